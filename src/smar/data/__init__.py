@@ -1,0 +1,1 @@
+"""Tables in, dataset out: catalogue, search log and pictures become pairs, qrels and packed pictures."""

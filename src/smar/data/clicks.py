@@ -1,0 +1,216 @@
+"""Search log -> weighted pairs, split without leaks, and qrels: the order of the SQL in ``sql/``.
+
+The log itself never enters Python. It is read three times: rows by fate, clicks by part and position,
+pairs (and once more for the rejected rows, if there are any).
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+
+from smar.data.columns import as_flag, as_number, as_text, as_time, require
+from smar.data.database import Connection, copy, literal, number, script, set_variables
+from smar.data.tables import ROW, Table
+from smar.data.text import MAX_QUERY_CHARACTERS
+from smar.errors import InputError
+from smar.settings import DataSettings
+
+PARTS = ("train", "valid", "test")
+
+
+class LeakError(RuntimeError):
+    """The written files break a rule of the split: a defect of smar, never of the input."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where the parts begin; a log without time has no borders."""
+
+    test_from: datetime | None
+    valid_from: datetime | None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class LogCounts:
+    """What became of the log's rows and clicks."""
+
+    rejected: dict[str, int]
+    """Reason -> rows."""
+    positives: int
+    """Accepted rows that were clicked or ordered."""
+    pairs: dict[str, int]
+    """Part -> rows of its file."""
+    clicks: dict[str, int]
+    """Part -> clicks in its file."""
+    seen_in_train: int
+    """Pairs of valid and test that were clicked in train, too."""
+    dropped_clicks: int
+    """Clicks of valid and test whose pair was dropped for that reason (``repeat_pairs: drop``)."""
+    split: Split
+
+
+def build_pairs(
+    con: Connection, table: Table, settings: DataSettings, test_from: date | datetime | None, folder: Path
+) -> LogCounts:
+    """Write ``pairs/*.parquet`` and ``qrels.parquet`` into `folder`; needs the SQL table ``item``.
+
+    Raises:
+        InputError: missing columns, no known item, no click, or an empty training or test period.
+        LeakError: the written files do not pass the leak check.
+    """
+    timed = open_log(con, table, settings)
+    if not timed and test_from is not None:
+        raise InputError("--test-from needs a log with the columns timestamp and clicked; this table has neither.")
+    rejected, period = _count_rows(con, table)
+    split = _borders(settings, test_from, period)
+    set_variables(con, test_from=split.test_from, valid_from=split.valid_from)
+    con.execute(script("position_count"))
+    positives = number(con, "SELECT sum(clicks) FROM position_count")
+    if timed:
+        split = _check_borders(con, split)
+        set_variables(con, valid_from=split.valid_from)
+    con.execute(script("position_weight"))
+    con.execute(script("pairs"))
+    pairs, clicks, dropped = _write_parts(con, settings, folder)
+    if not (pairs["train"] and pairs["test"]):
+        raise InputError(
+            f"--clicks: the split left {pairs['train']} training and {pairs['test']} test pairs of "
+            f"{positives} clicks; give more clicks, or change data.test_share or data.repeat_pairs."
+        )
+    _check_leaks(con, positives, dropped)
+    copy(con, script("qrels"), folder / "qrels.parquet")
+    seen = number(con, "SELECT count_if(seen_in_train) FROM (FROM valid UNION ALL FROM test)")
+    return LogCounts(rejected, positives, pairs, clicks, seen, dropped, split)
+
+
+def open_log(con: Connection, table: Table, settings: DataSettings) -> bool:
+    """Create the SQL views ``log`` and ``event``; return whether the log has times.
+
+    A table with neither ``timestamp`` nor ``clicked`` is a plain table of positives with an optional weight.
+    """
+    require(table)
+    timed = any(table.column(name) for name in ("timestamp", "clicked"))
+    if timed:
+        require(table, ("timestamp", "clicked"), because=" (a log needs both; a plain table of pairs has neither)")
+    has = {name: timed == (name != "weight") and table.column(name) for name in ("ordered", "position", "weight")}
+    columns = {
+        "query": as_text(table, "query"),
+        "item_id": as_text(table, "item_id"),
+        "timestamp": as_time(table, "timestamp") if timed else "CAST(NULL AS TIMESTAMP)",
+        "clicked": as_flag(table, "clicked") if timed else "true",
+        "ordered": as_flag(table, "ordered") if has["ordered"] else "false",
+        "position": f"TRY_CAST({as_number(table, 'position')} AS BIGINT)"
+        if has["position"] and settings.position_bias
+        else "CAST(NULL AS BIGINT)",
+        "weight": as_number(table, "weight") if has["weight"] else "CAST(1 AS DOUBLE)",
+    }
+    select = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
+    con.execute(f"CREATE TEMP VIEW log_source AS SELECT {ROW}, {select} FROM {table.scan}")
+    set_variables(
+        con,
+        timed=timed,
+        max_query_characters=MAX_QUERY_CHARACTERS,
+        order_weight=settings.order_weight,
+        max_position_weight=settings.max_position_weight,
+        keep_repeats=settings.repeat_pairs == "keep",
+        test_share=settings.test_share,
+        valid_share=settings.valid_share,
+    )
+    con.execute(script("log"))
+    return timed
+
+
+def _count_rows(con: Connection, table: Table) -> tuple[dict[str, int], tuple[datetime | None, datetime | None]]:
+    """Rows by reason of rejection, and the time range of the accepted clicks (None for a table without time)."""
+    counted = con.execute(script("log_counts")).fetchall()
+    rejected = {str(reason): int(rows) for reason, rows, _, _, _ in counted if reason is not None}
+    for reason, _, clicks, first, last in counted:
+        if reason is None and clicks:
+            return rejected, (first, last)
+        if reason is None:
+            raise InputError("--clicks: the log has no click: no accepted row has clicked (or ordered) true.")
+    reasons = ", ".join(f"{reason}: {rows:,}" for reason, rows in rejected.items())
+    advice = ""
+    if "unknown item" in rejected:
+        seen = _examples(con, "SELECT item_id FROM log_source WHERE item_id IS NOT NULL LIMIT 3")
+        known = _examples(con, "SELECT item_id FROM item ORDER BY item_index LIMIT 3")
+        advice = (
+            f" No row names an item of the catalogue: the log's item_id are {seen}, the catalogue's {known}. "
+            "Give tables that belong together, or map item_id in data.columns."
+        )
+    raise InputError(f"--clicks: every one of the {table.rows:,} rows was rejected ({reasons}).{advice}")
+
+
+def _examples(con: Connection, select: str) -> str:
+    return ", ".join(repr(row[0]) for row in con.execute(select).fetchall())
+
+
+def _borders(
+    settings: DataSettings, test_from: date | datetime | None, period: tuple[datetime | None, datetime | None]
+) -> Split:
+    """Test: from the date or the last ``test_share`` of the time; valid: the last ``valid_share`` before."""
+    first, last = period
+    if first is None or last is None:
+        return Split(None, None)
+    test = last - (last - first) * settings.test_share if test_from is None else _utc(test_from)
+    return Split(test, test - max(test - first, timedelta(0)) * settings.valid_share)
+
+
+def _utc(moment: date | datetime) -> datetime:
+    """Naive UTC time of a date or a time with or without zone."""
+    if not isinstance(moment, datetime):
+        return datetime.combine(moment, time())
+    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def _check_borders(con: Connection, split: Split) -> Split:
+    """Refuse an empty training or test period; an empty validation period takes the last click before the test."""
+    rows = con.execute(
+        "SELECT part, min(first_click), max(last_click) FROM position_count GROUP BY part HAVING sum(clicks) > 0"
+    ).fetchall()
+    parts = {part for part, _, _ in rows}
+    first, last = min(row[1] for row in rows), max(row[2] for row in rows)
+    where = f"The log's clicks run from {first} to {last}; the test period starts at {split.test_from}."
+    if 2 not in parts:
+        raise InputError(f"the test period holds no click. {where} Give an earlier --test-from.")
+    if parts == {2}:
+        raise InputError(f"no click is left for training. {where} Give a later --test-from.")
+    if parts == {0, 1, 2}:
+        return split
+    before = max(row[2] for row in rows if row[0] < 2)
+    if first == before:
+        note = "validation has no pairs: all clicks before the test period have the same time"
+        return Split(split.test_from, split.test_from, note)
+    return Split(split.test_from, before, f"validation starts at {before}, the last click before the test period")
+
+
+def _write_parts(con: Connection, settings: DataSettings, folder: Path) -> tuple[dict[str, int], dict[str, int], int]:
+    """Write each part, then count its rows and clicks in the file; the last number: dropped clicks."""
+    (folder / "pairs").mkdir()
+    con.execute(
+        "SET VARIABLE mean_weight = (SELECT CAST(sum(total_weight) AS DOUBLE) / count(*) FROM pair WHERE part = 0)"
+    )
+    pairs, clicks = {}, {}
+    for place, part in enumerate(PARTS):
+        path = folder / "pairs" / f"{part}.parquet"
+        set_variables(con, part=place)
+        copy(con, script("write_pairs"), path)
+        con.execute(f"CREATE TEMP VIEW {part} AS SELECT * FROM read_parquet({literal(path)})")
+        pairs[part] = number(con, f"SELECT count(*) FROM {part}")
+        clicks[part] = number(con, f"SELECT sum(clicks) FROM {part}")
+    dropped = 0
+    if settings.repeat_pairs == "drop":
+        dropped = number(
+            con,
+            "SELECT sum(clicks) FROM (FROM pair WHERE part > 0) SEMI JOIN train USING (query, item_index)",
+        )
+    con.execute("DROP TABLE pair")
+    return pairs, clicks, dropped
+
+
+def _check_leaks(con: Connection, positives: int, dropped: int) -> None:
+    set_variables(con, positives=positives, dropped_clicks=dropped)
+    broken = [f"{name} ({rows} rows)" for name, rows in con.execute(script("leak_check")).fetchall() if rows]
+    if broken:
+        raise LeakError("the leak check failed: " + "; ".join(broken))

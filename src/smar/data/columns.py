@@ -1,0 +1,88 @@
+"""What the tables' columns mean: which are required, and how a user's type becomes ours."""
+
+from smar.data.database import quote
+from smar.data.tables import ROW, Table
+from smar.errors import InputError, one_of
+
+REQUIRED = {
+    "items": ("item_id", "title"),
+    "clicks": ("query", "item_id"),
+    "images": ("item_id", "image"),
+    "queries": ("query",),
+}
+LOG_COLUMNS = ("query", "item_id", "timestamp", "clicked", "user_id", "position", "ordered", "weight")
+OPTIONAL_TEXT = ("category", "brand")
+"""Item columns of the default configuration that a catalogue may lack."""
+RESERVED = (
+    "item_index",
+    "image_status",
+    "image_row",
+    "picture_offset",
+    "picture_length",
+    "clicked_in_train",
+    ROW,
+)
+"""Names that the dataset's own item columns take."""
+
+
+def require(table: Table, names: tuple[str, ...] | None = None, because: str = "") -> None:
+    """Raise InputError, listing what was seen and how to map it, unless the table has all the columns."""
+    wanted = REQUIRED[table.kind] if names is None else names
+    missing = [name for name in wanted if table.column(name) is None]
+    if missing:
+        seen = ", ".join(table.types)
+        raise InputError(
+            f"--{table.kind}: no column {', '.join(map(repr, missing))}{because}. Columns seen: {seen}. "
+            "If it has another name, map it in the configuration: "
+            f"data: {{columns: {{{table.kind}: {{{missing[0]}: THEIR_NAME}}}}}}."
+        )
+
+
+def check_mapping(table: Table) -> None:
+    """Refuse a mapping of a log, images or queries column that nothing reads (a typing error)."""
+    allowed = LOG_COLUMNS if table.kind == "clicks" else REQUIRED["images"]
+    if table.kind in ("clicks", "images"):
+        for name in table.mapping:
+            if name not in allowed:
+                raise one_of(name, allowed, f"a key of data.columns.{table.kind}")
+
+
+def as_text(table: Table, name: str) -> str:
+    """SQL for a column as text; whole floats lose their .0 (pandas writes integers with gaps as floats)."""
+    column, kind = quote(table.column(name) or name), table.type(name)
+    if kind in ("DOUBLE", "FLOAT"):
+        whole = f"CASE WHEN {column} = floor({column}) THEN CAST(TRY_CAST({column} AS BIGINT) AS VARCHAR) END"
+        return f"coalesce({whole}, CAST({column} AS VARCHAR))"
+    return f"({column} ->> '$')" if kind == "JSON" else f"CAST({column} AS VARCHAR)"
+
+
+def as_number(table: Table, name: str) -> str:
+    """SQL for a column as DOUBLE, null where it is not a finite number."""
+    column = quote(table.column(name) or name)
+    value = f"TRY_CAST(trim(CAST({column} AS VARCHAR)) AS DOUBLE)" if table.type(name) == "VARCHAR" else (
+        f"TRY_CAST({column} AS DOUBLE)"
+    )  # fmt: skip
+    return f"CASE WHEN isfinite({value}) THEN {value} END"
+
+
+def as_flag(table: Table, name: str) -> str:
+    """SQL for a column as BOOLEAN (true/false, yes/no, numbers: not zero), null where it is neither."""
+    if table.type(name) == "BOOLEAN":
+        return quote(table.column(name) or name)
+    number = f"{as_number(table, name)} <> 0"
+    if table.type(name) != "VARCHAR":
+        return number
+    return f"coalesce(TRY_CAST(trim({quote(table.column(name) or name)}) AS BOOLEAN), {number})"
+
+
+def as_time(table: Table, name: str) -> str:
+    """SQL for a column as TIMESTAMP in UTC; text may carry a zone, numbers are epochs; else null."""
+    column, kind = quote(table.column(name) or name), table.type(name)
+    if kind.startswith(("TIMESTAMP", "DATE")):
+        value = f"CAST({column} AS TIMESTAMP)"
+    elif kind == "VARCHAR":
+        zoned = f"CAST(TRY_CAST(trim({column}) AS TIMESTAMPTZ) AS TIMESTAMP)"
+        value = f"coalesce({zoned}, from_epoch({as_number(table, name)}))"
+    else:
+        value = f"from_epoch({as_number(table, name)})"
+    return f"CASE WHEN isfinite({value}) THEN {value} END"

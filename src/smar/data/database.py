@@ -1,0 +1,84 @@
+"""DuckDB as smar uses it: memory bounded by a setting, spilling to the partial folder, SQL in files.
+
+Values reach the SQL through ``SET VARIABLE`` and ``getvariable``; its text is never assembled from
+values.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import TypeAlias
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from smar.errors import InputError
+from smar.settings import DataSettings
+
+Connection: TypeAlias = DuckDBPyConnection
+
+
+def quote(name: str) -> str:
+    """SQL identifier for a column of the user's."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: object) -> str:
+    """SQL string literal."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def script(name: str) -> str:
+    """Text of ``sql/NAME.sql``."""
+    return (files("smar.data") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+@contextmanager
+def connect(settings: DataSettings, work: Path) -> Iterator[Connection]:
+    """Open an in-memory database that holds ``settings.memory_limit`` and spills into ``work/spill``.
+
+    Raises:
+        InputError: the limit is too small for the tables, or a file cannot be read or written.
+    """
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": settings.memory_limit,
+        "temp_directory": str(work / "spill"),
+        "autoinstall_known_extensions": False,
+    }
+    if settings.workers is not None:
+        config["threads"] = settings.workers
+    with duckdb.connect(":memory:", config=config) as con, input_errors(settings):
+        con.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
+        con.execute(script("macros"))
+        yield con
+
+
+@contextmanager
+def input_errors(settings: DataSettings) -> Iterator[None]:
+    """Turn what the user can mend (memory, disk, damaged files) into InputError; other errors pass."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise InputError(
+            f"the tables do not fit data.memory_limit ({settings.memory_limit}): {error}. Raise the limit."
+        ) from error
+    except (duckdb.IOException, duckdb.SerializationException) as error:
+        raise InputError(f"a table cannot be read, or the disk is full: {error}") from error
+
+
+def set_variables(con: Connection, **values: object) -> None:
+    """Set SQL variables (numbers, strings, timestamps, None) that the scripts read with ``getvariable``."""
+    for name, value in values.items():
+        con.execute(f"SET VARIABLE {quote(name)} = $1", [value])
+
+
+def copy(con: Connection, select: str, path: Path) -> None:
+    """Write the result of a SELECT as one Parquet file."""
+    con.execute(f"COPY ({select}) TO {literal(path)} (FORMAT parquet, COMPRESSION zstd)")
+
+
+def number(con: Connection, select: str) -> int:
+    """Return the one number that a query yields; null counts as 0."""
+    row = con.execute(select).fetchone()
+    return int(row[0] or 0) if row else 0

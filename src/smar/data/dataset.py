@@ -1,0 +1,139 @@
+"""The prepared dataset on disk: its manifest, and the reader that every later stage shares."""
+
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from smar.errors import InputError, one_of
+from smar.files import Manifest
+
+FORMAT: Final = "smar-dataset/1"
+Part = Literal["train", "valid", "test"]
+
+
+class DatasetFile(BaseModel):
+    """Size in bytes and SHA-256 of one file of the dataset."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    size: int
+    sha256: str
+
+
+class DatasetManifest(Manifest):
+    """``manifest.json`` of a dataset. It holds no clock time, so equal inputs give equal bytes."""
+
+    format: Literal["smar-dataset/1"] = FORMAT
+    counts: dict[str, int]
+    """Items, pictures, pairs, clicks, rejects: see `smar.data.prepare`."""
+    image_status: dict[str, int]
+    """Picture status -> items."""
+    settings: dict[str, Any]
+    """The data section of the configuration as applied (without default fields that the catalogue lacks)."""
+    test_from: datetime | None
+    """First moment of the test period (UTC); None when the table has no time and was split by a hash."""
+    valid_from: datetime | None
+    image_size: int
+    files: dict[str, DatasetFile]
+    """Path inside the folder -> size and checksum."""
+
+
+class Dataset:
+    """A dataset folder made by ``smar prepare``, opened for reading. Tables are read on first use."""
+
+    def __init__(self, path: Path, manifest: DatasetManifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: Path) -> "Dataset":
+        """Open a dataset; raises InputError if it is none, or a file is missing or has another size."""
+        manifest = DatasetManifest.read(path, "smar prepare")
+        for name, entry in manifest.files.items():
+            file = path / name
+            size = file.stat().st_size if file.is_file() else None
+            if size != entry.size:
+                seen = "is missing" if size is None else f"has {size:,} bytes instead of {entry.size:,}"
+                raise InputError(f"{file} {seen}: the dataset is damaged. Run `smar prepare` again.")
+        return cls(path, manifest)
+
+    def _read(self, name: str) -> pa.Table:
+        try:
+            return pq.read_table(self.path / name)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{self.path / name} cannot be read ({error}). Run `smar prepare` again.") from None
+
+    @cached_property
+    def items(self) -> pa.Table:
+        """The catalogue; the row number is the item_index of every other file."""
+        return self._read("items.parquet")
+
+    @cached_property
+    def images(self) -> NDArray[np.uint8]:
+        """Packed pictures uint8 [rows, S, S, 3], RGB, memory-mapped; see `image_row`."""
+        file = self.path / "images.npy"
+        images: NDArray[np.uint8] = np.load(file, mmap_mode="r" if self.manifest.counts["images_packed"] else None)
+        return images
+
+    @cached_property
+    def image_row(self) -> NDArray[np.int64]:
+        """Row of each item's picture in `images`, int64 [items]; -1 where it has none."""
+        return np.asarray(self.items["image_row"].to_numpy(), dtype=np.int64)
+
+    @property
+    def text_fields(self) -> tuple[str, ...]:
+        """``data.text_fields`` as applied: the item columns that are the item's text."""
+        return tuple(self.manifest.settings["text_fields"])
+
+    @property
+    def slice_columns(self) -> tuple[str, ...]:
+        """``data.slice_columns`` as applied: the item columns whose values are report slices."""
+        return tuple(self.manifest.settings["slice_columns"])
+
+    @property
+    def pictures(self) -> Path:
+        """File of the display pictures; items have picture_offset and picture_length in it."""
+        return self.path / "pictures.bin"
+
+    def pairs(self, part: Part) -> pa.Table:
+        """Pairs of a part; columns query, item_index, clicks, orders, weight, first_click, last_click,
+        seen_in_train.
+        """
+        return self._read(f"pairs/{part}.parquet")
+
+    def qrels(self) -> pa.Table:
+        """Judgements of the test period: query, item_id, relevance (1 clicked, 2 ordered)."""
+        return self._read("qrels.parquet")
+
+    def queries(self) -> pa.Table | None:
+        """Query attributes (query + the user's columns), None if none were given."""
+        return self._read("queries.parquet") if "queries.parquet" in self.manifest.files else None
+
+    def rejects(self) -> pa.Table:
+        """Every rejected row: table, row, key, reason."""
+        return self._read("rejects.parquet")
+
+    def fields(self, names: tuple[str, ...] | list[str]) -> list[list[str]]:
+        """One list of strings per named item column, in item order; null becomes the empty string.
+
+        Raises:
+            InputError: the dataset has no such column.
+        """
+        for name in names:
+            if name not in self.items.column_names:
+                raise one_of(name, self.items.column_names, "an item column")
+        return [[_text(value) for value in self.items[name].to_pylist()] for name in names]
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return " ".join(map(_text, value))
+    return str(value)

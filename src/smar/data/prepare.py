@@ -1,0 +1,219 @@
+"""`smar prepare`, tables and pictures to a dataset folder: the stages, what is written and counted.
+
+Everything is written into ``OUT.partial`` and renamed at the end; spills and staged copies live in its
+``work`` folder, which is removed before. A dataset that is replaced disappears only when the new one is
+complete.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from time import monotonic
+
+from smar.data.catalogue import build_items, item_columns, unread_prices, write_items, write_queries
+from smar.data.clicks import LogCounts, build_pairs
+from smar.data.columns import check_mapping
+from smar.data.database import Connection, connect, copy, number, script, set_variables
+from smar.data.dataset import FORMAT, DatasetFile, DatasetManifest
+from smar.data.pictures import PictureCounts, pack
+from smar.data.tables import Table, open_table
+from smar.errors import InputError
+from smar.files import sha256
+from smar.progress import console
+from smar.settings import DataSettings
+
+
+@dataclass
+class PrepareSummary:
+    """What `prepare` did."""
+
+    out: Path
+    counts: dict[str, int] = field(default_factory=dict)
+    """The manifest's counts."""
+    rejects: dict[str, int] = field(default_factory=dict)
+    """'table: reason' -> rows."""
+    image_status: dict[str, int] = field(default_factory=dict)
+    """Picture status -> items."""
+    test_from: datetime | None = None
+    valid_from: datetime | None = None
+    notes: list[str] = field(default_factory=list)
+    """What the user should know, one sentence each."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Stage -> wall time."""
+
+    def rows(self) -> list[tuple[str, object]]:
+        """Lines for `smar.progress.summary`."""
+        lines: list[tuple[str, object]] = [(name.replace("_", " "), value) for name, value in self.counts.items()]
+        lines += [(f"items with picture {name}", value) for name, value in self.image_status.items() if value]
+        lines += [(f"rejected {name}", value) for name, value in self.rejects.items()]
+        if self.test_from is not None:
+            lines += [("validation from", self.valid_from), ("test from", self.test_from)]
+        lines += [("note", note) for note in self.notes]
+        return lines + [(f"seconds for {name}", value) for name, value in self.seconds.items()]
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage and say on the terminal that it runs."""
+        console.print(f"{name} ...", style="dim")
+        started = monotonic()
+        yield
+        self.seconds[name] = round(monotonic() - started, 3)
+
+
+def prepare(
+    settings: DataSettings,
+    items: list[str],
+    clicks: list[str],
+    images: list[str],
+    queries: list[str],
+    test_from: date | datetime | None,
+    out: Path,
+) -> PrepareSummary:
+    """Build the dataset folder `out`; each list holds the files, directories or globs of one table.
+
+    Raises:
+        InputError: a table, the settings, the date or `out` is wrong; `out` is then as it was before.
+    """
+    _check_out(out)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    work = partial / "work"
+    work.mkdir(parents=True)
+    summary = PrepareSummary(out)
+    try:
+        with connect(settings, work) as con:
+            settings = _build(con, settings, (items, clicks, images, queries), test_from, partial, summary)
+        shutil.rmtree(work)
+        with summary.stage("checksums"):
+            _write_manifest(settings, partial, summary)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _publish(partial, out)
+    return summary
+
+
+def _check_out(out: Path) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    manifest = out / "manifest.json"
+    if not manifest.is_file() or f'"{FORMAT}"' not in manifest.read_text(encoding="utf-8", errors="replace"):
+        raise InputError(f"--out {out} exists and is no smar dataset; it is left alone. Give another folder.")
+
+
+def _publish(partial: Path, out: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix=f"{out.name}.old-", dir=out.parent) as old:
+        replaced = Path(old) / "replaced"
+        if out.exists():
+            out.rename(replaced)
+        try:
+            partial.rename(out)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(out)
+            raise
+
+
+def _build(
+    con: Connection,
+    settings: DataSettings,
+    paths: tuple[list[str], list[str], list[str], list[str]],
+    test_from: date | datetime | None,
+    folder: Path,
+    summary: PrepareSummary,
+) -> DataSettings:
+    """Run the stages; returns the settings as applied."""
+    work = folder / "work"
+    with summary.stage("reading tables"):
+        text = ("item_id", "title", *settings.text_fields)
+        catalogue = open_table(con, paths[0], "items", settings.columns.items, work, text)
+        columns = item_columns(catalogue, settings)
+        log = open_table(con, paths[1], "clicks", settings.columns.clicks, work, None)
+        check_mapping(log)
+        pictures = attributes = None
+        if paths[2]:
+            pictures = open_table(con, paths[2], "images", settings.columns.images, work, ("item_id",))
+        if paths[3]:
+            attributes = open_table(con, paths[3], "queries", settings.columns.queries, work, ("query",))
+        build_items(con, catalogue)
+    summary.notes += columns.notes
+    with summary.stage("pairs"):
+        counted = build_pairs(con, log, settings, test_from, folder)
+    if attributes is not None:
+        summary.counts["queries"] = write_queries(con, attributes, folder / "queries.parquet")
+    with summary.stage("pictures"):
+        packed = pack(con, catalogue, pictures, settings, folder)
+    with summary.stage("items and rejects"):
+        write_items(con, catalogue, columns, folder / "items.parquet")
+        _write_rejects(con, (catalogue, log, pictures, attributes), bool(counted.rejected), folder, summary)
+    if prices := unread_prices(con, catalogue):
+        summary.notes.append(f"items: {prices:,} prices are not numbers and became null")
+    _count(con, catalogue, log, counted, packed, summary)
+    return columns.settings
+
+
+def _write_rejects(
+    con: Connection, tables: tuple[Table | None, ...], log: bool, folder: Path, summary: PrepareSummary
+) -> None:
+    """Write rejects.parquet; `log` says whether the log has any (if not, it is not read again)."""
+    for table in tables:
+        for key, reason in table.bad_lines if table else ():
+            con.execute("INSERT INTO reject VALUES (?, -1, ?, ?)", [table.kind if table else "", key, reason])
+    set_variables(con, log_rejects=log)
+    path = folder / "rejects.parquet"
+    copy(con, script("rejects"), path)
+    counted = con.execute(
+        """SELECT "table" || ': ' || CASE WHEN row < 0 THEN 'unreadable line' ELSE reason END, count(*)
+        FROM read_parquet($1) GROUP BY 1 ORDER BY 1""",
+        [str(path)],
+    ).fetchall()
+    summary.rejects = dict(counted)
+
+
+def _count(
+    con: Connection,
+    catalogue: Table,
+    log: Table,
+    counted: LogCounts,
+    packed: PictureCounts,
+    summary: PrepareSummary,
+) -> None:
+    summary.counts = {
+        "items": number(con, "SELECT count(*) FROM item"),
+        "item_rows": catalogue.rows,
+        "log_rows": log.rows,
+        "clicks": counted.positives,
+        **{f"pairs_{part}": rows for part, rows in counted.pairs.items()},
+        **{f"clicks_{part}": rows for part, rows in counted.clicks.items()},
+        "seen_in_train": counted.seen_in_train,
+        "dropped_clicks": counted.dropped_clicks,
+        **summary.counts,
+        "pictures": packed.listed,
+        "pictures_tried": packed.tried,
+        "images_packed": packed.packed,
+        "rejects": sum(summary.rejects.values()),
+    }
+    summary.image_status = packed.item_status
+    summary.test_from, summary.valid_from = counted.split.test_from, counted.split.valid_from
+    if counted.split.note:
+        summary.notes.append(counted.split.note)
+
+
+def _write_manifest(settings: DataSettings, folder: Path, summary: PrepareSummary) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    DatasetManifest(
+        counts=summary.counts,
+        image_status=summary.image_status,
+        settings=settings.model_dump(mode="json"),
+        test_from=summary.test_from,
+        valid_from=summary.valid_from,
+        image_size=settings.image_size,
+        files={
+            path.relative_to(folder).as_posix(): DatasetFile(size=path.stat().st_size, sha256=sha256(path))
+            for path in files
+        },
+    ).write(folder)

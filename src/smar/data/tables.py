@@ -1,0 +1,205 @@
+"""The user's tables: Parquet, CSV, TSV and JSON lines; a file, a directory or a glob is one table.
+
+Parquet is read where it lies. Text formats are copied once into Parquet in the work folder, so that
+everything after this module sees one format, numbers rows the same way, and parses a log only once.
+"""
+
+import glob
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+from pyarrow import ArrowException
+
+from smar.data.database import Connection, literal, quote
+from smar.data.staging import BadLine, infer_types, stage
+from smar.errors import InputError
+
+FORMATS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "json lines",
+    ".ndjson": "json lines",
+    ".json": "json",
+}
+_COMPRESSED = (".gz", ".zst")
+ROW = "__row"
+"""Name of the row number (0-based over the whole table) in every source view."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the user's, readable as Parquet."""
+
+    kind: str
+    """items, clicks, images or queries."""
+    files: tuple[Path, ...]
+    """The user's files, in order."""
+    parquet: tuple[Path, ...]
+    """The Parquet file to read for each of `files`."""
+    offsets: tuple[int, ...]
+    """Number of the first row of each file."""
+    rows: int
+    types: dict[str, str]
+    """The user's column name -> DuckDB type, in the table's order."""
+    mapping: dict[str, str]
+    """Our column name -> the user's, where the configuration renames one."""
+    bad_lines: tuple[BadLine, ...] = ()
+    casts: dict[str, str] = field(default_factory=dict)
+    """The user's column name -> type, where a text format's column is read as more than text."""
+
+    def column(self, name: str) -> str | None:
+        """Return the user's name of our column, None when the table has none."""
+        theirs = self.mapping.get(name, name)
+        return theirs if theirs in self.types else None
+
+    def type(self, name: str) -> str:
+        """DuckDB type of one of our columns, which must exist."""
+        return self.types[self.mapping.get(name, name)]
+
+    def spans(self) -> Iterator[tuple[Path, Path, int, int]]:
+        """Yield for each file: the user's path, the Parquet path, first row number, one after the last."""
+        yield from zip(self.files, self.parquet, self.offsets, (*self.offsets[1:], self.rows), strict=True)
+
+    @property
+    def scan(self) -> str:
+        """SQL for the table's rows with their number."""
+        paths = ", ".join(literal(path) for path in self.parquet)
+        starts = ", ".join(f"{offset}::BIGINT" for offset in self.offsets)
+        start = f"list_extract([{starts}], CAST(file_index AS BIGINT) + 1)"
+        typed = ", ".join(f"CAST({quote(name)} AS {kind}) AS {quote(name)}" for name, kind in self.casts.items())
+        columns = f"* REPLACE ({typed})" if typed else "*"
+        return (
+            f"(SELECT {columns}, {start} + CAST(file_row_number AS BIGINT) AS {ROW} "
+            f"FROM read_parquet([{paths}], union_by_name = true))"
+        )
+
+
+def file_format(path: Path) -> str | None:
+    """Format of a file by its name, None when it is none of ours."""
+    suffixes = path.suffixes[:-1] if path.suffix.lower() in _COMPRESSED else path.suffixes
+    kind = FORMATS.get(suffixes[-1].lower()) if suffixes else None
+    return None if kind == "parquet" and path.suffix.lower() in _COMPRESSED else kind
+
+
+def find_files(paths: list[str], kind: str) -> tuple[list[Path], str]:
+    """Expand files, directories and globs into the files of one table and their common format.
+
+    Raises:
+        InputError: nothing matched, a file has an unknown format, or the formats are mixed.
+    """
+    if not paths:
+        raise InputError(f"--{kind}: no file was given.")
+    found: dict[Path, str] = {}
+    for path in paths:
+        for file in _expand(path, kind):
+            name = file_format(file)
+            if name is None:
+                known = ", ".join(FORMATS)
+                raise InputError(f"--{kind} {file}: unknown file type. Allowed: {known} (text also with .gz or .zst).")
+            found.setdefault(file, name)
+    formats = sorted(set(found.values()))
+    if len(formats) > 1:
+        examples = ", ".join(next(str(file) for file in found if found[file] == name) for name in formats)
+        raise InputError(
+            f"--{kind}: one table in mixed formats ({', '.join(formats)}; for example {examples}). "
+            f"Give files of one format, or a narrower glob."
+        )
+    return list(found), formats[0]
+
+
+def _expand(path: str, kind: str) -> list[Path]:
+    target = Path(path)
+    if target.is_dir():
+        files = sorted(f for f in target.rglob("*") if f.is_file() and file_format(f) and not _hidden(f, target))
+        if not files:
+            raise InputError(f"--{kind} {path}: the directory holds no table. Allowed: {', '.join(FORMATS)}.")
+        return files
+    if target.is_file():
+        return [target]
+    files = _matches(path)
+    if not files:
+        raise InputError(f"--{kind} {path}: no file matched. Give an existing file, a directory or a glob.")
+    return files
+
+
+def _matches(pattern: str) -> list[Path]:
+    found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    return sorted(path for path in map(Path, found) if path.is_file())
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+
+
+def open_table(
+    con: Connection,
+    paths: list[str],
+    kind: str,
+    mapping: dict[str, str],
+    work: Path,
+    text: tuple[str, ...] | None,
+) -> Table:
+    """Find, check and (for text formats) stage one table.
+
+    Args:
+        con: the database.
+        paths: files, directories or globs.
+        kind: items, clicks, images or queries; names the table in messages.
+        mapping: our column name -> the user's.
+        work: folder for the staged copies.
+        text: our columns to read as text (007 must not become a number); None reads all as text.
+
+    Raises:
+        InputError: no such file, an unreadable or empty table, or a mapped column that the table lacks.
+    """
+    files, name = find_files(paths, kind)
+    keep = None if text is None else [mapping.get(column, column) for column in text]
+    staged = files if name == "parquet" else [work / f"{kind}-{n:05d}.parquet" for n in range(len(files))]
+    bad: list[BadLine] = []
+    if name != "parquet":
+        for file, target in zip(files, staged, strict=True):
+            bad += stage(con, file, name, target, keep, kind)
+    table = _count_rows(kind, files, staged, mapping, tuple(bad))
+    try:
+        described = con.execute(f"DESCRIBE SELECT * EXCLUDE ({ROW}) FROM {table.scan}").fetchall()
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error as error:
+        raise InputError(f"--{kind}: the files do not form one table ({error}).") from None
+    table.types.update({str(row[0]): str(row[1]) for row in described})
+    if name in ("csv", "tsv") and keep is not None:
+        unsure = [column for column in table.types if column not in (*keep, table.column("image"))]
+        table.casts.update(infer_types(con, table.scan, unsure))
+        table.types.update(table.casts)
+    _check_mapped(table)
+    return table
+
+
+def _check_mapped(table: Table) -> None:
+    for ours, theirs in table.mapping.items():
+        if theirs not in table.types:
+            raise InputError(
+                f"--{table.kind}: data.columns.{table.kind} maps {ours!r} to {theirs!r}, which the table lacks. "
+                f"Its columns: {', '.join(table.types)}."
+            )
+
+
+def _count_rows(
+    kind: str, files: list[Path], staged: list[Path], mapping: dict[str, str], bad: tuple[BadLine, ...]
+) -> Table:
+    counts = []
+    for file, source in zip(files, staged, strict=True):
+        try:
+            counts.append(pq.read_metadata(source).num_rows)
+        except (OSError, ArrowException) as error:
+            raise InputError(f"--{kind} {file}: cannot be read as Parquet ({error}). Write the file again.") from None
+    if not sum(counts):
+        raise InputError(f"--{kind}: the table is empty (0 rows in {', '.join(map(str, files[:3]))}).")
+    offsets = (0, *accumulate(counts))[:-1]
+    return Table(kind, tuple(files), tuple(staged), offsets, sum(counts), {}, mapping, bad)

@@ -1,0 +1,73 @@
+"""Files that are whole or absent: atomic writes, checksums, and typed JSON manifests.
+
+A stage writes into ``NAME.partial`` and renames once everything is on disk, so a reader never meets half a
+file. No library that we use notices a flipped byte in its own files, hence the checksums in every manifest.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from smar.errors import InputError
+
+
+class Manifest(BaseModel):
+    """Base of every ``manifest.json``: strict, immutable, written atomically."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def read(cls, folder: Path, made_by: str) -> Self:
+        """Read ``folder/manifest.json``; raises InputError naming the command that should have made it."""
+        path = folder / "manifest.json"
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise InputError(
+                f"{path} is missing: {folder} was not made by `{made_by}`, or it did not finish. Run `{made_by}`."
+            ) from None
+        except (ValidationError, NotADirectoryError) as error:
+            raise InputError(f"{path} is not a manifest of `{made_by}`: {error}. Make it again.") from None
+
+    def write(self, folder: Path) -> None:
+        """Write ``folder/manifest.json`` atomically."""
+        with atomic(folder / "manifest.json") as partial:
+            partial.write_text(self.model_dump_json(indent=2) + "\n")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path next to `path`; on success flush it to disk and rename it into place."""
+    partial = path.with_name(path.name + ".partial")
+    yield partial
+    with partial.open("rb+") as handle:
+        os.fsync(handle.fileno())
+    partial.replace(path)
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give `source` a second name (no bytes are written); copy it where the file system cannot link."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

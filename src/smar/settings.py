@@ -1,0 +1,272 @@
+"""The run configuration: one frozen, validated tree, read from YAML and from ``--set section.key=value``.
+
+Every option is one line of YAML. An unknown key, a wrong type or a value out of range is refused when the file is
+read, with the key's full name, never hours later in training.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from smar.errors import InputError
+
+
+class Section(BaseModel):
+    """A frozen section of the configuration that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ColumnMap(Section):
+    """Our column name -> the column's name in the user's table; names not listed are taken as they are."""
+
+    items: dict[str, str] = {}
+    clicks: dict[str, str] = {}
+    images: dict[str, str] = {}
+    queries: dict[str, str] = {}
+
+
+class FetchSettings(Section):
+    """How pictures given as URLs are downloaded."""
+
+    timeout: float = Field(10.0, gt=0, description="seconds for one request")
+    retries: int = Field(2, ge=0)
+    parallel: int = Field(16, ge=1)
+
+
+class DataSettings(Section):
+    """`smar prepare`: tables -> pairs, qrels, packed pictures."""
+
+    note: str = Field("", description="what kind of data this is; printed on every report")
+    columns: ColumnMap = ColumnMap()
+    text_fields: tuple[str, ...] = Field(("title", "category", "brand"), min_length=1)
+    drop_columns: tuple[str, ...] = Field((), description="item columns that are not carried into the dataset")
+    slice_columns: tuple[str, ...] = Field(("category",), description="item columns whose values are report slices")
+    images_root: Path | None = Field(None, description="folder that relative picture paths start from")
+    image_size: int = Field(64, ge=16, le=512, description="side of the packed square picture, in pixels")
+    image_fit: Literal["pad", "squash", "crop"] = "pad"
+    thumbnail_size: int = Field(256, ge=0, description="longest side of the picture kept for the page; 0 keeps none")
+    max_image_bytes: int = Field(20_000_000, ge=1)
+    max_image_pixels: int = Field(64_000_000, ge=1)
+    workers: int | None = Field(None, ge=1, description="picture decoding processes; all cores when not given")
+    fetch: FetchSettings = FetchSettings()
+    memory_limit: str = Field("2GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$")
+    test_share: float = Field(0.1, gt=0, lt=1, description="last share of the log's time, when no date is given")
+    valid_share: float = Field(0.03, gt=0, lt=1, description="last share of the time before the test period")
+    order_weight: float = Field(2.0, ge=0, description="what an order adds to a click's weight of 1")
+    position_bias: bool = Field(True, description="divide clicks by the position's relative click rate")
+    max_position_weight: float = Field(5.0, ge=1)
+    repeat_pairs: Literal["keep", "drop"] = Field("keep", description="test pairs that were clicked in training, too")
+
+
+class TowerSettings(Section):
+    """One encoder: a pretrained one by name or path, or a fresh transformer of the given size."""
+
+    pretrained: str | None = Field(None, description="Hugging Face name or local path")
+    frozen: bool = False
+    layers: int = Field(2, ge=1)
+    hidden: int = Field(128, ge=8)
+    heads: int = Field(4, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    init: float = Field(
+        0.05, gt=0, description="standard deviation of fresh weights; BERT's 0.02 suits 768-wide towers"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        return self
+
+
+class VisionSettings(TowerSettings):
+    """The image tower.
+
+    `resnet`: three convolutional stages of `layers` blocks each, up to `hidden` channels, one token per 16 x 16 pixels;
+    from scratch it learns colour and shape in far fewer steps than a transformer. `vit`: `layers` transformer layers
+    over square patches.
+    """
+
+    kind: Literal["resnet", "vit"] = "resnet"
+    layers: int = Field(1, ge=1)
+    patch: int = Field(8, ge=2, description="side of a vit's patch in pixels; must divide data.image_size")
+
+
+class ModelSettings(Section):
+    """What is built: SMAR or one of its baselines (reference: paper.md, "Model")."""
+
+    kind: Literal["smar", "dpsr", "dpsr-i"] = "smar"
+    dim: int = Field(128, ge=8, description="k, the size of every embedding")
+    query: TowerSettings = TowerSettings()
+    text: TowerSettings = TowerSettings()
+    vision: VisionSettings = VisionSettings()
+    pooling: Literal["mean", "cls"] = Field(
+        "mean", description="cls is the paper's; mean learns several times faster from scratch"
+    )
+    share_text: bool = Field(True, description="query and item text share one encoder, each with its own projection")
+    fusion_layers: int = Field(1, ge=1)
+    vocabulary: int = Field(8000, ge=100, description="WordPiece tokens, fitted on catalogue and training queries")
+    query_length: int = Field(30, ge=4)
+    text_length: int = Field(100, ge=4)
+    modality_dropout: float = Field(0.1, ge=0, lt=1, description="share of training items whose picture is hidden")
+
+    @model_validator(mode="after")
+    def _shared_towers_are_equal(self) -> Self:
+        if self.share_text and self.query != self.text:
+            raise ValueError("model.query and model.text differ: set model.share_text=false, or make them equal")
+        return self
+
+
+class LossWeights(Section):
+    """Weights of a stage's losses: alpha, beta, gamma of stage 1; the adaptive score and the gate of stage 2."""
+
+    text: float = Field(0.0, ge=0)
+    image: float = Field(0.0, ge=0)
+    multimodal: float = Field(0.0, ge=0)
+    adaptive: float = Field(0.0, ge=0)
+    gate: float = Field(0.0, ge=0)
+
+
+class Stage1Weights(LossWeights):
+    """Multi-task pre-training: alpha = beta = gamma = 1."""
+
+    text: float = Field(1.0, ge=0)
+    image: float = Field(1.0, ge=0)
+    multimodal: float = Field(1.0, ge=0)
+
+
+class Stage2Weights(LossWeights):
+    """Adaptive fine-tuning; the towers' own losses keep both scores calibrated for every query."""
+
+    text: float = Field(0.5, ge=0)
+    multimodal: float = Field(0.5, ge=0)
+    adaptive: float = Field(1.0, ge=0)
+    gate: float = Field(0.2, ge=0)
+
+
+class StageSettings(Section):
+    """One training stage as data."""
+
+    steps: int = Field(800, ge=0)
+    batch_size: int = Field(256, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    pretrained_learning_rate: float = Field(5e-5, gt=0, description="for towers that start from pretrained weights")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
+    weight_decay: float = Field(0.01, ge=0)
+    weights: LossWeights = LossWeights()
+
+
+class Stage1Settings(StageSettings):
+    """Multi-task pre-training."""
+
+    weights: Stage1Weights = Stage1Weights()
+
+
+class Stage2Settings(StageSettings):
+    """Adaptive fine-tuning on clicks."""
+
+    steps: int = Field(300, ge=0)
+    learning_rate: float = Field(5e-4, gt=0)
+    weights: Stage2Weights = Stage2Weights()
+
+
+class BaselineSettings(Section):
+    """A baseline trained beside the model; `steps` (stage 1, stage 2) gives it a budget of its own."""
+
+    kind: Literal["dpsr", "dpsr-i"]
+    steps: tuple[int, int] | None = Field(None, description="the model's own steps when not given")
+
+
+class TrainSettings(Section):
+    """`smar train`."""
+
+    stage1: Stage1Settings = Stage1Settings()
+    stage2: Stage2Settings = Stage2Settings()
+    baselines: tuple[BaselineSettings, ...] = (BaselineSettings(kind="dpsr"), BaselineSettings(kind="dpsr-i"))
+    temperature: float = Field(1 / 30, gt=0)
+    bf16: bool = True
+    threads: int | None = Field(None, ge=1)
+    save_steps: int = Field(200, ge=1, description="a killed run loses at most this many steps")
+    seed: int = 0
+
+
+class EvaluateSettings(Section):
+    """`smar evaluate`."""
+
+    k: int = Field(50, ge=1)
+    bootstrap: int = Field(1000, ge=100, description="resamples behind each 95 % interval")
+    needs_image: float = Field(0.5, ge=0, le=1, description="from this share on a query counts as needing the picture")
+    slice_queries: int = Field(20, ge=1, description="slices with fewer queries are not reported")
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> Self:
+        vision = self.model.vision
+        if vision.pretrained is None and vision.kind == "vit" and self.data.image_size % vision.patch:
+            raise ValueError(
+                f"data.image_size ({self.data.image_size}) must be a multiple of model.vision.patch ({vision.patch})"
+            )
+        return self
+
+
+def _merge(tree: dict[str, Any], assignment: str) -> None:
+    key, sign, text = assignment.partition("=")
+    if not sign or not key.strip():
+        raise InputError(f"--set takes section.key=value, for example --set train.seed=1; got {assignment!r}.")
+    *parents, last = key.strip().split(".")
+    for name in parents:
+        node = tree.setdefault(name, {})
+        if not isinstance(node, dict):
+            raise InputError(f"--set {assignment}: {name!r} is a value, not a section.")
+        tree = node
+    tree[last] = yaml.safe_load(text)
+
+
+def load_settings(
+    path: Path | None = None, assignments: Sequence[str] = (), data: dict[str, Any] | None = None
+) -> Settings:
+    """Read a YAML file (all defaults when None), apply ``section.key=value`` assignments, validate.
+
+    Args:
+        path: the YAML file.
+        assignments: ``section.key=value`` texts; a later one wins.
+        data: the data section that a dataset was prepared with: it stands unless `assignments` say otherwise.
+
+    Raises:
+        InputError: the file is missing or not YAML, or a key or value is wrong; the message names each one.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except FileNotFoundError:
+            raise InputError(f"configuration {path} does not exist.") from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"configuration {path} cannot be read as YAML: {error}") from None
+        if not isinstance(tree, dict):
+            raise InputError(f"configuration {path} must hold sections (data, model, train, evaluate).")
+    if data is not None:
+        tree["data"] = data
+    for assignment in assignments:
+        _merge(tree, assignment)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        raise InputError("the configuration is not valid:\n" + "\n".join(lines)) from None
+
+
+def save_settings(settings: Settings, path: Path) -> None:
+    """Write the complete configuration as YAML that `load_settings` reads back unchanged."""
+    path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), encoding="utf-8")

@@ -1,0 +1,140 @@
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from shop_tables import items, log, picture, read, rejects, run, write_table
+
+from smar.data.dataset import Dataset
+from smar.errors import InputError
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 128, 0), (0, 0, 255)
+
+
+def with_images(*images: Any) -> list[dict[str, Any]]:
+    return [{**row, "image": image} for row, image in zip(items(len(images)), images, strict=True)]
+
+
+def colours(folder: Path) -> list[tuple[int, ...] | None]:
+    """Colour of each item's packed picture, None where it has none."""
+    dataset = Dataset.open(folder / "out")
+    return [tuple(dataset.images[row, 8, 8].tolist()) if row >= 0 else None for row in dataset.image_row]
+
+
+def png(colour: str, **how: Any) -> bytes:
+    return picture(colour, kind="PNG", **how)
+
+
+def statuses(folder: Path) -> list[str]:
+    return [row["image_status"] for row in read(folder, "items.parquet")]
+
+
+def test_bytes_and_broken_ones_in_between(tmp_path: Path) -> None:
+    run(tmp_path, with_images(png("red"), b"<html>", None, png("blue"), png("green")[:60], b""), log())
+    assert statuses(tmp_path) == ["ok", "not_an_image", "missing", "ok", "truncated", "corrupt"]
+    assert colours(tmp_path) == [RED, None, None, BLUE, None, None]
+    dataset = Dataset.open(tmp_path / "out")
+    assert dataset.images.shape == (2, 16, 16, 3)
+    assert dataset.image_row.tolist() == [0, -1, -1, 1, -1, -1]
+    assert isinstance(dataset.images, np.memmap)
+    assert "image" not in dataset.items.column_names
+    tried = read(tmp_path, "images.parquet")
+    assert [(row["item_id"], row["position"], row["status"]) for row in tried] == [
+        ("i0", 0, "ok"), ("i1", 0, "not_an_image"), ("i3", 0, "ok"), ("i4", 0, "truncated"), ("i5", 0, "corrupt"),
+    ]  # fmt: skip
+    assert (tried[0]["width"], tried[0]["height"], tried[0]["error"]) == (40, 30, None)
+
+
+def test_display_pictures_lie_where_the_items_say(tmp_path: Path) -> None:
+    run(tmp_path, with_images(png("red"), None, png("blue", size=(900, 600))), log(), thumbnail_size=64)
+    dataset = Dataset.open(tmp_path / "out")
+    data = dataset.pictures.read_bytes()
+    shown = []
+    for row in dataset.items.to_pylist():
+        start, length = row["picture_offset"], row["picture_length"]
+        shown.append(Image.open(io.BytesIO(data[start : start + length])).size if length else start)
+    assert shown == [(40, 30), -1, (64, 43)]
+    run(tmp_path, with_images(png("red")), log()[:1] + log()[-2:-1], thumbnail_size=0)
+    assert Dataset.open(tmp_path / "out").pictures.stat().st_size == 0
+    assert read(tmp_path, "items.parquet")[0]["picture_offset"] == -1
+
+
+def test_paths_start_at_the_table_or_at_images_root(tmp_path: Path) -> None:
+    for folder, colour in (("a", "red"), ("b", "blue"), ("root", "green")):
+        (tmp_path / folder / "pictures").mkdir(parents=True)
+        (tmp_path / folder / "pictures/1.png").write_bytes(png(colour))
+    rows = with_images("pictures/1.png", str(tmp_path / "b/pictures/1.png"), "pictures/none.png", " ")
+    path = write_table(tmp_path / "a/items.csv", rows)
+    run(tmp_path, str(path), log())
+    assert colours(tmp_path) == [RED, BLUE, None, None]
+    run(tmp_path, str(path), log(), images_root=tmp_path / "root")
+    assert colours(tmp_path) == [GREEN, BLUE, None, None]
+    assert [row["status"] for row in read(tmp_path, "images.parquet")] == ["ok", "ok", "missing"]
+    parts = [write_table(tmp_path / f"{part}/more-{part}.csv", [row]) for part, row in zip("ab", rows, strict=False)]
+    run(tmp_path, str(tmp_path / "*/more-*.csv"), log(), images=())
+    assert len(parts) == 2
+    assert colours(tmp_path) == [RED, BLUE]
+
+
+def test_the_first_decodable_picture_of_a_list_is_packed(tmp_path: Path) -> None:
+    lists = [[png("red"), png("blue")], [b"junk", png("blue"), png("red")], [b"junk", b""], [], [None, png("green")]]
+    summary = run(tmp_path, with_images(*lists), log())
+    assert colours(tmp_path) == [RED, BLUE, None, None, GREEN]
+    assert statuses(tmp_path) == ["ok", "ok", "not_an_image", "missing", "ok"]
+    tried = [(row["item_id"], row["position"], row["status"]) for row in read(tmp_path, "images.parquet")]
+    assert tried == [
+        ("i0", 0, "ok"), ("i1", 0, "not_an_image"), ("i1", 1, "ok"), ("i2", 0, "not_an_image"), ("i2", 1, "corrupt"),
+        ("i4", 0, "missing"), ("i4", 1, "ok"),
+    ]  # fmt: skip
+    assert (summary.counts["pictures"], summary.counts["pictures_tried"]) == (9, 7)
+
+
+def test_images_tables_add_to_the_items_own(tmp_path: Path) -> None:
+    table = [("i1", png("blue")), ("i0", png("blue")), ("i2", b"junk"), ("i9", png("red")), (None, png("red")),
+             ("i2", png("green")), ("i3", None)]  # fmt: skip
+    rows = with_images(png("red"), None, None, None)
+    for part, half in enumerate((table[:3], table[3:])):
+        write_table(tmp_path / "parts" / f"{part}.parquet", [{"item_id": i, "image": image} for i, image in half])
+    run(tmp_path, rows, log(), images=str(tmp_path / "parts"))
+    assert colours(tmp_path) == [RED, BLUE, GREEN, None]
+    assert rejects(tmp_path) == [
+        ("images", 3, "i9", "unknown item"), ("images", 4, "", "no item_id"), ("images", 6, "i3", "no image"),
+    ]  # fmt: skip
+
+
+def test_images_table_without_pictures_in_the_catalogue(tmp_path: Path) -> None:
+    table = [
+        {"sku": "i2", "jpg": {"bytes": png("red"), "path": None}},
+        {"sku": "i0", "jpg": {"bytes": None, "path": "x.png"}},
+    ]
+    (tmp_path / "x.png").write_bytes(png("blue"))
+    run(tmp_path, items(3), log(), images=table, columns={"images": {"item_id": "sku", "image": "jpg"}})
+    assert colours(tmp_path) == [BLUE, None, RED]
+
+
+def test_no_pictures_at_all(tmp_path: Path) -> None:
+    run(tmp_path, items(), log())
+    dataset = Dataset.open(tmp_path / "out")
+    assert dataset.images.shape == (0, 16, 16, 3)
+    assert set(statuses(tmp_path)) == {"missing"}
+    assert read(tmp_path, "images.parquet") == []
+    run(tmp_path, with_images(b"junk", b"junk"), log())
+    assert Dataset.open(tmp_path / "out").images.shape == (0, 16, 16, 3)
+
+
+def test_image_columns_of_a_wrong_type(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"column 'image' has type BIGINT. Allowed: a path or URL"):
+        run(tmp_path, with_images(1, 2), log())
+
+
+def test_worker_count_does_not_show(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [png("red") if n % 5 else b"junk" for n in range(150)]
+    images[7] = picture("blue", (700, 500))
+    lists = [[image, png("blue")] if rng.random() < 0.5 else [image] for image in images]
+    for workers in (1, 2):
+        run(tmp_path / str(workers), with_images(*lists), log(), workers=workers)
+    for name in ("images.npy", "pictures.bin", "items.parquet", "images.parquet"):
+        assert (tmp_path / "1/out" / name).read_bytes() == (tmp_path / "2/out" / name).read_bytes(), name
