@@ -1,0 +1,94 @@
+"""What every index back-end offers: a batch of query vectors in, ranked hits out.
+
+An item has a text vector S_t and a multimodal vector S_m; a query has a vector Q and the gate's probability p
+that pictures help. Adaptive search ranks by ``p * Q.S_m + (1-p) * Q.S_t``. With item vectors ``[S_m ; S_t]``
+and query vectors ``[p*Q ; (1-p)*Q]`` that sum is one inner product, so one index of 2k dimensions serves all
+three modes exactly.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from smar.index.filters import Filter
+from smar.index.query import QueryVectors
+
+MAX_HITS = 1000
+"""Largest k of one search: the hits' exact scores are computed one by one."""
+
+INTERNAL_COLUMNS = frozenset({"picture_offset", "picture_length"})
+"""Payload columns that locate the picture; neither shown nor filtered on."""
+
+
+class Mode(StrEnum):
+    """Which of an item's vectors are searched."""
+
+    ADAPTIVE = "adaptive"
+    TEXT = "text"
+    MULTIMODAL = "multimodal"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One found item, with what explains its place.
+
+    `score` is what it was ranked by; `text_score` and `multimodal_score` are exact inner products from the
+    stored vectors. `rank_text` is its rank (from 1) had pictures been left out; None when not asked for or
+    beyond `MAX_HITS`.
+    """
+
+    item_id: str
+    score: float
+    text_score: float
+    multimodal_score: float
+    rank_text: int | None
+    row: int
+    has_picture: bool
+    payload: Mapping[str, Any]
+
+
+class Index(Protocol):
+    """A searchable catalogue, whatever holds it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that made the vectors; only its own query encoder may search them."""
+
+    @property
+    def dim(self) -> int:
+        """k, the size of one query vector."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Item columns that filters may name."""
+
+    def __len__(self) -> int:
+        """Number of items."""
+
+    def search(
+        self,
+        vectors: QueryVectors,
+        k: int = 10,
+        mode: Mode = Mode.ADAPTIVE,
+        filter: Filter | None = None,
+        explain: bool = False,
+    ) -> list[list[Hit]]:
+        """The best `k` items of each query, best first; fewer only when fewer match the filter."""
+
+
+def weigh(vectors: QueryVectors, mode: Mode) -> npt.NDArray[np.float32]:
+    """Share of the multimodal score in each query's score, float32 [n]: p when adaptive, else 0 or 1."""
+    if mode is Mode.ADAPTIVE:
+        return vectors.image_probability.astype(np.float32)
+    return np.full(len(vectors.embedding), mode is Mode.MULTIMODAL, np.float32)
+
+
+def widen(vectors: QueryVectors, mode: Mode) -> npt.NDArray[np.float32]:
+    """Query vectors of the 2k-dim index, float32 [n, 2k]: ``[w*Q ; (1-w)*Q]`` with w from `weigh`."""
+    share = weigh(vectors, mode)[:, None]
+    return np.concatenate([share * vectors.embedding, (1 - share) * vectors.embedding], axis=1, dtype=np.float32)

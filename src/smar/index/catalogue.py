@@ -1,0 +1,95 @@
+"""The items behind the vectors: their columns, found by row or id, and their pictures, read in place."""
+
+import mmap
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from smar.errors import InputError
+from smar.index.base import INTERNAL_COLUMNS
+
+_MAGIC = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"GIF8", "image/gif"),
+)
+
+
+def content_type(picture: bytes) -> str:
+    """Media type by the first bytes; anything unknown is served as opaque bytes, never guessed."""
+    if picture[:4] == b"RIFF" and picture[8:12] == b"WEBP":
+        return "image/webp"
+    return next((kind for magic, kind in _MAGIC if picture.startswith(magic)), "application/octet-stream")
+
+
+class Catalogue:
+    """Item columns (`table`, one row per item) and the memory-mapped pictures file."""
+
+    def __init__(self, table: pa.Table, pictures: Path) -> None:
+        self.table = table.select([name for name in table.column_names if name not in INTERNAL_COLUMNS])
+        self._offset, self._length = (_column(table, name) for name in ("picture_offset", "picture_length"))
+        self._pictures = _map(pictures)
+        held = len(self._pictures)
+        if len(self._length) and int((self._offset + self._length)[self._length > 0].max(initial=0)) > held:
+            raise InputError(f"{pictures} has {held:,} bytes, fewer than its items' pictures need. Make it again.")
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @cached_property
+    def _order(self) -> tuple[pa.Array, Any]:
+        order = pc.sort_indices(self.table["item_id"])
+        return self.table["item_id"].combine_chunks().take(order), order
+
+    def row_of(self, item_id: str) -> int | None:
+        """Row of an item, None when unknown; a binary search, as a dict of 1 M ids costs a worker 130 MB."""
+        ids, order = self._order
+        at = bisect_left(range(len(ids)), item_id, key=lambda row: ids[row].as_py())
+        return order[at].as_py() if at < len(ids) and ids[at].as_py() == item_id else None
+
+    def items(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """The columns of some rows, in their order."""
+        found: list[dict[str, Any]] = self.table.take(pa.array(rows, pa.int64())).to_pylist()
+        return found
+
+    def item_id(self, row: int) -> str:
+        """Id of the item at `row`."""
+        name: str = self.table["item_id"][row].as_py()
+        return name
+
+    @cached_property
+    def has_pictures(self) -> npt.NDArray[np.bool_]:
+        """Which items have a picture, boolean [items]."""
+        mask: npt.NDArray[np.bool_] = self._length > 0
+        return mask
+
+    def has_picture(self, row: int) -> bool:
+        """Whether `picture` would return one."""
+        return bool(self._length[row] > 0)
+
+    def picture(self, row: int) -> bytes | None:
+        """The encoded picture of an item, None when it has none."""
+        if not self.has_picture(row):
+            return None
+        start = int(self._offset[row])
+        return self._pictures[start : start + int(self._length[row])]
+
+
+def _column(table: pa.Table, name: str) -> Any:
+    if name not in table.column_names:
+        return np.zeros(table.num_rows, np.int64)
+    return table[name].fill_null(0).to_numpy().astype(np.int64)
+
+
+def _map(path: Path) -> "mmap.mmap | bytes":
+    if path.stat().st_size == 0:  # an empty file cannot be mapped
+        return b""
+    with path.open("rb") as handle:
+        return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)

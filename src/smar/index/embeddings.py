@@ -1,0 +1,136 @@
+"""Reading an embeddings folder: the manifest, and the shards, each checked before it is believed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
+
+from smar.errors import InputError
+from smar.files import Manifest, sha256
+
+EMBEDDINGS_FORMAT = "smar-embeddings/1"
+PAYLOAD_FILE = "payload.parquet"
+PICTURES_FILE = "pictures.bin"
+QUERY_FOLDER = "query"
+MADE_BY = "smar embed"
+_NORM_TOLERANCE = 1e-2  # vectors may have been stored through bf16
+
+
+class ShardEntry(BaseModel):
+    """One shard file of the manifest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str = Field(pattern=r"^[\w.-]+$")
+    rows: int = Field(ge=0)
+    sha256: str
+
+
+class EmbeddingManifest(Manifest):
+    """``EMBEDDINGS/manifest.json``: written last, so its presence says that every shard is there."""
+
+    format: Literal["smar-embeddings/1"] = "smar-embeddings/1"
+    fingerprint: str
+    kind: str
+    dim: int = Field(ge=1)
+    items: int = Field(ge=0)
+    shards: tuple[ShardEntry, ...]
+    image_status: dict[str, int] = {}
+    text_fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One shard in item order: `text` and `multimodal` are float32 [rows, k], L2-normalised."""
+
+    item_id: list[str]
+    text: npt.NDArray[np.float32]
+    multimodal: npt.NDArray[np.float32]
+
+
+def _matrix(table: pa.Table, name: str, dim: int, path: Path) -> npt.NDArray[np.float32]:
+    kind = table.schema.field(name).type if name in table.column_names else pa.null()
+    fits = pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32()
+    if not fits or kind.list_size != dim:
+        raise InputError(
+            f"{path}: column {name} is {kind}, expected fixed_size_list<float>[{dim}]. Run `{MADE_BY}` again."
+        )
+    column = table[name].combine_chunks()
+    if column.null_count:
+        raise InputError(f"{path}: column {name} has {column.null_count} nulls. Run `{MADE_BY}` again.")
+    matrix: npt.NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+    off = np.abs(np.linalg.norm(matrix, axis=1) - 1)
+    if not np.all(off <= _NORM_TOLERANCE):  # written so that NaN fails too
+        raise InputError(f"{path}: row {int(np.argmax(~(off <= _NORM_TOLERANCE)))} of {name} is not a unit vector.")
+    return matrix
+
+
+class Embeddings:
+    """An embeddings folder whose manifest and payload fit together.
+
+    Raises:
+        InputError: a file is missing, damaged or does not fit the manifest; the message names the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest = EmbeddingManifest.read(path, MADE_BY)
+        rows = sum(shard.rows for shard in self.manifest.shards)
+        if rows != self.manifest.items:
+            raise InputError(
+                f"{path / 'manifest.json'} names {rows} rows for {self.manifest.items} items. Run `{MADE_BY}` again."
+            )
+        self.payload = read_payload(path / PAYLOAD_FILE, self.manifest.items, MADE_BY)
+
+    def shards(self) -> Iterator[Shard]:
+        """Each shard in item order, its checksum, shape and item ids verified."""
+        start = 0
+        for entry in self.manifest.shards:
+            path = self.path / entry.file
+            shard = self._read(path, entry)
+            expected = self.payload["item_id"].slice(start, entry.rows).to_pylist()
+            if shard.item_id != expected:
+                raise InputError(f"{path}: its items are not those of {PAYLOAD_FILE}. Run `{MADE_BY}` again.")
+            start += entry.rows
+            yield shard
+
+    def _read(self, path: Path, entry: ShardEntry) -> Shard:
+        if not path.is_file():
+            raise InputError(f"{path} is missing, but the manifest names it. Run `{MADE_BY}` again: it resumes.")
+        if (seen := sha256(path)) != entry.sha256:
+            raise InputError(
+                f"{path} is damaged: checksum {seen[:12]}, expected {entry.sha256[:12]}. "
+                f"Delete it and run `{MADE_BY}` again."
+            )
+        table = pq.read_table(path)
+        if table.num_rows != entry.rows:
+            raise InputError(
+                f"{path} has {table.num_rows} rows, the manifest says {entry.rows}. Run `{MADE_BY}` again."
+            )
+        dim = self.manifest.dim
+        return Shard(
+            table["item_id"].to_pylist(),
+            _matrix(table, "text", dim, path),
+            _matrix(table, "multimodal", dim, path),
+        )
+
+
+def read_payload(path: Path, items: int, made_by: str) -> pa.Table:
+    """Read the item columns and check that there is one row per item; InputError names the file."""
+    try:
+        table = pq.read_table(path).combine_chunks()
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing. Run `{made_by}` again.") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} cannot be read as Parquet: {error}. Run `{made_by}` again.") from None
+    if "item_id" not in table.column_names or table.num_rows != items:
+        raise InputError(
+            f"{path} has {table.num_rows} rows and columns {table.column_names}; expected item_id and {items} rows."
+        )
+    return table

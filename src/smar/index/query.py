@@ -1,0 +1,121 @@
+"""Words to vectors without torch: a tokenizer file and one ONNX graph, bound to its model by a fingerprint.
+
+A query encoder folder holds ``model.onnx`` (tokens -> normalised embedding and image probability),
+``tokenizer.json`` and ``manifest.json``. `smar train` exports it, `smar embed` and `smar index` carry it
+along.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from smar.errors import InputError
+from smar.files import Manifest, sha256
+
+QUERY_FORMAT = "smar-query/1"
+MODEL_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+INPUTS = ("input_ids", "attention_mask")
+OUTPUTS = ("embedding", "image_probability")
+MADE_BY = "smar train"
+_BATCH = 256  # keeps the activations of a large query file within some tens of MB
+
+
+class QueryManifest(Manifest):
+    """``query/manifest.json``: which model this is, and the checksum of each of its files."""
+
+    format: Literal["smar-query/1"] = "smar-query/1"
+    fingerprint: str
+    kind: str
+    dim: int = Field(ge=1)
+    max_length: int = Field(ge=1, description="tokens kept of a query")
+    threshold: float = Field(0.5, ge=0, le=1, description="pictures are brought in when image_probability exceeds it")
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryVectors:
+    """Encoded queries: `embedding` float32 [n, k], L2-normalised; `image_probability` float32 [n], 0..1."""
+
+    embedding: npt.NDArray[np.float32]
+    image_probability: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+
+class QueryEncoder:
+    """The online query tower and gate; safe to call from several threads."""
+
+    def __init__(self, manifest: QueryManifest, session: Any, tokenizer: Any) -> None:
+        self.manifest = manifest
+        self._session = session
+        self._tokenizer = tokenizer
+        self._unknown = tokenizer.token_to_id("[UNK]") or 0
+
+    @classmethod
+    def load(cls, folder: Path, threads: int = 1) -> Self:
+        """Load and verify an encoder folder.
+
+        Raises:
+            InputError: a file is missing, damaged, or not what the manifest says; the message names it.
+        """
+        import onnxruntime as ort
+        from tokenizers import Tokenizer
+
+        manifest = QueryManifest.read(folder, MADE_BY)
+        for name in (MODEL_FILE, TOKENIZER_FILE):
+            verify_file(folder / name, manifest.files.get(name))
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads  # queries are small: more workers serve more than more threads
+        options.inter_op_num_threads = 1
+        try:
+            session = ort.InferenceSession(folder / MODEL_FILE, options, providers=["CPUExecutionProvider"])
+            tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        except Exception as error:  # both libraries raise bare or private types
+            raise InputError(f"{folder} does not hold a query encoder: {error}. Run `{MADE_BY}` again.") from error
+        _check_graph(session, folder / MODEL_FILE)
+        tokenizer.enable_truncation(manifest.max_length)
+        tokenizer.enable_padding(pad_id=tokenizer.token_to_id("[PAD]") or 0, pad_token="[PAD]")
+        return cls(manifest, session, tokenizer)
+
+    def encode(self, texts: Sequence[str]) -> QueryVectors:
+        """Encode queries as they are (normalise them first); each batch is padded to its longest."""
+        parts = [self._encode(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)]
+        dim = self.manifest.dim
+        embedding = np.concatenate([part[0] for part in parts]) if parts else np.empty((0, dim), np.float32)
+        probability = np.concatenate([part[1] for part in parts]) if parts else np.empty(0, np.float32)
+        return QueryVectors(embedding, probability)
+
+    def _encode(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        encodings = self._tokenizer.encode_batch(list(texts))
+        ids = np.array([e.ids for e in encodings], np.int64).reshape(len(texts), -1)
+        mask = np.array([e.attention_mask for e in encodings], np.int64).reshape(len(texts), -1)
+        if ids.shape[1] == 0:  # the tokenizer found nothing at all, e.g. in a lone control character
+            ids, mask = np.zeros((len(texts), 1), np.int64), np.zeros((len(texts), 1), np.int64)
+        blank = mask.sum(axis=1) == 0  # pooling over no token would divide by zero
+        ids[blank, 0], mask[blank, 0] = self._unknown, 1
+        embedding, probability = self._session.run(OUTPUTS, dict(zip(INPUTS, (ids, mask), strict=True)))
+        return embedding, probability.reshape(len(texts))
+
+
+def verify_file(path: Path, expected: str | None) -> None:
+    """Raise InputError unless `path` exists and has the expected SHA-256."""
+    if expected is None:
+        raise InputError(f"{path.parent / 'manifest.json'} does not name {path.name}. Run `{MADE_BY}` again.")
+    if not path.is_file():
+        raise InputError(f"{path} is missing. Run `{MADE_BY}` again.")
+    if (seen := sha256(path)) != expected:
+        raise InputError(f"{path} is damaged: checksum {seen[:12]}, expected {expected[:12]}. Make it again.")
+
+
+def _check_graph(session: Any, path: Path) -> None:
+    inputs = {node.name for node in session.get_inputs()}
+    outputs = {node.name for node in session.get_outputs()}
+    if inputs != set(INPUTS) or not set(OUTPUTS) <= outputs:
+        raise InputError(f"{path} maps {sorted(inputs)} to {sorted(outputs)}; expected {INPUTS} to {OUTPUTS}.")

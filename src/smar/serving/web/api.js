@@ -1,0 +1,38 @@
+// The service, seen from the page.
+
+/** An answer that is not a success; `message` is fit to be shown. */
+export class ServiceError extends Error {
+  constructor(code, message) {
+    super(message);
+    this.code = code;
+  }
+}
+
+async function call(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ServiceError("unreachable", "The search service cannot be reached. Is it still running?");
+  }
+  const body = await response.json().catch((error) => {
+    if (error.name === "AbortError") throw error;
+    return {};
+  });
+  if (!response.ok) {
+    const { code = `http_${response.status}`, message = `The service answered ${response.status}.` } = body.error ?? {};
+    throw new ServiceError(code, message);
+  }
+  return body;
+}
+
+export const facets = () => call("/v1/facets?top=30");
+
+export const search = (request, signal) =>
+  call("/v1/search", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ ...request, explain: true }),
+    signal,
+  });

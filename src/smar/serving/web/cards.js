@@ -1,0 +1,106 @@
+// Product cards and the dialog that explains one of them.
+
+import { byId, el, icon, money, percent } from "./dom.js";
+
+const HIDDEN = new Set(["item_id", "title", "image_status"]);
+const PICTURE_SIZE = 256;
+const BROKEN = new Set(["truncated", "corrupt", "too_large", "not_an_image"]);
+
+const noPicture = (item) =>
+  el(
+    "span",
+    { className: "no-picture" },
+    icon("", "M4 5h16v14H4z", "m4 16 5-5 4 4 3-3 4 4", "M15.5 9.5h.01"),
+    BROKEN.has(item.image_status) ? "Picture unreadable" : "No picture",
+  );
+
+function picture(hit, eager) {
+  const tile = el("span", { className: "tile" });
+  if (!hit.picture) {
+    tile.append(noPicture(hit.item));
+    return tile;
+  }
+  // the card's own text names the product: a repeated alt text would be read twice
+  const image = el("img", { alt: "", width: PICTURE_SIZE, height: PICTURE_SIZE, decoding: "async" });
+  image.loading = eager ? "eager" : "lazy";
+  image.addEventListener("error", () => image.replaceWith(noPicture(hit.item)), { once: true });
+  image.src = hit.picture;
+  tile.append(image);
+  return tile;
+}
+
+const title = (hit) => hit.item.title ?? hit.item_id;
+const price = (item) => (typeof item.price === "number" ? money(item.price) : "");
+
+/** One product; `mark` is {kind, text} of the badge, `eager` for pictures above the fold. */
+export function card(hit, { mark = null, eager = false, context }) {
+  const { item } = hit;
+  const tile = picture(hit, eager);
+  if (mark) tile.append(el("span", { className: `mark ${mark.kind}` }, mark.text));
+  const button = el(
+    "button",
+    { type: "button", className: "card" },
+    tile,
+    el("span", { className: "title" }, title(hit)),
+    el("span", { className: "facts" }, [item.brand, item.category].filter(Boolean).join(" · ")),
+    el("span", { className: "price" }, price(item)),
+  );
+  button.addEventListener("click", () => openDetail(hit, context));
+  return el("li", { className: mark ? `is-${mark.kind}` : "" }, button);
+}
+
+const score = (name, value, strong) =>
+  el(
+    "div",
+    { className: strong ? "score strong" : "score" },
+    el("span", {}, name),
+    el("meter", { min: 0, max: 1, value: Math.max(0, value), "aria-label": name }),
+    el("span", { className: "figure" }, value.toFixed(3)),
+  );
+
+function why(hit, { mode, probability }) {
+  const rank = hit.rank_text === null ? "far down" : `number ${hit.rank_text}`;
+  const blend = { text: "Ranked by (words)", multimodal: "Ranked by (words and picture)" }[mode];
+  const lines = [
+    el("h3", {}, "Why this result"),
+    score("Words", hit.text_score, false),
+    score("Words and picture", hit.multimodal_score, false),
+    score(blend ?? `Ranked by (pictures count ${percent(probability)})`, hit.score, true),
+  ];
+  const sentence =
+    mode === "text" ? `Number ${hit.rank} by words alone.` : `Number ${hit.rank} here, ${rank} by words alone.`;
+  return el("section", { className: "why" }, ...lines, el("p", {}, sentence));
+}
+
+function openDetail(hit, context) {
+  const dialog = byId("detail");
+  const facts = Object.entries(hit.item).filter(([name, value]) => !HIDDEN.has(name) && value !== null && value !== "");
+  const close = el("button", { type: "button", className: "close", "aria-label": "Close" }, "×");
+  close.addEventListener("click", () => dialog.close());
+  dialog.replaceChildren(
+    close,
+    picture(hit, true),
+    el(
+      "div",
+      { className: "about" },
+      el("h2", { id: "detail-title" }, title(hit)),
+      el("dl", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, label(name)), el("dd", {}, shown(name, value))])),
+      why(hit, context),
+    ),
+  );
+  dialog.showModal();
+}
+
+const label = (name) => name.replaceAll("_", " ");
+
+function shown(name, value) {
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  if (name === "price" && typeof value === "number") return money(value);
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
+/** Close the dialog when its backdrop is clicked. */
+export function watchDetail() {
+  const dialog = byId("detail");
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+}

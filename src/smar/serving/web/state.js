@@ -1,0 +1,62 @@
+// What is searched for. The address bar carries it, so a search can be shared, reloaded and gone back to.
+
+export const FIRST = 48;
+export const COMPARED = 24;
+export const MOST = 192;
+export const LISTS = ["category", "brand"];
+
+export const empty = () => ({
+  q: "",
+  mode: "adaptive",
+  compare: false,
+  k: FIRST,
+  category: new Set(),
+  brand: new Set(),
+  low: "",
+  high: "",
+});
+
+export function fromAddress() {
+  const address = new URLSearchParams(location.search);
+  const state = empty();
+  state.q = (address.get("q") ?? "").slice(0, 1000);
+  if (["text", "multimodal"].includes(address.get("mode"))) state.mode = address.get("mode");
+  state.compare = address.get("compare") === "1";
+  for (const name of LISTS) state[name] = new Set(address.getAll(name));
+  for (const name of ["low", "high"]) {
+    const value = address.get(name);
+    if (value !== null && value !== "" && Number.isFinite(Number(value))) state[name] = value;
+  }
+  return state;
+}
+
+export function toAddress(state) {
+  const address = new URLSearchParams();
+  if (state.q) address.set("q", state.q);
+  if (state.mode !== "adaptive") address.set("mode", state.mode);
+  if (state.compare) address.set("compare", "1");
+  for (const name of LISTS) for (const value of state[name]) address.append(name, value);
+  if (state.low) address.set("low", state.low);
+  if (state.high) address.set("high", state.high);
+  const text = address.toString();
+  return text ? `/?${text}` : "/";
+}
+
+const quoted = (value) => `"${value.replace(/[\\"]/g, "\\$&")}"`;
+
+/** The chosen filters in the service's language, null when there are none. */
+export function toFilter(state) {
+  const terms = LISTS.filter((name) => state[name].size).map(
+    (name) => `${name} in (${[...state[name]].map(quoted).join(", ")})`,
+  );
+  if (state.low) terms.push(`price>=${Number(state.low)}`);
+  if (state.high) terms.push(`price<=${Number(state.high)}`);
+  return terms.join(" and ") || null;
+}
+
+export const filterCount = (state) => state.category.size + state.brand.size + Boolean(state.low) + Boolean(state.high);
+
+export function clearFilters(state) {
+  for (const name of LISTS) state[name].clear();
+  state.low = state.high = "";
+}

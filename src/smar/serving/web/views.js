@@ -1,0 +1,154 @@
+// What the main area shows: start page, results, side-by-side comparison, nothing found, failure.
+
+import { card } from "./cards.js";
+import { byId, el, number, percent, plural } from "./dom.js";
+
+const show = (...nodes) => byId("view").replaceChildren(...nodes);
+const say = (text) => (byId("status").textContent = text);
+const button = (text, action, className = "primary") => {
+  const node = el("button", { type: "button", className }, text);
+  node.addEventListener("click", action);
+  return node;
+};
+
+/** Start page: what this is, and searches to begin with. */
+export function showStart(facets, pick) {
+  say("");
+  byId("gate").hidden = true;
+  const tiles = (facets?.category ?? []).slice(0, 12).map(({ value, count, picture }) => {
+    const tile = el("span", { className: "tile" });
+    if (picture) tile.append(el("img", { src: picture, alt: "", width: 256, height: 256, decoding: "async" }));
+    const node = el(
+      "button",
+      { type: "button", className: "card example" },
+      tile,
+      el("span", { className: "title" }, value),
+      el("span", { className: "facts" }, plural(count, "product", "products")),
+    );
+    node.addEventListener("click", () => pick(value.toLowerCase()));
+    return el("li", {}, node);
+  });
+  show(
+    el(
+      "section",
+      { className: "start" },
+      el("h1", {}, "Say what it looks like."),
+      el(
+        "p",
+        {},
+        "This search reads each product’s words and looks at its picture, and decides for every query how much the pictures should count.",
+      ),
+      facets && el("p", { className: "quiet" }, `${plural(facets.items, "product", "products")}, ${number(facets.pictures)} with a picture.`),
+    ),
+    tiles.length ? el("h2", { className: "hidden" }, "Searches to begin with") : "",
+    el("ul", { className: "grid examples" }, ...tiles),
+  );
+}
+
+/** Grey cards for the first search; later ones dim the old results instead. */
+export function showLoading() {
+  byId("view").setAttribute("aria-busy", "true");
+  if (byId("view").querySelector(".results")) return;
+  say("Searching…");
+  byId("gate-value").textContent = byId("gate-why").textContent = "\u00a0"; // keeps the header's height
+  byId("gate").hidden = false;
+  const bones = Array.from({ length: 12 }, () => el("li", { className: "bone" }, el("span", { className: "tile" }), el("i"), el("i")));
+  show(el("ul", { className: "grid bones", "aria-hidden": "true" }, ...bones));
+}
+
+/** The gate's meter and its one-line meaning. */
+export function showGate({ image_probability: probability, routed }, mode) {
+  const share = percent(probability);
+  const meter = byId("meter");
+  meter.setAttribute("aria-valuenow", String(Math.round(probability * 100)));
+  meter.firstElementChild.style.width = `${probability * 100}%`;
+  byId("gate-value").textContent = share;
+  byId("gate-why").textContent = {
+    text: "Switched off: results are ranked by words alone.",
+    multimodal: "Overruled: words and pictures together rank every result.",
+    adaptive: routed
+      ? "Looks matter for this query, so pictures lead the ranking."
+      : "Words decide this query, so pictures only assist.",
+  }[mode];
+  byId("gate").hidden = false;
+}
+
+const scope = (found, k) => (found >= k ? `Best ${number(found)}` : plural(found, "product", "products"));
+
+/** The grid of one search. */
+export function showResults(answer, k, more) {
+  const context = { mode: answer.mode, probability: answer.image_probability };
+  const cards = answer.hits.map((hit, at) => {
+    const found = answer.mode !== "text" && (hit.rank_text === null || hit.rank_text > k);
+    return card(hit, { eager: at < 6, context, mark: found ? { kind: "new", text: "found by picture" } : null });
+  });
+  say(`${scope(cards.length, k)} for “${answer.query}”`);
+  show(el("ul", { className: "grid results" }, ...cards), more ? el("p", { className: "more" }, button("Show more", more, "quiet-button")) : "");
+}
+
+function compareMark(hit, before, k) {
+  const old = before.get(hit.item_id);
+  if (old === undefined) return { kind: "new", text: "new" };
+  if (old > hit.rank) return { kind: "up", text: `↑ ${old - hit.rank}` };
+  return null;
+}
+
+function column(name, note, answer, marked, context) {
+  const cards = answer.hits.map((hit, at) => card(hit, { eager: at < 3, context, mark: marked(hit) }));
+  return el("section", { className: "column" }, el("h2", {}, name, " ", el("small", {}, note)), el("ol", { className: "grid small" }, ...cards));
+}
+
+/** Words only and with pictures, side by side; what the pictures brought in, moved up and pushed out is marked. */
+export function showComparison(words, pictures, k) {
+  const before = new Map(words.hits.map((hit) => [hit.item_id, hit.rank]));
+  const after = new Map(pictures.hits.map((hit) => [hit.item_id, hit.rank]));
+  const marks = new Map(pictures.hits.map((hit) => [hit.item_id, compareMark(hit, before, k)]));
+  const count = (kind) => [...marks.values()].filter((mark) => mark?.kind === kind).length;
+  const dropped = words.hits.filter((hit) => !after.has(hit.item_id));
+  const context = { probability: pictures.image_probability };
+  say(
+    `Pictures brought in ${number(count("new"))}, moved up ${number(count("up"))} and pushed out ${number(dropped.length)} of the best ${number(Math.max(words.hits.length, pictures.hits.length))} for “${pictures.query}”`,
+  );
+  const out = (hit) => (after.has(hit.item_id) ? null : { kind: "out", text: "drops out" });
+  show(
+    el(
+      "div",
+      { className: "results compare" },
+      column("Words only", "pictures switched off", words, out, { ...context, mode: "text" }),
+      column(
+        "With pictures",
+        pictures.mode === "adaptive" ? `adaptive, ${percent(pictures.image_probability)}` : "always",
+        pictures,
+        (hit) => marks.get(hit.item_id),
+        { ...context, mode: pictures.mode },
+      ),
+    ),
+    dropped.length ? droppedList(dropped) : "",
+  );
+}
+
+const droppedList = (hits) =>
+  el(
+    "section",
+    { className: "dropped" },
+    el("h2", {}, "Pushed out by pictures"),
+    el("ul", {}, ...hits.map((hit) => el("li", {}, el("span", {}, `${hit.rank}`), hit.item.title ?? hit.item_id))),
+  );
+
+function notice(className, heading, text, ...actions) {
+  show(el("section", { className: `notice ${className}` }, el("h2", {}, heading), el("p", {}, text), ...actions));
+}
+
+/** No item fits, which only filters can cause. */
+export function showNothing(query, filtered, clear) {
+  say(`No products for “${query}”`);
+  const text = filtered ? "No product passes all of these filters." : "The catalogue holds nothing to show.";
+  notice("nothing", "Nothing found", text, filtered ? button("Clear filters", clear) : "");
+}
+
+/** What failed, in the service's own words, and a way on. */
+export function showFailure(error, retry) {
+  say("The search failed");
+  byId("gate").hidden = true;
+  notice("failure", "That did not work", error.message, button("Try again", retry));
+}

@@ -1,0 +1,122 @@
+"""Building an index: what it becomes, what it refuses, and the inverted file against exact search."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smar.errors import InputError
+from smar.index.base import Mode
+from smar.index.build import RECALL_TARGET, build_index
+from smar.index.embedded import EmbeddedIndex, IndexManifest
+from smar.index.filter_parser import parse_filter
+from tiny_index import rewrite_manifest, write_embeddings, write_query_encoder
+
+ITEMS = 3000
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[EmbeddedIndex, EmbeddedIndex]:
+    """The same 3,000 items behind an inverted file and behind an exact index."""
+    root = tmp_path_factory.mktemp("large")
+    source = write_embeddings(root / "embeddings", ITEMS)
+    summary = build_index(source, root / "ivf", exact_limit=1000)
+    assert summary.index_type.startswith("IVF")
+    assert summary.recall is not None
+    assert summary.recall >= RECALL_TARGET
+    build_index(source, root / "flat")
+    return EmbeddedIndex.open(root / "ivf"), EmbeddedIndex.open(root / "flat")
+
+
+def recall(found: list, exact: list) -> float:
+    """Share of exact scores reached; by score, because items of equal score may replace each other."""
+    shares = []
+    for hits, best in zip(found, exact, strict=True):
+        lowest = best[-1].score - 1e-6
+        assert len(hits) == len(best)
+        shares.append(sum(hit.score >= lowest for hit in hits) / len(best))
+    return float(np.mean(shares))
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "price>100",
+        "price>190",
+        "category=Kettle and brand=Braun",
+        "in_stock=false and price<8",
+        'category="Kettle"',  # adverse: nothing near the shirt queries passes it
+    ],
+)
+def test_inverted_file_recall(pair: tuple[EmbeddedIndex, EmbeddedIndex], mode: Mode, text: str | None) -> None:
+    ivf, flat = pair
+    queries = ivf.load_encoder().encode(["red shirt", "blue cotton shirt", "classic shirt", "black small shirt"])
+    chosen = None if text is None else parse_filter(text, ivf.schema)
+    assert recall(ivf.search(queries, 50, mode, chosen), flat.search(queries, 50, mode, chosen)) >= 0.95
+
+
+def test_wide_filters_widen_the_search(
+    pair: tuple[EmbeddedIndex, EmbeddedIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the exact scan of small filters switched off, the inverted file itself must answer them."""
+    monkeypatch.setattr("smar.index.vectors.SCAN_LIMIT", 0)
+    ivf, flat = pair
+    queries = ivf.load_encoder().encode(["red shirt", "small watch"])
+    for text in ("price>100", "category=Kettle", "price>195", "price>199.5"):
+        chosen = parse_filter(text, ivf.schema)
+        assert recall(ivf.search(queries, 50, filter=chosen), flat.search(queries, 50, filter=chosen)) >= 0.95
+
+
+def test_manifest_describes_every_file(pair: tuple[EmbeddedIndex, EmbeddedIndex]) -> None:
+    for index in pair:
+        files = {path.relative_to(index.path).as_posix() for path in index.path.rglob("*") if path.is_file()}
+        assert files == set(index.manifest.files) | {"manifest.json"}
+        assert len(index) == index.manifest.items == ITEMS
+    assert "vectors.npy" in pair[0].manifest.files
+    assert "vectors.npy" not in pair[1].manifest.files
+
+
+def test_replaces_an_index_but_nothing_else(embeddings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "index"
+    build_index(embeddings, out)
+    first = IndexManifest.read(out, "smar index")
+    build_index(embeddings, out)
+    assert IndexManifest.read(out, "smar index").files == first.files
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index"]
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="exists and is not an index"):
+        build_index(embeddings, other)
+    assert (other / "thesis.txt").exists()
+
+
+def test_query_encoder_of_another_model_is_refused(embeddings: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(embeddings, tmp_path / "embeddings"))
+    shutil.rmtree(source / "query")
+    write_query_encoder(source / "query", fingerprint="beef" * 16)
+    with pytest.raises(InputError, match=r"query/manifest.json.*beefbeef.*feedfeed"):
+        build_index(source, tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+
+
+def test_damaged_embeddings_leave_no_index(embeddings: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(embeddings, tmp_path / "embeddings"))
+    (source / "shard-00002.parquet").write_bytes(b"")
+    with pytest.raises(InputError, match=r"shard-00002.parquet is damaged"):
+        build_index(source, tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+
+
+def test_nothing_to_index(embeddings: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(embeddings, tmp_path / "embeddings"))
+    payload = source / "payload.parquet"
+    import pyarrow.parquet as pq
+
+    pq.write_table(pq.read_table(payload).slice(0, 0), payload)
+    rewrite_manifest(source, items=0, shards=[])
+    with pytest.raises(InputError, match="holds no items"):
+        build_index(source, tmp_path / "index")

@@ -1,0 +1,250 @@
+"""The search page in a real chromium: typed query, pictures, switch, comparison, filters, keyboard, phone."""
+
+import re
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+PHONE = {"width": 360, "height": 740}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: the page is not tested (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, service: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page that must neither complain on its console nor ask another host for anything."""
+    context = browser.new_context(base_url=service, **getattr(request, "param", {}))
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    complaints: list[str] = []
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda asked: None if asked.url.startswith((service, "data:")) else complaints.append(asked.url))
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def type_query(page: Page, text: str) -> None:
+    page.get_by_role("searchbox", name="Search products").press_sequentially(text)
+    expect(page.locator("#status")).to_contain_text(f"for “{text}”")
+
+
+def titles(page: Page, scope: str = "#view") -> list[str]:
+    return page.locator(f"{scope} .card .title").all_inner_texts()
+
+
+def settled(page: Page) -> None:
+    """Wait for the answer under way; the page's policy forbids `wait_for_function`, which evaluates text."""
+    expect(page.locator("#view")).not_to_have_attribute("aria-busy", "true")
+
+
+def no_sideways_scroll(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
+
+
+def test_typing_shows_pictures(page: Page) -> None:
+    page.goto("/")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    expect(page.locator(".example")).to_have_count(3)
+    type_query(page, "red shirt")
+    expect(page.locator(".results .card")).to_have_count(48)
+    expect(page.locator(".results img").first).to_have_js_property("naturalWidth", 120)
+    assert page.locator(".results img").first.evaluate("image => image.width > 0 && image.loading === 'eager'")
+    assert page.locator(".results img").last.evaluate(
+        "image => image.loading === 'lazy' && image.hasAttribute('width')"
+    )
+    expect(page.get_by_role("meter", name="Pictures help")).to_have_attribute("aria-valuenow", "82")
+    expect(page.locator("#gate-why")).to_contain_text("pictures lead")
+    expect(page).to_have_url(re.compile(r"\?q=red\+shirt$"))
+    expect(page).to_have_title("red shirt · smar")
+
+
+def test_an_item_without_picture_says_so(page: Page) -> None:
+    page.goto("/?q=shirt&category=Shirt")
+    tile = page.locator(".card").filter(has_text="No picture").first
+    expect(tile).to_be_visible()
+    assert tile.locator("img").count() == 0
+
+
+def test_the_switch_changes_the_results(page: Page) -> None:
+    page.goto("/?q=red+shirt")
+    expect(page.locator(".results .card")).to_have_count(48)
+    adaptive = titles(page)
+    page.get_by_role("radio", name="Words only").check()
+    expect(page.locator("#gate-why")).to_contain_text("by words alone")
+    assert titles(page) != adaptive
+    assert "mode=text" in page.url
+    page.get_by_role("radio", name="Words only").press("ArrowRight")
+    expect(page.get_by_role("radio", name="Adaptive")).to_be_checked()
+    expect(page.locator("#gate-why")).to_contain_text("pictures lead")
+    assert titles(page) == adaptive
+    page.go_back()
+    expect(page.get_by_role("radio", name="Words only")).to_be_checked()
+
+
+def test_comparison(page: Page) -> None:
+    page.goto("/?q=red+shirt")
+    page.get_by_text("Compare", exact=True).click()
+    expect(page.locator(".column")).to_have_count(2)
+    words, pictures = titles(page, ".column:first-child"), titles(page, ".column:last-child")
+    assert len(words) == len(pictures) == 24
+    brought_in = page.locator(".column:last-child .mark.new").count()
+    pushed_out = page.locator(".column:first-child .mark.out").count()
+    assert brought_in == pushed_out == page.locator(".dropped li").count() > 0
+    assert page.locator(".column:last-child .mark.up").count() > 0
+    expect(page.locator("#status")).to_contain_text(f"Pictures brought in {brought_in}, moved up")
+    left, right = (page.locator(".column").nth(at).bounding_box() for at in (0, 1))
+    assert left is not None
+    assert right is not None
+    assert left["y"] == right["y"]
+    assert left["x"] + left["width"] <= right["x"]
+
+
+def test_filters(page: Page) -> None:
+    page.goto("/?q=red")
+    page.get_by_role("checkbox", name=re.compile("Watch")).check()
+    expect(page.locator("#status")).to_contain_text("Best 48")
+    expect(page.locator(".results .facts").first).to_contain_text("Watch")
+    assert all("Watch" in text for text in page.locator(".results .facts").all_inner_texts())
+    with page.expect_response("**/v1/search"):
+        page.get_by_role("checkbox", name=re.compile("Le Coq")).check()
+    settled(page)
+    with page.expect_response("**/v1/search"):
+        page.get_by_label("Highest price").fill("60")
+    expect(page.get_by_role("button", name="Remove filter up to 60.00")).to_be_visible()
+    settled(page)
+    assert all(float(text) <= 60 for text in page.locator(".results .price").all_inner_texts())
+    assert all("Le Coq · Watch" in text for text in page.locator(".results .facts").all_inner_texts())
+    page.reload()
+    expect(page.get_by_role("checkbox", name=re.compile("Le Coq"))).to_be_checked()
+    page.get_by_label("Highest price").fill("1")
+    expect(page.get_by_role("heading", name="Nothing found")).to_be_visible()
+    page.get_by_role("button", name="Clear filters").click()
+    expect(page.locator(".results .card")).to_have_count(48)
+    assert page.url.endswith("?q=red")
+
+
+def test_brand_with_quotes_and_markup_is_only_text(page: Page) -> None:
+    page.goto("/?q=shirt&brand=Levi%27s")
+    expect(page.locator(".results .facts").first).to_have_text("Levi's · Shirt")
+    page.goto("/?q=%3Cimg+src%3Dx+onerror%3Dalert(1)%3E")
+    expect(page.locator("#status")).to_contain_text("<img src=x")
+
+
+def test_keyboard_and_detail(page: Page) -> None:
+    page.goto("/?q=red+shirt")
+    expect(page.locator(".results .card")).to_have_count(48)
+    page.locator(".results .card").nth(1).focus()
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    page.locator(".results .card").nth(1).press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading", name="Why this result")).to_be_visible()
+    expect(dialog).to_contain_text("by words alone")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(page.locator(".results .card").nth(1)).to_be_focused()
+
+
+def test_every_control_has_a_name_and_a_visible_focus(page: Page) -> None:
+    page.goto("/?q=red+shirt")
+    expect(page.locator(".results .card")).to_have_count(48)
+    page.get_by_role("searchbox").focus()
+    reached = set()
+    for _ in range(14):
+        page.keyboard.press("Tab")
+        name, ring = page.evaluate(
+            """() => { const node = document.activeElement, shown = node.closest("label") ?? node;
+            const parts = [shown, ...shown.querySelectorAll("*")].map(part => getComputedStyle(part).outlineStyle);
+            const ring = parts.some(style => style !== "none");
+            return [node.ariaLabel || node.labels?.[0]?.innerText || node.innerText, ring]; }"""
+        )
+        assert name.strip()
+        assert ring, name
+        reached.add(name.split("\n")[0])
+    assert {"API", "Adaptive", "Compare"} <= reached
+
+
+def test_stale_answers_are_dropped(page: Page) -> None:
+    """The answer of an earlier query that comes late must not replace the later one's."""
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if '"query":"red"' in (route.request.post_data or ""):
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/v1/search", hold)
+    page.goto("/")
+    query = page.get_by_role("searchbox")
+    with page.expect_request("**/v1/search"):
+        query.fill("red")
+    query.fill("steel kettle")
+    expect(page.locator("#status")).to_contain_text("for “steel kettle”")
+    assert len(held) == 1
+    expect(page.locator("#gate-why")).to_contain_text("Words decide")
+
+
+def test_failure_and_recovery(browser: Browser, service: str) -> None:
+    """Without the `page` fixture, as the browser itself reports the failed request on the console."""
+    with browser.new_context(base_url=service) as context:
+        page = context.new_page()
+        page.goto("/?q=red")
+        expect(page.locator(".results .card")).to_have_count(48)
+        context.set_offline(True)
+        page.get_by_role("searchbox").fill("blue")
+        expect(page.get_by_role("heading", name="That did not work")).to_be_visible()
+        context.set_offline(False)
+        page.get_by_role("button", name="Try again").click()
+        expect(page.locator("#status")).to_contain_text("for “blue”")
+
+
+@pytest.mark.parametrize(
+    "page", [{"viewport": PHONE}, {"viewport": PHONE, "color_scheme": "dark"}], ids=["light", "dark"], indirect=True
+)
+def test_phone(page: Page) -> None:
+    for address in ("/", "/?q=red+shirt", "/?q=red+shirt&compare=1", "/?q=" + "x" * 300, "/?q=red&category=Nothing"):
+        page.goto(address)
+        expect(page.locator("#view > *").first).to_be_visible()
+        settled(page)
+        assert no_sideways_scroll(page), address
+    page.goto("/?q=red+shirt")
+    page.get_by_text("Filters", exact=True).click()
+    page.get_by_role("checkbox", name=re.compile("Watch")).check()
+    expect(page.locator(".results .facts").first).to_contain_text("Watch")
+    assert no_sideways_scroll(page)
+
+
+def test_dark_and_light_differ(browser: Browser, service: str) -> None:
+    colours = []
+    for scheme in ("light", "dark"):
+        with browser.new_context(base_url=service, color_scheme=scheme) as context:
+            page = context.new_page()
+            page.goto("/")
+            colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert colours[0] != colours[1]
+
+
+def test_documentation_page(page: Page) -> None:
+    page.goto("/docs")
+    expect(page.locator("#operations-search-search_v1_search_post")).to_be_visible()
+    page.locator("#operations-search-search_v1_search_post").click()
+    expect(page.get_by_role("button", name="Try it out")).to_be_visible()
