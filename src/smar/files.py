@@ -8,14 +8,24 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smar.errors import InputError
+
+
+class FileEntry(BaseModel):
+    """Size in bytes and SHA-256 of one file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = Field(ge=0)
+    sha256: str
 
 
 class Manifest(BaseModel):
@@ -44,12 +54,16 @@ class Manifest(BaseModel):
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `path`; on success flush it to disk and rename it into place."""
+    """Yield a temporary path next to `path`; on success flush it to disk and rename it into place, else remove it."""
     partial = path.with_name(path.name + ".partial")
-    yield partial
-    with partial.open("rb+") as handle:
-        os.fsync(handle.fileno())
-    partial.replace(path)
+    try:
+        yield partial
+        with partial.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def sha256(path: Path) -> str:
@@ -71,3 +85,28 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def describe(folder: Path) -> dict[str, FileEntry]:
+    """Every file below `folder`, flushed to disk: path inside it -> size and checksum."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        with path.open("rb+") as handle:
+            os.fsync(handle.fileno())
+    return {
+        path.relative_to(folder).as_posix(): FileEntry(size=path.stat().st_size, sha256=sha256(path)) for path in files
+    }
+
+
+def publish(partial: Path, out: Path) -> None:
+    """Rename the finished folder `partial` to `out`; an older `out` stays whole until its name is free."""
+    with tempfile.TemporaryDirectory(prefix=f"{out.name}.old-", dir=out.parent) as old:
+        replaced = Path(old) / "replaced"
+        if out.exists():
+            out.rename(replaced)
+        try:
+            partial.rename(out)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(out)
+            raise

@@ -230,7 +230,10 @@ def _merge(tree: dict[str, Any], assignment: str) -> None:
         if not isinstance(node, dict):
             raise InputError(f"--set {assignment}: {name!r} is a value, not a section.")
         tree = node
-    tree[last] = yaml.safe_load(text)
+    try:
+        tree[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {assignment}: the value is not YAML ({error}).") from None
 
 
 def load_settings(

@@ -39,9 +39,7 @@ def queries(items: list[Item]) -> list[Query]:
 
 def says(title: str, value: str) -> bool:
     """Slow twin of `named`: the title has one of the words for this value."""
-    return any(
-        re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w-])", title, re.IGNORECASE) for word in words(value)
-    )
+    return any(re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w-])", title, re.IGNORECASE) for word in words(value))
 
 
 def test_tables_have_the_columns_and_the_halves(shop: tuple[Path, ShopSummary]) -> None:
@@ -192,9 +190,7 @@ def test_clicks_follow_position_and_relevance(shop: tuple[Path, ShopSummary]) ->
     position, clicked = clicks["position"].to_numpy(), clicks["clicked"].to_numpy().astype(float)
     rates = [clicked[position == place].mean() for place in (1, 2, 4, 10)]
     assert rates == sorted(rates, reverse=True)
-    truth = set(
-        zip(*(pq.read_table(out / "qrels.parquet")[c].to_pylist() for c in ("query", "item_id")), strict=True)
-    )
+    truth = set(zip(*(pq.read_table(out / "qrels.parquet")[c].to_pylist() for c in ("query", "item_id")), strict=True))
     pairs = zip(clicks["query"].to_pylist(), clicks["item_id"].to_pylist(), strict=True)
     fits = np.array([pair in truth for pair in pairs])
     assert clicked[fits].mean() > 4 * clicked[~fits].mean() > 0
@@ -210,8 +206,6 @@ def test_the_test_period_has_cold_items_and_unseen_queries(shop: tuple[Path, Sho
     for column in ("item_id", "query"):
         assert len({*after[column].to_pylist()} - {*before[column].to_pylist()}) >= 10
     truth = pq.read_table(out / "truth.parquet")
-    launch = dict(
-        zip(truth["item_id"].to_pylist(), truth["available_after_seconds"].to_pylist(), strict=True)
-    )
+    launch = dict(zip(truth["item_id"].to_pylist(), truth["available_after_seconds"].to_pylist(), strict=True))
     for item_id, stamp in zip(clicks["item_id"].to_pylist(), clicks["timestamp"].to_pylist(), strict=True):
         assert (stamp - START).total_seconds() >= launch[item_id]

@@ -9,21 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from smar.errors import InputError, one_of
-from smar.files import Manifest
+from smar.files import FileEntry, Manifest
 
 FORMAT: Final = "smar-dataset/1"
 Part = Literal["train", "valid", "test"]
-
-
-class DatasetFile(BaseModel):
-    """Size in bytes and SHA-256 of one file of the dataset."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    size: int
-    sha256: str
 
 
 class DatasetManifest(Manifest):
@@ -40,7 +31,7 @@ class DatasetManifest(Manifest):
     """First moment of the test period (UTC); None when the table has no time and was split by a hash."""
     valid_from: datetime | None
     image_size: int
-    files: dict[str, DatasetFile]
+    files: dict[str, FileEntry]
     """Path inside the folder -> size and checksum."""
 
 

@@ -21,6 +21,7 @@ from smar.data.demo_draw import Canvas, blend
 from smar.data.demo_fashion import FASHION
 from smar.data.demo_log import Log, Query, draw_queries, simulate
 from smar.errors import InputError
+from smar.files import publish
 from smar.progress import track
 
 MISSING, BROKEN = 0.02, 0.005
@@ -65,9 +66,7 @@ def draw_picture(item: Item, rng: np.random.Generator) -> bytes:
         FASHION[name](canvas, item.attributes)
     else:
         draw, tone = NOT_FASHION[name]
-        tone = blend(
-            tone, (255, 255, 255) if rng.random() < 0.5 else (90, 92, 98), float(rng.uniform(0, 0.12))
-        )
+        tone = blend(tone, (255, 255, 255) if rng.random() < 0.5 else (90, 92, 98), float(rng.uniform(0, 0.12)))
         canvas = Canvas(rng, blend(tone, (60, 60, 66), 0.3))
         draw(canvas, tone)
     return canvas.jpeg()
@@ -86,9 +85,7 @@ def generate_shop(out: Path, items: int = 4000, searches: int = 60000, seed: int
         InputError: `out` holds something else, or a number is too small.
     """
     if items < 64 or searches < 100:
-        raise InputError(
-            f"a generated shop needs 64 items and 100 searches or more; got {items} and {searches}."
-        )
+        raise InputError(f"a generated shop needs 64 items and 100 searches or more; got {items} and {searches}.")
     _refuse_foreign(out)
     start = time.perf_counter()
     partial = out.with_name(out.name + ".partial")
@@ -99,9 +96,7 @@ def generate_shop(out: Path, items: int = 4000, searches: int = 60000, seed: int
     queries = draw_queries(shelf, max(searches // 8, 40), np.random.default_rng([seed, 3]))
     log = simulate(shelf, queries, searches, np.random.default_rng([seed, 4]))
     _write_tables(partial, shelf, images, queries, log)
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
+    publish(partial, out)
     pictures = sum(image is not None for image in images)
     return ShopSummary(
         items=items,
@@ -146,9 +141,7 @@ def _write_pictures(folder: Path, items: list[Item], seed: int) -> tuple[list[st
     return paths, len(broken)
 
 
-def _write_tables(
-    folder: Path, items: list[Item], images: list[str | None], queries: list[Query], log: Log
-) -> None:
+def _write_tables(folder: Path, items: list[Item], images: list[str | None], queries: list[Query], log: Log) -> None:
     ids = [item.item_id for item in items]
     catalogue = {
         "item_id": ids,

@@ -24,9 +24,7 @@ def _kettle(canvas: Canvas, tone: Colour) -> None:
 
 def _charger(canvas: Canvas, tone: Colour) -> None:
     for x in (-0.22, 0.22):
-        canvas.part(
-            ((x - 0.06, -0.92), (x + 0.06, -0.92), (x + 0.06, -0.50), (x - 0.06, -0.50)), _STEEL, mirror=False
-        )
+        canvas.part(((x - 0.06, -0.92), (x + 0.06, -0.92), (x + 0.06, -0.50), (x - 0.06, -0.50)), _STEEL, mirror=False)
     canvas.part(
         (
             (0.0, -0.56),
@@ -56,12 +54,8 @@ def _cable(canvas: Canvas, tone: Colour) -> None:
     canvas.tube(((0.50, 0.42), (0.66, 0.72, 0.66, 0.84)), tone, 0.075)
     canvas.tube(((-0.50, 0.42), (-0.66, 0.72, -0.66, 0.84)), tone, 0.075)
     for x in (0.66, -0.66):
-        canvas.part(
-            ((x - 0.10, 0.66), (x + 0.10, 0.66), (x + 0.10, 0.90), (x - 0.10, 0.90)), _DARK, mirror=False
-        )
-        canvas.part(
-            ((x - 0.06, 0.90), (x + 0.06, 0.90), (x + 0.06, 1.02), (x - 0.06, 1.02)), _STEEL, mirror=False
-        )
+        canvas.part(((x - 0.10, 0.66), (x + 0.10, 0.66), (x + 0.10, 0.90), (x - 0.10, 0.90)), _DARK, mirror=False)
+        canvas.part(((x - 0.06, 0.90), (x + 0.06, 0.90), (x + 0.06, 1.02), (x - 0.06, 1.02)), _STEEL, mirror=False)
 
 
 def _power_bank(canvas: Canvas, tone: Colour) -> None:
@@ -84,9 +78,7 @@ def _power_bank(canvas: Canvas, tone: Colour) -> None:
 
 def _light_bulb(canvas: Canvas, tone: Colour) -> None:
     glass = blend((252, 240, 206), tone, 0.12)
-    canvas.part(
-        ((0.0, -0.90), (0.58, -0.90, 0.58, -0.32), (0.56, 0.02, 0.28, 0.30), (0.26, 0.42), (0.0, 0.42)), glass
-    )
+    canvas.part(((0.0, -0.90), (0.58, -0.90, 0.58, -0.32), (0.56, 0.02, 0.28, 0.30), (0.26, 0.42), (0.0, 0.42)), glass)
     canvas.part(((0.0, 0.40), (0.29, 0.40), (0.25, 0.56), (0.0, 0.56)), _WHITE)
     canvas.part(((0.0, 0.56), (0.22, 0.56), (0.20, 0.84), (0.10, 0.94), (0.0, 0.94)), _STEEL)
     for y in (0.63, 0.71, 0.79):

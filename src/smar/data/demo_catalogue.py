@@ -92,18 +92,14 @@ class Category:
     noun_shapes: bool = False
 
 
-def _fashion(
-    name: str, nouns: tuple[str, ...], price: float, noun_shapes: bool = False, **values: str
-) -> Category:
+def _fashion(name: str, nouns: tuple[str, ...], price: float, noun_shapes: bool = False, **values: str) -> Category:
     shown = {"colour": tuple(COLOURS), "pattern": tuple(PATTERN_SHARES)}
     own = {key: tuple(text.split("|")) for key, text in values.items()}
     return Category(name, "Fashion", nouns, price, shown | own, noun_shapes)
 
 
 def _tool(name: str, nouns: tuple[str, ...], price: float, **values: str) -> Category:
-    return Category(
-        name, "Not-fashion", nouns, price, {key: tuple(text.split("|")) for key, text in values.items()}
-    )
+    return Category(name, "Not-fashion", nouns, price, {key: tuple(text.split("|")) for key, text in values.items()})
 
 
 _ALL_SLEEVES = "sleeveless|short sleeve|long sleeve"
@@ -123,13 +119,9 @@ CATEGORIES: tuple[Category, ...] = (
         sleeve="short sleeve|long sleeve",
         material="cotton|linen|silk",
     ),
-    _fashion(
-        "Dress", ("dress",), 49, sleeve=_ALL_SLEEVES, shape="mini|maxi", material="cotton|linen|silk|viscose"
-    ),
+    _fashion("Dress", ("dress",), 49, sleeve=_ALL_SLEEVES, shape="mini|maxi", material="cotton|linen|silk|viscose"),
     _fashion("Skirt", ("skirt",), 32, shape="mini|maxi", material="cotton|wool|viscose"),
-    _fashion(
-        "Sweater", ("sweater", "jumper"), 45, shape="crew neck|turtleneck", material="wool|cotton|cashmere"
-    ),
+    _fashion("Sweater", ("sweater", "jumper"), 45, shape="crew neck|turtleneck", material="wool|cotton|cashmere"),
     _fashion("Trousers", ("trousers", "pants"), 42, shape="slim|wide", material="cotton|linen|wool"),
     _fashion("Bag", ("bag",), 55, True, shape="tote|backpack|clutch", material="leather|canvas|nylon"),
     _fashion("Shoes", ("shoes",), 65, True, shape="sneaker|boot|heel", material="leather|canvas|suede"),
@@ -257,8 +249,7 @@ def words(value: str) -> tuple[str, ...]:
 def _draw_attributes(category: Category, rng: np.random.Generator) -> dict[str, str]:
     shares = {"colour": COLOUR_SHARES, "pattern": tuple(PATTERN_SHARES.values())}
     return {
-        name: str(values[int(rng.choice(len(values), p=shares.get(name)))])
-        for name, values in category.values.items()
+        name: str(values[int(rng.choice(len(values), p=shares.get(name)))]) for name, values in category.values.items()
     }
 
 

@@ -53,9 +53,7 @@ def _shirt(canvas: Canvas, look: Look) -> None:
     main = COLOURS[look["colour"]]
     collar = blend(main, _WHITE, 0.12)
     canvas.part(((0.0, -0.62), (0.13, -0.88), (0.30, -0.80), (0.17, -0.48)), collar, mirror=False, edge=150)
-    canvas.part(
-        ((0.0, -0.62), (-0.13, -0.88), (-0.30, -0.80), (-0.17, -0.48)), collar, mirror=False, edge=150
-    )
+    canvas.part(((0.0, -0.62), (-0.13, -0.88), (-0.30, -0.80), (-0.17, -0.48)), collar, mirror=False, edge=150)
     canvas.fold(((-0.06, -0.58), (-0.06, 0.78)), 60)
     canvas.fold(((0.06, -0.58), (0.06, 0.78)), 60)
     for y in (-0.42, -0.18, 0.06, 0.30, 0.54):
@@ -105,9 +103,7 @@ def _skirt(canvas: Canvas, look: Look) -> None:
 
 def _sweater(canvas: Canvas, look: Look) -> None:
     high = look["shape"] == "turtleneck"
-    neck: Path = (
-        ((0.0, -0.98), (0.22, -0.97), (0.24, -0.78)) if high else ((0.0, -0.64), (0.18, -0.64, 0.25, -0.84))
-    )
+    neck: Path = ((0.0, -0.98), (0.22, -0.97), (0.24, -0.78)) if high else ((0.0, -0.64), (0.18, -0.64, 0.25, -0.84))
     _top(canvas, neck, "long sleeve", ((0.60, 0.30, 0.54, 0.74), (0.50, 0.84), (0.0, 0.84)))
     canvas.dye(look["colour"], look["pattern"])
     if high:
@@ -125,9 +121,7 @@ def _trousers(canvas: Canvas, look: Look) -> None:
     wide = look["shape"] == "wide"
     outer, inner = (0.74, 0.16) if wide else (0.38, 0.13)
     knee = 0.56 if wide else 0.40
-    canvas.cloth(
-        ((0.0, -0.36), (inner, 0.94), (outer, 0.94), (knee, 0.10, 0.42, -0.50), (0.36, -0.94), (0.0, -0.94))
-    )
+    canvas.cloth(((0.0, -0.36), (inner, 0.94), (outer, 0.94), (knee, 0.10, 0.42, -0.50), (0.36, -0.94), (0.0, -0.94)))
     canvas.dye(look["colour"], look["pattern"])
     canvas.fold(((-0.37, -0.80), (0.37, -0.80)), 80)
     canvas.fold(((0.0, -0.80), (0.0, -0.36)), 80)
@@ -152,9 +146,7 @@ def _bag(canvas: Canvas, look: Look) -> None:
         canvas.tube(((-0.16, -0.78), (-0.14, -1.02, 0.0, -1.0), (0.14, -1.02, 0.16, -0.78)), strap, 0.07)
         for side in (1, -1):
             canvas.tube(((side * 0.44, -0.4), (side * 0.84, -0.1, side * 0.62, 0.62)), strap, 0.10)
-        canvas.cloth(
-            ((0.0, -0.86), (0.54, -0.86, 0.58, -0.30), (0.64, 0.74), (0.60, 0.90, 0.40, 0.90), (0.0, 0.90))
-        )
+        canvas.cloth(((0.0, -0.86), (0.54, -0.86, 0.58, -0.30), (0.64, 0.74), (0.60, 0.90, 0.40, 0.90), (0.0, 0.90)))
         canvas.dye(look["colour"], look["pattern"])
         canvas.fold(((0.0, 0.18), (0.42, 0.18), (0.44, 0.74), (0.0, 0.76)), 90, 4, mirror=True)
         canvas.fold(((-0.54, -0.30), (0.0, -0.14, 0.54, -0.30)), 90, 4)

@@ -195,9 +195,7 @@ def _open_shop(count: int, rng: np.random.Generator) -> _Shop:
     return _Shop(appeal, launched)
 
 
-def _search(
-    shop: _Shop, query: Query, seconds: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, ...]:
+def _search(shop: _Shop, query: Query, seconds: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """One query's searches at the given seconds [n].
 
     Returns:

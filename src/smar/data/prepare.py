@@ -6,7 +6,6 @@ complete.
 """
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,11 +17,11 @@ from smar.data.catalogue import build_items, item_columns, unread_prices, write_
 from smar.data.clicks import LogCounts, build_pairs
 from smar.data.columns import check_mapping
 from smar.data.database import Connection, connect, copy, number, script, set_variables
-from smar.data.dataset import FORMAT, DatasetFile, DatasetManifest
+from smar.data.dataset import FORMAT, DatasetManifest
 from smar.data.pictures import PictureCounts, pack
 from smar.data.tables import Table, open_table
 from smar.errors import InputError
-from smar.files import sha256
+from smar.files import describe, publish
 from smar.progress import console
 from smar.settings import DataSettings
 
@@ -93,7 +92,7 @@ def prepare(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _publish(partial, out)
+    publish(partial, out)
     return summary
 
 
@@ -103,19 +102,6 @@ def _check_out(out: Path) -> None:
     manifest = out / "manifest.json"
     if not manifest.is_file() or f'"{FORMAT}"' not in manifest.read_text(encoding="utf-8", errors="replace"):
         raise InputError(f"--out {out} exists and is no smar dataset; it is left alone. Give another folder.")
-
-
-def _publish(partial: Path, out: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix=f"{out.name}.old-", dir=out.parent) as old:
-        replaced = Path(old) / "replaced"
-        if out.exists():
-            out.rename(replaced)
-        try:
-            partial.rename(out)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(out)
-            raise
 
 
 def _build(
@@ -204,7 +190,6 @@ def _count(
 
 
 def _write_manifest(settings: DataSettings, folder: Path, summary: PrepareSummary) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     DatasetManifest(
         counts=summary.counts,
         image_status=summary.image_status,
@@ -212,8 +197,5 @@ def _write_manifest(settings: DataSettings, folder: Path, summary: PrepareSummar
         test_from=summary.test_from,
         valid_from=summary.valid_from,
         image_size=settings.image_size,
-        files={
-            path.relative_to(folder).as_posix(): DatasetFile(size=path.stat().st_size, sha256=sha256(path))
-            for path in files
-        },
+        files=describe(folder),
     ).write(folder)

@@ -1,6 +1,5 @@
 """Building an embedded index: vectors, items, pictures and query encoder in one folder, whole or absent."""
 
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -12,13 +11,12 @@ import faiss
 import numpy as np
 
 from smar.errors import InputError
-from smar.files import link_or_copy, sha256
+from smar.files import describe, link_or_copy, publish
 from smar.index.base import Mode, widen
 from smar.index.embedded import (
     EXACT_FILE,
     FAISS_FILE,
     MADE_BY,
-    FileEntry,
     IndexManifest,
     check_fingerprint,
 )
@@ -83,10 +81,10 @@ def build_index(embeddings: Path, out: Path, exact_limit: int = EXACT_LIMIT) -> 
         index_type="Flat" if nprobe is None else f"IVF{index.nlist},SQ8",
         nprobe=nprobe,
         recall=recall,
-        files=_describe(partial),
+        files=describe(partial),
     )
     manifest.write(partial)
-    _publish(partial, out)
+    publish(partial, out)
     size = sum(entry.size for entry in manifest.files.values())
     seconds = time.perf_counter() - started
     return IndexSummary(manifest.items, manifest.dim, manifest.index_type, nprobe, recall, size, seconds)
@@ -156,16 +154,6 @@ def _copy_rest(embeddings: Path, partial: Path) -> None:
     link_or_copy(pictures, partial / PICTURES_FILE)  # never rewritten in place, so sharing the bytes is safe
 
 
-def _describe(folder: Path) -> dict[str, FileEntry]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in files:
-        with path.open("rb+") as handle:
-            os.fsync(handle.fileno())
-    return {
-        path.relative_to(folder).as_posix(): FileEntry(size=path.stat().st_size, sha256=sha256(path)) for path in files
-    }
-
-
 def _refuse_foreign(out: Path) -> None:
     if out.is_dir() and not any(out.iterdir()):
         return
@@ -174,13 +162,3 @@ def _refuse_foreign(out: Path) -> None:
             IndexManifest.read(out, MADE_BY)
         except InputError:
             raise InputError(f"{out} exists and is not an index. Choose another --out, or remove it.") from None
-
-
-def _publish(partial: Path, out: Path) -> None:
-    """Swap the finished folder in; an older index stays whole until its name is free."""
-    old = out.with_name(out.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    partial.rename(out)
-    shutil.rmtree(old, ignore_errors=True)

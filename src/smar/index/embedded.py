@@ -7,10 +7,10 @@ from typing import Any, Literal, Self
 import faiss
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from smar.errors import InputError
-from smar.files import Manifest, sha256
+from smar.files import FileEntry, Manifest, sha256
 from smar.index.base import MAX_HITS, Hit, Mode, weigh, widen
 from smar.index.catalogue import Catalogue
 from smar.index.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, read_payload
@@ -22,15 +22,6 @@ FAISS_FILE = "vectors.faiss"
 EXACT_FILE = "vectors.npy"
 MADE_BY = "smar index"
 _CACHED_FILTERS = 64
-
-
-class FileEntry(BaseModel):
-    """Size in bytes and SHA-256 of one file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    size: int = Field(ge=0)
-    sha256: str
 
 
 class IndexManifest(Manifest):

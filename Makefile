@@ -1,0 +1,58 @@
+# Everything happens in .venv; nothing else on the machine is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT = demo
+PORT = 8080
+SERVE = 1
+# pip reads the environment for every one of its calls, also for those that it starts itself.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Idle threads that spin would take the cores of the workers beside them.
+export OMP_WAIT_POLICY := PASSIVE
+
+CODE = src tests benchmarks
+TEST_WORKERS = 2
+# Arguments of single benchmarks; prepare.py alone would take 40 million rows.
+BENCH_prepare := --rows 4000000
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables: demo OUT=$(OUT) PORT=$(PORT) SERVE=$(SERVE); test TEST_WORKERS=$(TEST_WORKERS) ARGS='-k gate'"
+
+install: .venv/installed  ## put smar and what it runs on into .venv
+
+demo: install  ## the whole line on a generated shop, then the search page (SERVE=0: no page)
+	$(BIN)/smar demo --out $(OUT) --port $(PORT) $(if $(filter 0,$(SERVE)),--no-serve)
+
+test: .venv/installed-dev  ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+
+lint: .venv/installed-dev  ## check style and types
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+
+bench: .venv/installed-dev $(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py))  ## run the benchmarks at moderate sizes
+
+bench-%: .venv/installed-dev
+	$(BIN)/python benchmarks/$*.py $(BENCH_$*)
+
+clean:  ## remove .venv, caches and the folder demo
+	rm -rf .venv demo build .pytest_cache .hypothesis .mypy_cache .ruff_cache src/smar.egg-info
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "smar needs Python 3.11 or newer; set PYTHON=python3.12 or the like")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.txt constraints.txt pyproject.toml | .venv/bin/python
+	$(BIN)/pip install -r requirements.txt
+	$(BIN)/pip install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	$(BIN)/pip install -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,206 @@
+"""The command line: parse, call, print. `smar.commands` holds what each command does.
+
+Exit codes: 0 done; 1 training or the machine failed; 2 the user's input is wrong (one message, no traceback);
+130 stopped by the user.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from smar import __version__
+from smar.errors import InputError, TrainingError
+from smar.progress import console
+
+MODES = ("adaptive", "text", "multimodal")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    root = argparse.ArgumentParser(
+        prog="smar",
+        description="Product search that reads words and looks at pictures: from search log to search box.",
+        epilog="prepare -> train -> evaluate -> embed -> index -> search | serve.   See it all: smar demo",
+    )
+    root.add_argument("--version", action="version", version=f"smar {__version__}")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _prepare(commands)
+    _train(commands)
+    _evaluate(commands)
+    _embed_and_index(commands)
+    _search(commands)
+    _serve_and_demo(commands)
+    return root
+
+
+Commands = argparse._SubParsersAction  # the type that add_subparsers returns has no public name
+
+
+def _command(
+    commands: "Commands[argparse.ArgumentParser]", name: str, what: str, example: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=what,
+        description=what[0].upper() + what[1:] + ".",
+        epilog="example:\n  " + "\n  ".join(example.splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
+    command = _command(
+        commands,
+        "prepare",
+        "turn a catalogue, its pictures and a search log into a dataset",
+        "smar prepare --items items.parquet --clicks clicks-*.csv --test-from 2026-09-27 --out dataset",
+    )
+    tables = {
+        "items": "catalogue: item_id, title and more",
+        "clicks": "search log: query, item_id, timestamp, clicked; or query, item_id[, weight]",
+        "images": "pictures in a table of their own: item_id, image",
+        "queries": "attributes of queries for the report, such as needs_image",
+    }
+    for name, text in tables.items():
+        command.add_argument(
+            f"--{name}",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="PATH",
+            required=name in ("items", "clicks"),
+            help=f"{text} (files, folders or globs; Parquet, CSV, TSV, JSON lines)",
+        )
+    _configuration(command)
+    command.add_argument("--test-from", type=_date, metavar="DATE", help="first day of the test period")
+    command.add_argument("--out", type=_folder, required=True, metavar="DATASET")
+
+
+def _configuration(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, metavar="FILE", help="YAML file, see docs/configuration.md")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="assignments",
+        metavar="section.key=value",
+        help="override one setting",
+    )
+
+
+def _train(commands: "Commands[argparse.ArgumentParser]") -> None:
+    command = _command(
+        commands,
+        "train",
+        "train the model and its baselines, or finish a run that was interrupted",
+        "smar train dataset --out run\nsmar train dataset --out run --config configs/fashion.yaml --set train.seed=1",
+    )
+    command.add_argument("dataset", type=Path, metavar="DATASET")
+    command.add_argument("--out", type=_folder, required=True, metavar="RUN")
+    _configuration(command)
+
+
+def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
+    command = _command(
+        commands,
+        "evaluate",
+        "compare the models of a run on the test period: tables, intervals, charts",
+        "smar evaluate run dataset --out report\nsmar evaluate run dataset --qrels qrels.parquet --out report",
+    )
+    command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("dataset", type=Path, metavar="DATASET")
+    command.add_argument("--qrels", metavar="FILE", help="query, item_id, relevance; test clicks when not given")
+    command.add_argument("--out", type=_folder, required=True, metavar="REPORT")
+
+
+def _embed_and_index(commands: "Commands[argparse.ArgumentParser]") -> None:
+    command = _command(
+        commands,
+        "embed",
+        "encode the catalogue, or finish an encoding that was interrupted",
+        "smar embed run dataset --out embeddings",
+    )
+    command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("dataset", type=Path, metavar="DATASET")
+    command.add_argument("--out", type=_folder, required=True, metavar="EMBEDDINGS")
+    command = _command(commands, "index", "build the search index from embeddings", "smar index embeddings --out index")
+    command.add_argument("embeddings", type=Path, metavar="EMBEDDINGS")
+    command.add_argument("--out", type=_folder, required=True, metavar="INDEX")
+
+
+def _search(commands: "Commands[argparse.ArgumentParser]") -> None:
+    command = _command(
+        commands,
+        "search",
+        "search an index, one query or a file of them",
+        "smar search index \"red dress\" -k 5 --filter 'price<50'\n"
+        "smar search index --queries queries.txt -k 50 --run run.trec",
+    )
+    command.add_argument("index", type=Path, metavar="INDEX")
+    command.add_argument("query", nargs="?", metavar="QUERY")
+    command.add_argument("-k", type=int, default=10, metavar="N", help="hits per query (default 10)")
+    command.add_argument("--filter", metavar="EXPRESSION", help="such as: price<50 and category in (Shirt, Dress)")
+    command.add_argument("--mode", choices=MODES, default="adaptive", help="which vectors answer (default adaptive)")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.add_argument("--queries", type=Path, metavar="FILE", help="one query a line")
+    command.add_argument(
+        "--run", type=Path, metavar="RUN.trec", help="with --queries: write a TREC run; topic = line number"
+    )
+
+
+def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
+    command = _command(commands, "serve", "serve an index: HTTP API and search page", "smar serve index --port 8080")
+    command.add_argument("index", type=Path, metavar="INDEX")
+    command.add_argument("--host", default="127.0.0.1")
+    command.add_argument("--port", type=int, default=8080)
+    command = _command(
+        commands,
+        "demo",
+        "the whole line on a generated shop, then the search page",
+        "smar demo\nsmar demo --out /tmp/shop --no-serve",
+    )
+    command.add_argument("--out", type=_folder, default=Path("demo"), metavar="DIR")
+    command.add_argument("--no-serve", action="store_true", help="stop before serving")
+    command.add_argument("--host", default="127.0.0.1")
+    command.add_argument("--port", type=int, default=8080)
+
+
+def _date(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date such as 2026-09-27") from None
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file; give a folder, new or made by this command before")
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = parser().parse_args(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else threads that wait take a busy machine's cores
+    from smar import commands  # after parsing: --help answers at once
+
+    try:
+        getattr(commands, options.command)(options)
+    except InputError as error:
+        console.print(f"smar {options.command}: {error}", style="red", markup=False, soft_wrap=True)
+        return 2
+    except (TrainingError, OSError, MemoryError) as error:
+        console.print(f"smar {options.command} failed: {error}", style="red", markup=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        console.print(f"smar {options.command}: stopped. The same command goes on where it can.", markup=False)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""What each command of `smar` does: call the stage, print its summary and the command to run next."""
+
+import argparse
+import shlex
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smar.errors import InputError
+from smar.progress import console, summary
+from smar.settings import load_settings
+
+if TYPE_CHECKING:
+    from smar.serving.engine import Engine
+    from smar.training.train import TrainSummary
+
+
+def _say(*words: object) -> str:
+    return shlex.join(["smar", *map(str, words)])
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """`smar prepare`."""
+    from smar.data.prepare import prepare as run
+
+    settings = load_settings(options.config, options.assignments)
+    tables = {name: getattr(options, name) for name in ("items", "clicks", "images", "queries")}
+    done = run(settings.data, **tables, test_from=options.test_from, out=options.out)
+    next_command = ["train", options.out, "--out", "run"] + (["--config", options.config] if options.config else [])
+    summary(f"dataset in {options.out}", done.rows(), _say(*next_command))
+
+
+def train(options: argparse.Namespace) -> None:
+    """`smar train`."""
+    from smar.data.dataset import Dataset
+    from smar.training.train import train as run
+
+    prepared = Dataset.open(options.dataset).manifest.settings
+    settings = load_settings(options.config, options.assignments, data=prepared)
+    _print_training(run(options.dataset, options.out, settings), options.out)
+    next_command = _say("evaluate", options.out, options.dataset, "--out", "report")
+    console.print(f"\nnext: {next_command}\n", markup=False, soft_wrap=True)
+
+
+def _print_training(done: "TrainSummary", run: Path) -> None:
+    rows: list[tuple[str, object]] = []
+    for stage in done.stages:
+        speed = f"{stage.pairs / stage.seconds:,.0f} pairs/s" if stage.seconds else "no steps"
+        loss = f", loss {stage.loss:.3f}" if stage.loss is not None else ""
+        rows.append((f"{stage.kind} {stage.stage}", f"{stage.steps:,} steps, {stage.seconds:,.0f} s, {speed}{loss}"))
+    summary(f"run in {run}", rows)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """`smar evaluate`."""
+    from smar.evaluation.evaluate import evaluate_run
+    from smar.evaluation.report import print_table
+
+    done = evaluate_run(options.run, options.dataset, options.out, options.qrels)
+    print_table(done.rows)
+    facts: list[tuple[str, object]] = [
+        ("queries", done.queries),
+        ("report", options.out / "report.md"),
+        ("seconds", done.seconds),
+    ]
+    summary(f"report in {options.out}", facts, _say("embed", options.run, options.dataset, "--out", "embeddings"))
+
+
+def embed(options: argparse.Namespace) -> None:
+    """`smar embed`."""
+    from smar.data.dataset import Dataset
+    from smar.embedding.embed import embed as run
+    from smar.model.run import load_encoder
+
+    done = run(load_encoder(options.run), Dataset.open(options.dataset), options.out)
+    status = ", ".join(f"{name} {count:,}" for name, count in sorted(done.manifest.image_status.items()))
+    rows: list[tuple[str, object]] = [
+        ("items", done.manifest.items),
+        ("pictures", status),
+        ("shards", f"{len(done.manifest.shards)} ({done.reused} from before)"),
+        ("model", done.manifest.fingerprint),
+        ("seconds", done.seconds),
+    ]
+    summary(f"embeddings in {options.out}", rows, _say("index", options.out, "--out", "index"))
+
+
+def index(options: argparse.Namespace) -> None:
+    """`smar index`."""
+    from smar.index.build import build_index
+
+    done = build_index(options.embeddings, options.out)
+    rows = [(name, value) for name, value in asdict(done).items() if value is not None]
+    summary(f"index in {options.out}", rows, _say("serve", options.out))
+
+
+def search(options: argparse.Namespace) -> None:
+    """`smar search`."""
+    from smar.index.base import Mode
+    from smar.serving.engine import Engine
+
+    if (options.query is None) == (options.queries is None):
+        raise InputError(
+            'give one query, such as smar search INDEX "red dress", or --queries FILE with --run RUN.trec.'
+        )
+    if (options.queries is None) != (options.run is None):
+        raise InputError("--queries FILE and --run RUN.trec belong together: the run is where the answers go.")
+    engine = Engine.open(options.index)
+    if options.queries is not None:
+        _search_file(engine, options)
+        return
+    result = engine.search(options.query, options.k, Mode(options.mode), options.filter)
+    if options.json:
+        from smar.serving.schemas import search_response
+
+        print(search_response(result).model_dump_json(indent=2))
+        return
+    print(f"pictures help: {result.image_probability:.0%}   {sum(result.timings.values()):.1f} ms")
+    for place, hit in enumerate(result.hits, start=1):
+        shown = [hit.payload.get(name) for name in ("brand", "category", "price")]
+        facts = ", ".join(str(value) for value in shown if value is not None)
+        print(f"{place:>3}  {hit.score:.3f}  {hit.item_id}  {hit.payload.get('title')}  [{facts}]")
+    if not result.hits:
+        print("no item matches the filter")
+
+
+def _search_file(engine: "Engine", options: argparse.Namespace) -> None:
+    """Answer a file of queries as a TREC run whose topics are line numbers."""
+    from smar.files import atomic
+    from smar.index.base import Mode
+    from smar.progress import track
+
+    started = time.perf_counter()
+    try:
+        text = options.queries.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--queries {options.queries} cannot be read: {error}") from None
+    # Not splitlines, which also ends lines at signs such as U+2028: topics are the line numbers that other tools see.
+    queries = text.removesuffix("\n").split("\n")
+    options.run.parent.mkdir(parents=True, exist_ok=True)
+    answers = engine.search_many(queries, options.k, Mode(options.mode), options.filter)
+    lines = 0
+    with atomic(options.run) as partial, partial.open("w", encoding="utf-8") as out:
+        for topic, hits in enumerate(track(answers, "search (queries)", len(queries)), start=1):
+            for place, hit in enumerate(hits, start=1):
+                if len(hit.item_id.split()) != 1:
+                    raise InputError(f"item_id {hit.item_id!r} holds white space, which a TREC run cannot.")
+                out.write(f"{topic} Q0 {hit.item_id} {place} {hit.score:.6f} smar-{options.mode}\n")
+                lines += 1
+    seconds = time.perf_counter() - started
+    rows: list[tuple[str, object]] = [
+        ("queries", len(queries)),
+        ("lines", lines),
+        ("queries per second", len(queries) / seconds),
+    ]
+    summary(f"run in {options.run}", rows)
+
+
+def serve(options: argparse.Namespace) -> None:
+    """`smar serve`."""
+    from smar.serving.app import serve as run
+
+    run(options.index, options.host, options.port)
+
+
+def demo(options: argparse.Namespace) -> None:
+    """`smar demo`: every stage on a generated shop; finished stages of an earlier call are kept."""
+    from smar.data.demo import generate_shop
+
+    started, out = time.perf_counter(), options.out
+    shop, dataset, run = out / "shop", out / "dataset", out / "run"
+    if (dataset / "manifest.json").is_file():
+        console.print(f"{dataset} is there already; delete {out} to start anew.", markup=False)
+    else:
+        made = generate_shop(shop)
+        summary(f"generated shop with a simulated log in {shop}", list(asdict(made).items()))
+        _run(
+            *("prepare", "--items", shop / "items.parquet", "--clicks", shop / "clicks.parquet"),
+            *("--queries", shop / "queries.parquet", "--out", dataset),
+            *("--set", "data.slice_columns=[group]", "--set", "data.note=generated shop, simulated log"),
+        )
+    _run("train", dataset, "--out", run)
+    _run("evaluate", run, dataset, "--out", out / "report")
+    _run("embed", run, dataset, "--out", out / "embeddings")
+    _run("index", out / "embeddings", "--out", out / "index")
+    console.print(f"[bold]demo done[/bold] in {time.perf_counter() - started:,.0f} s: generated shop, simulated log")
+    if options.no_serve:
+        console.print(f"next: {_say('serve', out / 'index')}", markup=False, soft_wrap=True)
+    else:
+        _run("serve", out / "index", "--host", options.host, "--port", options.port)
+
+
+def _run(*words: object) -> None:
+    """Show a command and run it in this process, as if it had been typed."""
+    from smar.cli import parser
+
+    console.print(f"\n[bold cyan]$ {_say(*words)}[/bold cyan]", soft_wrap=True)
+    options = parser().parse_args([str(word) for word in words])
+    globals()[options.command](options)

@@ -1,0 +1,1 @@
+"""Catalogue encoding in resumable shards."""

@@ -1,0 +1,147 @@
+"""`smar embed`: the catalogue's vectors, shard by shard; an interrupted run goes on where it stopped.
+
+A shard is written under a temporary name and renamed, so a shard that is there is whole. ``job.json`` binds the folder
+to the model's fingerprint and the dataset from the first shard on; ``manifest.json`` comes last and says "complete".
+"""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from smar.data.dataset import Dataset
+from smar.errors import InputError
+from smar.export.onnx import export_query
+from smar.files import Manifest, atomic, link_or_copy, sha256
+from smar.index.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, EmbeddingManifest, ShardEntry
+from smar.model.encoder import Encoder, Floats
+from smar.progress import track
+
+SHARD_ROWS = 4096
+JOB_FILE = "job.json"
+
+
+class EmbedJob(Manifest):
+    """``EMBEDDINGS/job.json``: what the shards of this folder are made of."""
+
+    format: str = "smar-embed-job/1"
+    fingerprint: str
+    dataset: str
+    shard_rows: int
+
+
+@dataclass(frozen=True)
+class EmbedSummary:
+    """What `embed` did. `reused` counts shards that an earlier, interrupted call had written."""
+
+    manifest: EmbeddingManifest
+    reused: int
+    seconds: float
+
+
+def embed(encoder: Encoder, dataset: Dataset, out: Path, shard_rows: int = SHARD_ROWS) -> EmbedSummary:
+    """Encode the catalogue of `dataset` into `out`.
+
+    Raises:
+        InputError: `out` holds vectors of another model or dataset.
+    """
+    started = time.perf_counter()
+    _claim(encoder, dataset, out, shard_rows)
+    total = len(dataset.image_row)
+    fields = dataset.fields(tuple(encoder.config.text_fields))
+    ids = dataset.items["item_id"].to_pylist()
+    starts = range(0, total, shard_rows)
+    written = {start for start in starts if _is_whole(_shard_path(out, start // shard_rows))}
+    entries = []
+    for start in track(starts, "embed (shards)"):
+        path = _shard_path(out, start // shard_rows)
+        part = slice(start, start + shard_rows)
+        if start not in written:
+            _write_shard(encoder, dataset, [field[part] for field in fields], ids[part], part, path)
+        entries.append(ShardEntry(file=path.name, rows=len(ids[part]), sha256=sha256(path)))
+    manifest = EmbeddingManifest(
+        fingerprint=encoder.fingerprint,
+        kind=encoder.config.kind,
+        dim=encoder.config.dim,
+        items=total,
+        shards=tuple(entries),
+        image_status=dict(Counter(dataset.items["image_status"].to_pylist())),
+        text_fields=tuple(encoder.config.text_fields),
+    )
+    _write_payload(dataset, out)
+    export_query(encoder, out / QUERY_FOLDER, _probe(dataset))
+    manifest.write(out)
+    return EmbedSummary(manifest, len(written), time.perf_counter() - started)
+
+
+def _shard_path(out: Path, number: int) -> Path:
+    return out / f"shard-{number:05d}.parquet"
+
+
+def _is_whole(path: Path) -> bool:
+    """Is the shard there and do its pages fit their checksums? One that was damaged since is made again."""
+    try:
+        pq.read_table(path, page_checksum_verification=True)
+    except (FileNotFoundError, OSError, pa.ArrowException):
+        return False
+    return True
+
+
+def _claim(encoder: Encoder, dataset: Dataset, out: Path, shard_rows: int) -> None:
+    """Bind `out` to this model and dataset, or refuse when it is bound to others."""
+    digest = sha256(dataset.path / "manifest.json")
+    job = EmbedJob(fingerprint=encoder.fingerprint, dataset=digest, shard_rows=shard_rows)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / JOB_FILE
+    if path.is_file():
+        try:
+            before = EmbedJob.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise InputError(f"{path} is damaged: {error}. Delete {out} to embed anew.") from None
+        if before != job:
+            raise InputError(
+                f"{out} holds vectors of model {before.fingerprint} and dataset {before.dataset[:12]}; this is model "
+                f"{job.fingerprint} and dataset {digest[:12]}. Choose another --out, or delete {out}."
+            )
+    elif any(file.suffix != ".partial" for file in out.iterdir()):
+        raise InputError(f"{out} is not empty and was not made by `smar embed`. Choose another --out.")
+    else:
+        with atomic(path) as partial:
+            partial.write_text(job.model_dump_json(indent=2) + "\n")
+
+
+def _write_shard(
+    encoder: Encoder, dataset: Dataset, fields: list[list[str]], ids: list[str], part: slice, path: Path
+) -> None:
+    vectors = list(encoder.encode_items(fields, dataset.images, dataset.image_row[part]))
+    columns = {
+        "item_id": pa.array(ids, pa.string()),
+        "text": _fixed(np.concatenate([v.text for v in vectors])),
+        "multimodal": _fixed(np.concatenate([v.multimodal for v in vectors])),
+    }
+    with atomic(path) as partial:
+        pq.write_table(pa.table(columns), partial, compression="none", write_page_checksum=True)
+
+
+def _fixed(matrix: Floats) -> pa.FixedSizeListArray:
+    """Float32 [n, k] as a column of fixed-size lists."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel(), pa.float32()), matrix.shape[1])
+
+
+def _write_payload(dataset: Dataset, out: Path) -> None:
+    internal = {"image_row", "clicked_in_train"}
+    keep = [name for name in dataset.items.column_names if name not in internal]
+    with atomic(out / PAYLOAD_FILE) as partial:
+        pq.write_table(dataset.items.select(keep), partial)
+    link_or_copy(dataset.pictures, out / PICTURES_FILE)
+
+
+def _probe(dataset: Dataset) -> list[str]:
+    """A few real queries, of several lengths, to compare the exported tower on."""
+    queries = sorted(set(dataset.pairs("train")["query"].to_pylist()), key=len)
+    return queries[:: max(1, len(queries) // 64)]

@@ -1,0 +1,1 @@
+"""Ranking metrics, intervals, slices and the report."""

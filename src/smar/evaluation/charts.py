@@ -1,0 +1,124 @@
+"""The report's two pictures: recall by slice, and what the gate thinks of queries that need the picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from smar.evaluation.examples import Gate
+from smar.evaluation.measure import MetricRow
+
+COLOURS = {"dpsr": "#9aa5b1", "dpsr-i": "#e3b262", "multimodal": "#6fa8a0", "smar": "#c4472f"}
+LABELS = {
+    "dpsr": "DPSR (words only)",
+    "dpsr-i": "DPSR-i (pictures only)",
+    "multimodal": "always multimodal",
+    "smar": "SMAR (adaptive)",
+}
+_OTHER = ("#7a6aa8", "#5b7fb5", "#8c8c4a", "#a86a8a")
+_INK, _FAINT = "#2b2f36", "#d9dde2"
+SHOWN_SLICES = 14
+"""More slices than this make the chart unreadable; the report's table has them all."""
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_FAINT)
+    axes.tick_params(colors=_INK, length=0, labelsize=9)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def chosen_slices(rows: Sequence[MetricRow]) -> list[tuple[str, int]]:
+    """Slices (name, queries) of the chart: those that are no column's value, then the largest values."""
+    sizes = {row.slice: row.queries for row in rows}
+    own = [name for name in sizes if "=" not in name]
+    values = sorted((name for name in sizes if "=" in name), key=lambda name: -sizes[name])
+    kept = {*own, *values[: max(SHOWN_SLICES - len(own), 0)]}
+    return [(name, size) for name, size in sizes.items() if name in kept]
+
+
+def recall_chart(path: Path, rows: Sequence[MetricRow], metric: str, note: str) -> None:
+    """Grouped horizontal bars of one metric by slice and model, with 95 % intervals, written as PNG."""
+    figures = {(row.slice, row.model): row for row in rows if row.metric == metric}
+    models = list(dict.fromkeys(model for _, model in figures))
+    slices = chosen_slices(list(figures.values()))
+    figure, axes = _figure(8.5, 1.3 + len(slices) * (0.13 + 0.11 * len(models)))
+    height = 0.8 / len(models)
+    for number, model in enumerate(models):
+        shown = [(at, figures[name, model]) for at, (name, _) in enumerate(slices)]
+        value = np.array([row.value for _, row in shown])
+        error = np.clip([[r.value - r.low for _, r in shown], [r.high - r.value for _, r in shown]], 0, None)
+        axes.barh(
+            [at + (number - (len(models) - 1) / 2) * height for at, _ in shown],
+            value,
+            height=height * 0.92,
+            color=COLOURS.get(model, _OTHER[number % len(_OTHER)]),
+            label=LABELS.get(model, model),
+            xerr=error,
+            error_kw={"ecolor": _INK, "elinewidth": 0.8, "capsize": 1.5, "alpha": 0.75},
+        )
+    axes.set_yticks(range(len(slices)), [f"{name.replace('_', ' ')}\n{size:,} queries" for name, size in slices])
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set_ylim(len(slices) - 0.45, -0.55)
+    axes.set_xlim(0, min(1.0, 1.04 * max(row.high for row in figures.values()) + 0.01))
+    axes.grid(axis="x", color=_FAINT, linewidth=0.8)
+    axes.set_xlabel(f"{metric}, mean over queries, with 95 % interval", color=_INK, fontsize=9)
+    _titles(figure, f"{metric} by slice", note)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    figure.savefig(path, format="png")
+
+
+def gate_chart(path: Path, gate: Gate, threshold: float, note: str) -> None:
+    """Histogram of the gate's probability, queries that need the picture against those whose words suffice.
+
+    Args:
+        path: PNG to write.
+        gate: with `needs_image`; without it one histogram of all queries is drawn.
+        threshold: from this share of needs_image on a query needs the picture.
+        note: the line under the title.
+    """
+    figure, axes = _figure(7, 3.4)
+    bins = np.linspace(0, 1, 26)
+    if gate.needs_image is None:
+        parts = [("all queries", np.ones(len(gate.probability), dtype=bool), COLOURS["smar"])]
+    else:
+        parts = [
+            ("words suffice", gate.needs_image == 0, COLOURS["dpsr"]),
+            ("needs the picture", gate.needs_image >= threshold, COLOURS["smar"]),
+        ]
+    for name, mask, colour in parts:
+        values = gate.probability[mask]
+        weight = np.full(len(values), 1 / max(len(values), 1))
+        label = f"{name} ({len(values):,} queries)"
+        axes.hist(values, bins.tolist(), weights=weight, color=colour, alpha=0.72, label=label, edgecolor="white")
+    axes.axvline(gate.threshold, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+    right = gate.threshold < 0.7
+    axes.annotate(
+        f"p > {gate.threshold:g}: pictures",
+        (gate.threshold, 0.98),
+        xytext=(6 if right else -6, 0),
+        ha="left" if right else "right",
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        va="top",
+        fontsize=8,
+        color=_INK,
+    )
+    axes.set_xlim(0, 1)
+    axes.grid(axis="y", color=_FAINT, linewidth=0.8)
+    axes.set_xlabel("image probability of the gate", color=_INK, fontsize=9)
+    axes.set_ylabel("share of queries", color=_INK, fontsize=9)
+    _titles(figure, "What the gate decides", note)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.savefig(path, format="png")
+
+
+def _titles(figure: Figure, title: str, note: str) -> None:
+    figure.suptitle(f"{title}\n{note}" if note else title, color=_INK, fontsize=11, x=0.02, ha="left")

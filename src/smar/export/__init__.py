@@ -1,0 +1,1 @@
+"""Parts of a trained model for runtimes without torch."""

@@ -1,0 +1,68 @@
+"""The query path as one ONNX graph: tokens -> tower -> pooling -> normalisation -> embedding and image probability."""
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from smar.errors import InputError
+from smar.files import sha256
+from smar.index.query import INPUTS, MODEL_FILE, OUTPUTS, TOKENIZER_FILE, QueryEncoder, QueryManifest
+from smar.model.encoder import Encoder
+from smar.model.modeling import SmarModel
+
+TOLERANCE = 1e-5
+
+
+class _QueryPath(nn.Module):
+    def __init__(self, model: SmarModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        query = self.model.encode_query_ids(ids, mask)
+        return query.embedding, query.image_probability
+
+
+def export_query(encoder: Encoder, out: Path, probe: list[str]) -> QueryManifest:
+    """Write the query encoder folder `out` and compare it with PyTorch on the queries `probe`.
+
+    Raises:
+        InputError: the graph's vectors differ from PyTorch's by more than 1e-5.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    ids, mask = torch.ones(2, 7, dtype=torch.long), torch.ones(2, 7, dtype=torch.long)
+    axes = {name: {0: "queries", 1: "tokens"} for name in INPUTS} | {name: {0: "queries"} for name in OUTPUTS}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer warns about shapes that are constant for a query tower
+        torch.onnx.export(
+            _QueryPath(encoder.model).cpu().eval(),
+            (ids, mask),
+            str(out / MODEL_FILE),
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamic_axes=axes,
+            dynamo=False,
+        )
+    encoder.processor.tokenizer.backend_tokenizer.save(str(out / TOKENIZER_FILE))
+    manifest = QueryManifest(
+        fingerprint=encoder.fingerprint,
+        kind=encoder.config.kind,
+        dim=encoder.config.dim,
+        max_length=encoder.config.query_length,
+        threshold=encoder.config.threshold,
+        files={name: sha256(out / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
+    )
+    manifest.write(out)
+    _check_parity(encoder, out, probe)
+    return manifest
+
+
+def _check_parity(encoder: Encoder, out: Path, probe: list[str]) -> None:
+    exact = Encoder(encoder.model, encoder.processor)  # float32, as the graph
+    embedding, probability = exact.encode_queries(probe)
+    vectors = QueryEncoder.load(out).encode(probe)
+    worst = max(abs(vectors.embedding - embedding).max(), abs(vectors.image_probability - probability).max())
+    if not worst <= TOLERANCE:
+        raise InputError(f"the exported query tower differs from PyTorch by {worst:.1e} (allowed {TOLERANCE:.0e}).")

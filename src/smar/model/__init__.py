@@ -1,0 +1,1 @@
+"""The model: towers, fusion, gate, and everything saved with them."""

@@ -1,0 +1,132 @@
+"""Words and pictures in, vectors out: a saved model with its processor, for everything that comes after training."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+
+from smar.errors import InputError
+from smar.files import sha256
+from smar.model.modeling import ItemOutput, QueryOutput, SmarModel
+from smar.model.processing import SmarProcessor
+from smar.model.quiet import quiet
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """Unit vectors of items as float32 arrays [n, k], and whether a picture was seen, bool [n]."""
+
+    text: Floats
+    image: Floats
+    multimodal: Floats
+    has_image: npt.NDArray[np.bool_]
+
+
+class Encoder:
+    """A model in evaluation mode and its processor.
+
+    `bf16` runs the towers in bfloat16 (about twice as fast on CPUs that know it); vectors are float32 either way.
+    """
+
+    def __init__(self, model: SmarModel, processor: SmarProcessor, fingerprint: str = "", bf16: bool = False) -> None:
+        self.model, self.processor, self.fingerprint, self.bf16 = model.eval(), processor, fingerprint, bf16
+        self.config = model.config
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, bf16: bool = False) -> "Encoder":
+        """Load a folder written by `save_pretrained` (for example ``RUN/stage2``).
+
+        Raises:
+            InputError: the folder is missing, incomplete or damaged.
+        """
+        folder = Path(folder)
+        if not (folder / "model.safetensors").is_file():
+            raise InputError(f"{folder} holds no trained model (model.safetensors is missing). Run `smar train` first.")
+        try:
+            with quiet():
+                model = SmarModel.from_pretrained(folder, attn_implementation="eager")
+                processor = SmarProcessor.from_pretrained(folder)
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            raise InputError(
+                f"the model in {folder} is damaged and cannot be loaded: {error}. Train it again."
+            ) from None
+        return cls(model, processor, fingerprint(folder), bf16)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+    @torch.inference_mode()
+    def encode_query(self, texts: Sequence[str]) -> QueryOutput:
+        """Queries -> `QueryOutput` with embedding [n, k] and image probability [n]."""
+        ids, mask = self._pad(self.processor.token_ids(texts, self.config.query_length))
+        with self._autocast():
+            output: QueryOutput = self.model.encode_query_ids(ids, mask)
+        return output
+
+    @torch.inference_mode()
+    def encode_item(
+        self, fields: Sequence[Sequence[str]], images: npt.NDArray[np.uint8], has_image: npt.NDArray[np.bool_]
+    ) -> ItemOutput:
+        """Encode n items.
+
+        Args:
+            fields: one list of n strings a text field, in the order of `config.text_fields`.
+            images: fitted pictures uint8 [m, s, s, 3] of the items that have one, in order.
+            has_image: bool [n] with m True values.
+        """
+        ids, mask = self._pad(self.processor.token_ids(self.processor.item_texts(fields), self.config.text_length))
+        shown = self.config.kind != "dpsr" and len(images) > 0
+        pixels = self.processor.pixels(images).to(self.model.device) if shown else None
+        visible = torch.from_numpy(has_image).to(self.model.device)
+        with self._autocast():
+            output: ItemOutput = self.model.encode_item_ids(ids, mask, pixels, visible)
+        return output
+
+    def encode_queries(self, texts: Sequence[str], batch_size: int = 512) -> tuple[Floats, Floats]:
+        """All queries, batched: embeddings [n, k] and image probabilities [n] as arrays."""
+        outputs = [self.encode_query(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
+        embedding = torch.cat([output.embedding for output in outputs]).float().cpu().numpy()
+        return embedding, torch.cat([output.image_probability for output in outputs]).float().cpu().numpy()
+
+    def encode_items(
+        self,
+        fields: Sequence[Sequence[str]],
+        images: npt.NDArray[np.uint8],
+        image_row: npt.NDArray[np.int64],
+        batch_size: int = 256,
+    ) -> Iterator[ItemVectors]:
+        """Yield the vectors of all items, batch by batch, in order.
+
+        Args:
+            fields: one list a text field.
+            images: packed pictures [rows, s, s, 3]; may be memory-mapped.
+            image_row: row of each item's picture, -1 for none, [n].
+            batch_size: items encoded at once.
+        """
+        for start in range(0, len(image_row), batch_size):
+            rows = image_row[start : start + batch_size]
+            part = [field[start : start + batch_size] for field in fields]
+            out = self.encode_item(part, images[rows[rows >= 0]], rows >= 0)
+            arrays = [x.float().cpu().numpy() for x in (out.text, out.image, out.multimodal)]
+            yield ItemVectors(arrays[0], arrays[1], arrays[2], out.has_image.cpu().numpy())
+
+    def _pad(self, lists: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        longest = max(map(len, lists), default=1)
+        pad = self.processor.tokenizer.pad_token_id
+        ids = torch.tensor([x + [pad] * (longest - len(x)) for x in lists])
+        mask = torch.tensor([[1] * len(x) + [0] * (longest - len(x)) for x in lists])
+        return ids.to(self.model.device), mask.to(self.model.device)
+
+
+def fingerprint(folder: Path) -> str:
+    """Identity of a saved model, 16 hex digits: what its vectors depend on (weights, configuration, tokenizer)."""
+    names = ("model.safetensors", "config.json", "tokenizer.json", "processor_config.json")
+    parts = [f"{name}:{sha256(folder / name)}" for name in names if (folder / name).is_file()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,115 @@
+"""`SmarProcessor`: words to token ids, packed pictures to pixels; saved and loaded with the model.
+
+Item text is its fields joined by the separator token, in the order of `data.text_fields`. Pictures reach the
+processor already fitted to the model's square (`smar.data.images`), so that training never decodes anything.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    ProcessorMixin,
+    ViTImageProcessorPil,
+)
+
+from smar.errors import InputError
+from smar.settings import ModelSettings
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+class SmarProcessor(ProcessorMixin):  # type: ignore[misc]
+    """Tokenizer and image processor of a `SmarModel`."""
+
+    def __init__(self, image_processor: object = None, tokenizer: object = None, **kwargs: object) -> None:
+        super().__init__(image_processor, tokenizer)
+
+    def token_ids(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
+        """Token ids of each text, special tokens included, cut to `max_length`."""
+        encoded = self.tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
+        return encoded["input_ids"]  # type: ignore[no-any-return]
+
+    def item_texts(self, fields: Sequence[Sequence[str]]) -> list[str]:
+        """Join the fields of each item with the separator; empty fields are left out. `fields` is one list a field."""
+        separator = f" {self.tokenizer.sep_token or ','} "
+        return [separator.join(filter(None, values)) for values in zip(*fields, strict=True)]
+
+    def pixels(self, images: npt.NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
+        """Packed pictures uint8 [m, s, s, 3] -> normalised float32 [m, 3, s, s]."""
+        mean = torch.tensor(self.image_processor.image_mean) * 255
+        std = torch.tensor(self.image_processor.image_std) * 255
+        scaled = (torch.as_tensor(images).float() - mean) / std
+        return scaled.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def _word_pieces(model: models.WordPiece) -> Tokenizer:
+    """A tokenizer that lower-cases and splits at blanks and punctuation."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _words(tokenizer: Tokenizer, text: str) -> list[str]:
+    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))]
+
+
+def fit_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Fit a lower-casing WordPiece tokenizer of at most `vocabulary` tokens on the shop's own words.
+
+    The library numbers letters inside words (``##a``) in the order of a randomly seeded hash table and breaks ties by
+    number, so the same words give another vocabulary every time. Letters named beforehand have fixed numbers.
+    """
+    draft, texts = _word_pieces(models.WordPiece(unk_token="[UNK]")), list(texts)
+    words = {word for text in texts for word in _words(draft, text)}
+    inside = [f"##{letter}" for letter in sorted({letter for word in words for letter in word[1:]})]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=SPECIAL + inside, show_progress=False)
+    draft.train_from_iterator(texts, trainer)
+    # A new tokenizer, for which `inside` are tokens like any other.
+    tokenizer = _word_pieces(models.WordPiece(draft.get_vocab(), unk_token="[UNK]"))
+    tokenizer.add_special_tokens(SPECIAL)
+    ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def build_processor(settings: ModelSettings, image_size: int, texts: Iterable[str]) -> SmarProcessor:
+    """Processor for a new model: the pretrained towers' own parts, or fresh ones fitted on `texts`.
+
+    Raises:
+        InputError: query and item text start from encoders with different tokenizers, or one cannot be loaded.
+    """
+    names = {tower.pretrained for tower in (settings.query, settings.text)} - {None}
+    if len(names) > 1:
+        raise InputError(
+            f"model.query.pretrained and model.text.pretrained differ ({', '.join(sorted(map(str, names)))}): the two "
+            "towers share one tokenizer. Name the same encoder, or leave one out to train that tower from scratch."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(names.pop()) if names else fit_tokenizer(texts, settings.vocabulary)
+        image_processor = _image_processor(settings.vision.pretrained, image_size)
+    except (OSError, ValueError) as error:
+        raise InputError(f"the pretrained tower's tokenizer or image processor cannot be loaded: {error}") from None
+    return SmarProcessor(image_processor, tokenizer)
+
+
+def _image_processor(pretrained: str | None, image_size: int) -> ViTImageProcessorPil:
+    """Square pictures with the pretrained encoder's own mean and deviation, by PIL (torchvision is not needed)."""
+    size = {"height": image_size, "width": image_size}
+    if pretrained is None:
+        return ViTImageProcessorPil(size=size)
+    own = AutoImageProcessor.from_pretrained(pretrained, backend="pil")
+    return ViTImageProcessorPil(size=size, image_mean=own.image_mean, image_std=own.image_std)

@@ -1,0 +1,57 @@
+"""The run folder as later stages see it: which dataset it belongs to, which stages are finished, its models."""
+
+from pathlib import Path
+
+from smar.errors import InputError
+from smar.files import Manifest
+from smar.model.configuration import KINDS
+from smar.model.encoder import Encoder
+from smar.settings import load_settings
+
+STAGES = ("stage1", "stage2")
+
+
+class RunManifest(Manifest):
+    """``RUN/manifest.json``: what the run was trained on."""
+
+    format: str = "smar-run/1"
+    dataset: str
+    config: str = "config.yaml"
+
+
+class StageRecord(Manifest):
+    """``STAGE/manifest.json`` of a finished stage."""
+
+    kind: str
+    stage: str
+    steps: int
+    pairs: int
+    seconds: float
+    loss: float | None = None
+
+
+def load_encoder(run: Path, kind: str | None = None) -> Encoder:
+    """The finished model of a run, or its baseline of the given kind.
+
+    Raises:
+        InputError: the run is missing, unfinished or damaged.
+    """
+    manifest = RunManifest.read(run, "smar train")
+    folder = (run if kind is None else run / "baselines" / kind) / "stage2"
+    if not (folder / "manifest.json").is_file():
+        raise InputError(
+            f"{run} is not finished: {folder} has no trained model. Run `smar train` with the same --out again."
+        )
+    return Encoder.from_pretrained(folder, bf16=load_settings(run / manifest.config).train.bf16)
+
+
+def baselines(run: Path) -> list[str]:
+    """Kinds of the baselines that the run holds."""
+    return [kind for kind in KINDS if (run / "baselines" / kind).is_dir()]
+
+
+def finished_stages(run: Path) -> list[StageRecord]:
+    """Records of every finished stage: the run's own model, then its baselines by name."""
+    folders = [run, *(run / "baselines" / kind for kind in baselines(run))]
+    stages = [folder / stage for folder in folders for stage in STAGES]
+    return [StageRecord.read(stage, "smar train") for stage in stages if (stage / "manifest.json").is_file()]

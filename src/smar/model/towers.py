@@ -1,0 +1,84 @@
+"""The towers: transformers' own encoders, each followed by pooling, projection and L2 normalisation."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModel
+
+
+class Tower(nn.Module):
+    """An encoder of token sequences and the projection to the shared space (paper.md: `norm(cls(transformer))`)."""
+
+    def __init__(self, encoder: nn.Module, hidden: int, dim: int, pooling: str) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = pooling
+        self.projection = nn.Linear(hidden, dim)
+
+    def pool(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """Pool hidden states [n, t, h] under mask [n, t] (1 = real token) to [n, h]: first token or mean."""
+        if self.pooling == "cls":
+            return hidden[:, 0]
+        if mask is None:
+            return hidden.mean(1)
+        weight = mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weight).sum(1) / weight.sum(1)
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        """Project pooled states [n, h] to unit vectors [n, k], float32 whatever the autocast type."""
+        return functional.normalize(self.projection(pooled).float(), dim=-1)
+
+
+class TextTower(Tower):
+    """Query tower Q or item-text tower S_t over token ids; `encoder` is another tower's, where they share one."""
+
+    def __init__(self, config: Any, dim: int, pooling: str, encoder: nn.Module | None = None) -> None:
+        super().__init__(_encoder(config) if encoder is None else nn.Identity(), config.hidden_size, dim, pooling)
+        self._shared = (encoder,)  # in a tuple: a second registration would save its weights twice
+
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids and mask [n, t] -> hidden states [n, t, h], pooled [n, h]."""
+        encoder = self._shared[0] or self.encoder
+        hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return hidden, self.pool(hidden, mask)
+
+
+class ImageTower(Tower):
+    """Item-image tower S_i over the patches of a vision encoder.
+
+    Encoders that yield a map [n, c, h, w] instead of a sequence (convolutional ones) are flattened to [n, h*w, c].
+    """
+
+    def __init__(self, config: Any, dim: int, pooling: str) -> None:
+        hidden = getattr(config, "hidden_size", None) or config.hidden_sizes[-1]
+        super().__init__(_encoder(config), hidden, dim, pooling)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels [n, 3, s, s] -> patch states [n, p, h], pooled [n, h]."""
+        hidden = self.encoder(pixel_values=pixels).last_hidden_state
+        if hidden.dim() == 4:
+            hidden = hidden.flatten(2).transpose(1, 2)
+            return hidden, hidden.mean(1)
+        return hidden, self.pool(hidden, None)
+
+
+def _encoder(config: Any) -> nn.Module:
+    try:
+        encoder = AutoModel.from_config(config, add_pooling_layer=False)
+    except TypeError:  # encoders without a pooler do not know the argument
+        encoder = AutoModel.from_config(config)
+    return encoder  # type: ignore[no-any-return]
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Plain softmax attention over [n, heads, t, d]; mask [n, 1, 1, t_key] is True where a key may be seen.
+
+    Written out because on CPU in bfloat16 the fused kernel's backward is slower (choices.md, pitfall 2).
+    """
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    out: Tensor = scores.softmax(-1).to(value.dtype) @ value
+    return out

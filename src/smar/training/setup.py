@@ -1,0 +1,109 @@
+"""From a prepared dataset and settings to what a stage needs: processor, fresh model, batches."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import AutoModel
+
+from smar.data.dataset import Dataset
+from smar.errors import InputError
+from smar.model.configuration import build_config, pretrained_config
+from smar.model.modeling import SmarModel
+from smar.model.processing import SmarProcessor, build_processor
+from smar.settings import ModelSettings, Settings, TowerSettings
+from smar.training.batches import Collator, KnownPositives, Pairs, TokenTable
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Distinct training queries, item text fields and the pairs between them."""
+
+    dataset: Dataset
+    queries: list[str]
+    fields: list[list[str]]
+    pairs: Pairs
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset, text_fields: tuple[str, ...]) -> "TrainingData":
+        """Read the training pairs into arrays."""
+        table = dataset.pairs("train")
+        if not len(table):
+            raise InputError(f"{dataset.path} has no training pair: prepare it with an earlier --test-from.")
+        queries, row = np.unique(np.asarray(table["query"].to_pylist(), dtype=object), return_inverse=True)
+        pairs = Pairs(
+            query=row.astype(np.int64),
+            item=table["item_index"].to_numpy().astype(np.int64),
+            weight=table["weight"].to_numpy().astype(np.float32),
+        )
+        return cls(dataset, queries.tolist(), dataset.fields(text_fields), pairs)
+
+    def texts(self) -> list[str]:
+        """Every text the tokenizer is fitted on."""
+        return [*self.queries, *(text for field in self.fields for text in field)]
+
+    def collator(self, processor: SmarProcessor, model: ModelSettings) -> Collator:
+        """Batches of these pairs, tokenised once."""
+        pad = processor.tokenizer.pad_token_id
+        items = processor.item_texts(self.fields)
+        return Collator(
+            pairs=self.pairs,
+            queries=TokenTable.from_lists(processor.token_ids(self.queries, model.query_length), pad),
+            items=TokenTable.from_lists(processor.token_ids(items, model.text_length), pad),
+            images=None if model.kind == "dpsr" else self.dataset.images,
+            image_row=self.dataset.image_row,
+            known=KnownPositives(self.pairs, len(self.queries)),
+        )
+
+
+def new_processor(settings: Settings, data: TrainingData) -> SmarProcessor:
+    """Processor of a run, shared by its model and baselines."""
+    size = data.dataset.manifest.image_size
+    if size != settings.data.image_size:
+        raise InputError(
+            f"data.image_size is {settings.data.image_size}, but {data.dataset.path} was packed at {size} pixels: "
+            f"set data.image_size={size}, or prepare the dataset again."
+        )
+    return build_processor(settings.model, size, data.texts())
+
+
+def new_model(settings: Settings, model: ModelSettings, processor: SmarProcessor) -> SmarModel:
+    """Fresh model; towers named in the settings start from their pretrained weights, frozen where asked.
+
+    Raises:
+        InputError: a pretrained vision encoder expects another picture size.
+    """
+    config = build_config(
+        model,
+        settings.data.image_size,
+        len(processor.tokenizer),
+        settings.data.text_fields,
+        settings.train.temperature,
+    )
+    expected = getattr(config.vision_config, "image_size", None)
+    if model.vision.pretrained and expected not in (None, settings.data.image_size):
+        raise InputError(
+            f"{model.vision.pretrained} expects pictures of {expected} pixels, the dataset has "
+            f"{settings.data.image_size}: prepare with data.image_size={expected}."
+        )
+    built = SmarModel._from_config(config, attn_implementation="eager")
+    for name, tower in (
+        ("query_tower", model.query),
+        ("text_tower", model.text),
+        ("image_tower", model.vision),
+    ):
+        shared = name == "text_tower" and model.share_text and model.kind != "dpsr-i"
+        if tower.pretrained and hasattr(built, name) and not shared:
+            encoder = getattr(built, name).encoder
+            missing = encoder.load_state_dict(_weights(tower), strict=False).missing_keys  # its pooler is not used
+            if missing:
+                raise InputError(f"{tower.pretrained} lacks weights of its own architecture: {', '.join(missing[:5])}.")
+            encoder.requires_grad_(not tower.frozen)
+    return built  # type: ignore[no-any-return]
+
+
+def _weights(tower: TowerSettings) -> dict[str, object]:
+    """Weights of a pretrained encoder; of a two-tower checkpoint, its vision part."""
+    encoder = AutoModel.from_pretrained(tower.pretrained)
+    if hasattr(pretrained_config(str(tower.pretrained)), "vision_config"):
+        encoder = encoder.vision_model
+    return encoder.state_dict()  # type: ignore[no-any-return]

