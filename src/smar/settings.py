@@ -131,18 +131,18 @@ class LossWeights(Section):
 
 
 class Stage1Weights(LossWeights):
-    """Multi-task pre-training: alpha = beta = gamma = 1."""
+    """Multi-task pre-training: alpha = gamma = 1; beta is lower because the picture alone is the weak task."""
 
     text: float = Field(1.0, ge=0)
-    image: float = Field(1.0, ge=0)
+    image: float = Field(0.5, ge=0)
     multimodal: float = Field(1.0, ge=0)
 
 
 class Stage2Weights(LossWeights):
     """Adaptive fine-tuning; the towers' own losses keep both scores calibrated for every query."""
 
-    text: float = Field(0.5, ge=0)
-    multimodal: float = Field(0.5, ge=0)
+    text: float = Field(1.0, ge=0)
+    multimodal: float = Field(1.0, ge=0)
     adaptive: float = Field(1.0, ge=0)
     gate: float = Field(0.2, ge=0)
 
@@ -152,7 +152,7 @@ class StageSettings(Section):
 
     steps: int = Field(800, ge=0)
     batch_size: int = Field(256, ge=2)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(6e-4, gt=0)
     pretrained_learning_rate: float = Field(5e-5, gt=0, description="for towers that start from pretrained weights")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
     weight_decay: float = Field(0.01, ge=0)
@@ -169,7 +169,6 @@ class Stage2Settings(StageSettings):
     """Adaptive fine-tuning on clicks."""
 
     steps: int = Field(300, ge=0)
-    learning_rate: float = Field(5e-4, gt=0)
     weights: Stage2Weights = Stage2Weights()
 
 
