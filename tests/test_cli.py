@@ -197,3 +197,26 @@ def test_assignments_override_the_file(line: Line, tmp_path: Path) -> None:
     words = [*prepare_words(line.root), "--set", "data.image_size=16", "--set", "data.workers=1"]
     assert smar(*words, "--out", tmp_path / "small").code == 0
     assert json.loads((tmp_path / "small" / "manifest.json").read_text())["image_size"] == 16
+
+
+def test_demo_walks_the_whole_line_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo itself on a smaller shop with fewer steps; the second call keeps what the first one finished."""
+    from smar import commands
+    from smar.data import demo
+
+    whole = demo.generate_shop
+    sizes = [f"train.{stage}.{key}" for stage in ("stage1", "stage2") for key in ("steps=2", "batch_size=32")]
+    monkeypatch.setattr(demo, "generate_shop", lambda out: whole(out, items=300, searches=3000))
+    monkeypatch.setattr(commands, "DEMO_TRAINING", [word for size in sizes for word in ("--set", size)])
+    first = smar("demo", "--out", tmp_path / "demo", "--no-serve")
+    assert first.code == 0, first.err
+    assert first.says("demo done", "generated shop, simulated log", "next: smar serve")
+    assert "Not-fashion" in first.out
+    for made in ("report/metrics.json", "report/report.md", "index/manifest.json"):
+        assert (tmp_path / "demo" / made).is_file()
+    weights = tmp_path / "demo" / "run" / "stage2" / "model.safetensors"
+    trained = weights.stat().st_mtime_ns
+    second = smar("demo", "--out", tmp_path / "demo", "--no-serve")
+    assert second.code == 0, second.err
+    assert second.says("is there already")
+    assert weights.stat().st_mtime_ns == trained

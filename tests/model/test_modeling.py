@@ -21,7 +21,8 @@ from smar.errors import InputError
 from smar.model.configuration import build_config
 from smar.model.encoder import Encoder
 from smar.model.fusion import CrossAttentionLayer
-from smar.model.modeling import SmarModel
+from smar.model.gate import Gate
+from smar.model.modeling import QueryOutput, SmarModel
 from smar.model.processing import build_processor
 from smar.model.towers import attention
 from smar.settings import ModelSettings, load_settings
@@ -111,6 +112,29 @@ def test_cross_attention_equals_a_loop_over_heads():
     slow = text[0] + layer.output(torch.cat(parts, 1))
     slow = slow + layer.feed_forward(slow)
     assert torch.allclose(layer(text, image, mask)[0], slow, atol=1e-5)
+
+
+def test_gate_equals_its_layers_written_out():
+    torch.manual_seed(2)
+    gate, pooled = Gate(6), torch.randn(3, 6)
+    _, first, _, second = gate.mlp
+    centred = pooled - pooled.mean(1, keepdim=True)
+    normal = centred / (centred.pow(2).mean(1, keepdim=True) + 1e-5).sqrt()
+    hidden = normal @ first.weight.T + first.bias
+    hidden = hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5))
+    slow = (hidden * second.weight[0]).sum(1) + second.bias
+    assert torch.allclose(gate(pooled), slow, atol=1e-5)
+    assert QueryOutput(pooled, slow).image_probability.tolist() == pytest.approx((1 / (1 + (-slow).exp())).tolist())
+
+
+def test_pixels_are_the_packed_bytes_scaled_by_mean_and_deviation():
+    encoder, images = make(), pictures(2)
+    processor = encoder.processor.image_processor
+    pixels = encoder.processor.pixels(images)
+    assert pixels.shape == (2, 3, SIZE, SIZE)
+    for channel in range(3):
+        slow = (images[..., channel] / 255 - processor.image_mean[channel]) / processor.image_std[channel]
+        assert np.abs(pixels[:, channel].numpy() - slow).max() < 1e-5
 
 
 @pytest.mark.parametrize(

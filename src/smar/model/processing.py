@@ -42,9 +42,10 @@ class SmarProcessor(ProcessorMixin):  # type: ignore[misc]
 
     def pixels(self, images: npt.NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
         """Packed pictures uint8 [m, s, s, 3] -> normalised float32 [m, 3, s, s]."""
-        mean = torch.tensor(self.image_processor.image_mean) * 255
-        std = torch.tensor(self.image_processor.image_std) * 255
-        scaled = (torch.as_tensor(images).float() - mean) / std
+        raw = torch.as_tensor(images)
+        mean = torch.tensor(self.image_processor.image_mean, device=raw.device) * 255
+        std = torch.tensor(self.image_processor.image_std, device=raw.device) * 255
+        scaled = (raw.float() - mean) / std
         return scaled.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 
