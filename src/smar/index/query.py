@@ -1,7 +1,7 @@
 """Words to vectors without torch: a tokenizer file and one ONNX graph, bound to its model by a fingerprint.
 
 A query encoder folder holds ``model.onnx`` (tokens -> normalised embedding and image probability),
-``tokenizer.json`` and ``manifest.json``. `smar train` exports it, `smar embed` and `smar index` carry it
+``tokenizer.json`` and ``manifest.json``. `smar embed` exports it, `smar index` and the service carry it
 along.
 """
 
@@ -22,7 +22,7 @@ MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 INPUTS = ("input_ids", "attention_mask")
 OUTPUTS = ("embedding", "image_probability")
-MADE_BY = "smar train"
+MADE_BY = "smar embed"
 _BATCH = 256  # keeps the activations of a large query file within some tens of MB
 
 
