@@ -235,6 +235,23 @@ def _merge(tree: dict[str, Any], assignment: str) -> None:
         raise InputError(f"--set {assignment}: the value is not YAML ({error}).") from None
 
 
+_UNSEEN_BY_TRAINING = {"note", "workers", "memory_limit", "fetch", "images_root"}
+
+
+def _refuse_other_data(given: DataSettings, prepared: dict[str, Any], assignments: Sequence[str]) -> None:
+    """The file's data section must be what the dataset was prepared with: anything else would do nothing."""
+    overridden = {text.partition("=")[0].strip().split(".")[1] for text in assignments if text.startswith("data.")}
+    keys = sorted(given.model_fields_set - _UNSEEN_BY_TRAINING - overridden)
+    values = given.model_dump(mode="json")
+    other = [f"data.{key} is {values[key]!r}, in the dataset {prepared.get(key)!r}" for key in keys]
+    other = [text for text, key in zip(other, keys, strict=True) if values[key] != prepared.get(key)]
+    if other:
+        raise InputError(
+            f"the dataset was prepared with other settings: {'; '.join(other)}. "
+            "Run `smar prepare` again, or mend the file."
+        )
+
+
 def load_settings(
     path: Path | None = None, assignments: Sequence[str] = (), data: dict[str, Any] | None = None
 ) -> Settings:
@@ -258,11 +275,12 @@ def load_settings(
             raise InputError(f"configuration {path} cannot be read as YAML: {error}") from None
         if not isinstance(tree, dict):
             raise InputError(f"configuration {path} must hold sections (data, model, train, evaluate).")
-    if data is not None:
-        tree["data"] = data
-    for assignment in assignments:
-        _merge(tree, assignment)
     try:
+        if data is not None:
+            _refuse_other_data(DataSettings.model_validate(tree.get("data", {})), data, assignments)
+            tree["data"] = data
+        for assignment in assignments:
+            _merge(tree, assignment)
         return Settings.model_validate(tree)
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]

@@ -1,8 +1,8 @@
 """`smar train`: a model and its baselines, stage by stage, each stage resumable.
 
-RUN/config.yaml, run.json          the complete configuration; the dataset it belongs to
+RUN/config.yaml, manifest.json     the complete configuration; the dataset it belongs to
 RUN/processor/                     tokenizer and image processor, fitted once
-RUN/stage1/, RUN/stage2/           finished stages: model, processor, training.json; checkpoints while under way
+RUN/stage1/, RUN/stage2/           finished stages: model, processor, manifest.json; checkpoints while under way
 RUN/baselines/<kind>/stage1, ...   the same for each baseline
 """
 

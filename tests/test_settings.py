@@ -1,0 +1,63 @@
+"""Files, assignments and a dataset's own settings become one configuration, or a message that names the key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from smar.errors import InputError
+from smar.settings import DataSettings, load_settings, save_settings
+
+
+def write(folder: Path, **sections: object) -> Path:
+    path = folder / "shop.yaml"
+    path.write_text(yaml.safe_dump(sections))
+    return path
+
+
+def prepared(**changes: object) -> dict[str, object]:
+    return DataSettings.model_validate(changes).model_dump(mode="json")
+
+
+def test_settings_survive_a_round_trip(tmp_path: Path) -> None:
+    settings = load_settings(
+        write(tmp_path, train={"stage1": {"steps": 7}}), ["train.seed=3", "data.text_fields=[title]"]
+    )
+    save_settings(settings, tmp_path / "copy.yaml")
+    assert load_settings(tmp_path / "copy.yaml") == settings
+    assert (settings.train.stage1.steps, settings.train.seed, settings.data.text_fields) == (7, 3, ("title",))
+
+
+def test_a_partial_weight_keeps_the_others() -> None:
+    weights = load_settings(None, ["train.stage1.weights.image=0.25"]).train.stage1.weights
+    assert (weights.text, weights.image, weights.multimodal) == (1.0, 0.25, 1.0)
+
+
+def test_the_datasets_settings_stand_and_a_file_may_repeat_them(tmp_path: Path) -> None:
+    data = prepared(image_size=32, columns={"items": {"item_id": "sku"}})
+    same = write(tmp_path, data={"image_size": 32, "columns": {"items": {"item_id": "sku"}}, "workers": 1})
+    assert load_settings(same, data=data).data == load_settings(None, data=data).data
+    assert load_settings(None, data=data).data.image_size == 32
+
+
+def test_a_file_that_contradicts_the_dataset_is_refused_unless_overridden(tmp_path: Path) -> None:
+    file = write(tmp_path, data={"image_size": 64})
+    with pytest.raises(InputError, match=r"data\.image_size is 64, in the dataset 32"):
+        load_settings(file, data=prepared(image_size=32))
+    assert load_settings(file, ["data.image_size=32"], data=prepared(image_size=32)).data.image_size == 32
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("train.stage1.stepz=3", r"train\.stage1\.stepz"),
+        ("data.image_size=big", r"data\.image_size"),
+        ("model.vision={kind: vit, patch: 7}", "multiple"),
+        ("model.text.layers=5", "share_text"),
+        ("model.query.heads=5", "multiple of heads"),
+        ("train.seed", "section.key=value"),
+    ],
+)
+def test_wrong_settings_are_named(assignment: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_settings(None, [assignment])
