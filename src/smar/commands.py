@@ -36,9 +36,9 @@ def train(options: argparse.Namespace) -> None:
     from smar.data.dataset import Dataset
     from smar.training.train import train as run
 
-    prepared = Dataset.open(options.dataset).manifest.settings
-    settings = load_settings(options.config, options.assignments, data=prepared)
-    _print_training(run(options.dataset, options.out, settings), options.out)
+    dataset = Dataset.open(options.dataset)
+    settings = load_settings(options.config, options.assignments, data=dataset.manifest.settings)
+    _print_training(run(dataset, options.out, settings), options.out)
     next_command = _say("evaluate", options.out, options.dataset, "--out", "report")
     console.print(f"\nnext: {next_command}\n", markup=False, soft_wrap=True)
 

@@ -72,6 +72,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def verify(path: Path, expected: str, remedy: str) -> None:
+    """Raise InputError, ending in `remedy`, unless the file is there and has the expected SHA-256."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing. {remedy}")
+    if (seen := sha256(path)) != expected:
+        raise InputError(f"{path} is damaged: checksum {seen[:12]}, expected {expected[:12]}. {remedy}")
+
+
 def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic(path) as partial:

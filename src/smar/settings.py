@@ -113,6 +113,11 @@ class ModelSettings(Section):
     text_length: int = Field(100, ge=4)
     modality_dropout: float = Field(0.1, ge=0, lt=1, description="share of training items whose picture is hidden")
 
+    @property
+    def towers(self) -> dict[str, TowerSettings]:
+        """The encoders' settings by the name that each tower has in the model."""
+        return {"query_tower": self.query, "text_tower": self.text, "image_tower": self.vision}
+
     @model_validator(mode="after")
     def _shared_towers_are_equal(self) -> Self:
         if self.share_text and self.query != self.text:

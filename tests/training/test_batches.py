@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smar.training.batches import Collator, KnownPositives, Pairs, TokenTable
+from smar.model.tokens import TokenTable
+from smar.training.batches import Collator, KnownPositives, Pairs
 
 
 def make(pairs, queries=4, items=6, images=None, image_row=None):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from smar.errors import InputError, one_of
-from smar.files import FileEntry, Manifest
+from smar.files import FileEntry, Manifest, sha256
 
 FORMAT: Final = "smar-dataset/1"
 Part = Literal["train", "valid", "test"]
@@ -76,6 +76,11 @@ class Dataset:
     def image_row(self) -> NDArray[np.int64]:
         """Row of each item's picture in `images`, int64 [items]; -1 where it has none."""
         return np.asarray(self.items["image_row"].to_numpy(), dtype=np.int64)
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the dataset: SHA-256 of its manifest, which holds the checksums of all its files."""
+        return sha256(self.path / "manifest.json")
 
     @property
     def text_fields(self) -> tuple[str, ...]:

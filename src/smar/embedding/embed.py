@@ -94,8 +94,7 @@ def _is_whole(path: Path) -> bool:
 
 def _claim(encoder: Encoder, dataset: Dataset, out: Path, shard_rows: int) -> None:
     """Bind `out` to this model and dataset, or refuse when it is bound to others."""
-    digest = sha256(dataset.path / "manifest.json")
-    job = EmbedJob(fingerprint=encoder.fingerprint, dataset=digest, shard_rows=shard_rows)
+    job = EmbedJob(fingerprint=encoder.fingerprint, dataset=dataset.digest, shard_rows=shard_rows)
     out.mkdir(parents=True, exist_ok=True)
     path = out / JOB_FILE
     if path.is_file():
@@ -106,7 +105,7 @@ def _claim(encoder: Encoder, dataset: Dataset, out: Path, shard_rows: int) -> No
         if before != job:
             raise InputError(
                 f"{out} holds vectors of model {before.fingerprint} and dataset {before.dataset[:12]}; this is model "
-                f"{job.fingerprint} and dataset {digest[:12]}. Choose another --out, or delete {out}."
+                f"{job.fingerprint} and dataset {job.dataset[:12]}. Choose another --out, or delete {out}."
             )
     elif any(file.suffix != ".partial" for file in out.iterdir()):
         raise InputError(f"{out} is not empty and was not made by `smar embed`. Choose another --out.")

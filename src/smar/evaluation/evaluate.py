@@ -25,11 +25,10 @@ from smar.evaluation.measure import MetricRow, measure
 from smar.evaluation.metrics import Judgements, read_judgements
 from smar.evaluation.report import Facts, write_report
 from smar.evaluation.slices import build_slices, needs_image
-from smar.files import sha256
 from smar.model.encoder import Encoder, Floats
-from smar.model.run import RunManifest, baselines, finished_stages, load_encoder
+from smar.model.run import RunManifest, baselines, finished_stages, load_encoder, run_settings
 from smar.progress import track
-from smar.settings import Settings, load_settings
+from smar.settings import Settings
 
 Ranking = npt.NDArray[np.int64]
 MODELS = ("dpsr", "dpsr-i", "multimodal", "smar")
@@ -132,7 +131,7 @@ def evaluate_run(run: Path, dataset_path: Path, out: Path, qrels: str | None = N
         InputError: the run is unfinished or damaged, or the judgements do not fit the dataset.
     """
     started = time.perf_counter()
-    dataset, settings = Dataset.open(dataset_path), load_settings(run / RunManifest.read(run, "smar train").config)
+    dataset, settings = Dataset.open(dataset_path), run_settings(run)
     judged = read_judgements(dataset.qrels() if qrels is None else read_qrels(qrels), dataset.items["item_id"])
     options, relevance = settings.evaluate, judged.relevance
     slices = build_slices(dataset, judged.queries, relevance, options)
@@ -169,7 +168,7 @@ def _facts(run: Path, dataset: Dataset, settings: Settings, judged: Judgements, 
     for stage in stages:
         seconds[stage.kind] += stage.seconds
     counts = dataset.manifest.counts
-    same = RunManifest.read(run, "smar train").dataset == sha256(dataset.path / "manifest.json")
+    same = RunManifest.read(run, "smar train").dataset == dataset.digest
     rows: list[tuple[str, object]] = [
         ("items", counts["items"]),
         ("training pairs", counts["pairs_train"]),

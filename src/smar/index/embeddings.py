@@ -12,9 +12,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from smar.errors import InputError
-from smar.files import Manifest, sha256
+from smar.files import Manifest, verify
 
-EMBEDDINGS_FORMAT = "smar-embeddings/1"
 PAYLOAD_FILE = "payload.parquet"
 PICTURES_FILE = "pictures.bin"
 QUERY_FOLDER = "query"
@@ -101,13 +100,7 @@ class Embeddings:
             yield shard
 
     def _read(self, path: Path, entry: ShardEntry) -> Shard:
-        if not path.is_file():
-            raise InputError(f"{path} is missing, but the manifest names it. Run `{MADE_BY}` again: it resumes.")
-        if (seen := sha256(path)) != entry.sha256:
-            raise InputError(
-                f"{path} is damaged: checksum {seen[:12]}, expected {entry.sha256[:12]}. "
-                f"Delete it and run `{MADE_BY}` again."
-            )
+        verify(path, entry.sha256, f"Delete it if it is there, and run `{MADE_BY}` again: it resumes.")
         table = pq.read_table(path)
         if table.num_rows != entry.rows:
             raise InputError(

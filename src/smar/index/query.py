@@ -15,9 +15,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from smar.errors import InputError
-from smar.files import Manifest, sha256
+from smar.files import Manifest, verify
 
-QUERY_FORMAT = "smar-query/1"
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 INPUTS = ("input_ids", "attention_mask")
@@ -70,7 +69,7 @@ class QueryEncoder:
 
         manifest = QueryManifest.read(folder, MADE_BY)
         for name in (MODEL_FILE, TOKENIZER_FILE):
-            verify_file(folder / name, manifest.files.get(name))
+            _verify(folder / name, manifest.files.get(name))
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads  # queries are small: more workers serve more than more threads
         options.inter_op_num_threads = 1
@@ -104,14 +103,10 @@ class QueryEncoder:
         return embedding, probability.reshape(len(texts))
 
 
-def verify_file(path: Path, expected: str | None) -> None:
-    """Raise InputError unless `path` exists and has the expected SHA-256."""
+def _verify(path: Path, expected: str | None) -> None:
     if expected is None:
         raise InputError(f"{path.parent / 'manifest.json'} does not name {path.name}. Run `{MADE_BY}` again.")
-    if not path.is_file():
-        raise InputError(f"{path} is missing. Run `{MADE_BY}` again.")
-    if (seen := sha256(path)) != expected:
-        raise InputError(f"{path} is damaged: checksum {seen[:12]}, expected {expected[:12]}. Make it again.")
+    verify(path, expected, f"Run `{MADE_BY}` again.")
 
 
 def _check_graph(session: Any, path: Path) -> None:

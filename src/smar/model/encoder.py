@@ -15,6 +15,7 @@ from smar.files import sha256
 from smar.model.modeling import ItemOutput, QueryOutput, SmarModel
 from smar.model.processing import SmarProcessor
 from smar.model.quiet import quiet
+from smar.model.tokens import TokenTable
 
 Floats = npt.NDArray[np.float32]
 
@@ -118,10 +119,7 @@ class Encoder:
             yield ItemVectors(arrays[0], arrays[1], arrays[2], out.has_image.cpu().numpy())
 
     def _pad(self, lists: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        longest = max(map(len, lists), default=1)
-        pad = self.processor.tokenizer.pad_token_id
-        ids = torch.tensor([x + [pad] * (longest - len(x)) for x in lists])
-        mask = torch.tensor([[1] * len(x) + [0] * (longest - len(x)) for x in lists])
+        ids, mask = TokenTable.from_lists(lists, self.processor.tokenizer.pad_token_id).rows(np.arange(len(lists)))
         return ids.to(self.model.device), mask.to(self.model.device)
 
 

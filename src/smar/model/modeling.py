@@ -39,7 +39,7 @@ class QueryOutput:
 
 @dataclass(frozen=True)
 class ItemOutput:
-    """`text`, `image`, `multimodal`: unit vectors [n, k]; `has_image`: bool [n], False where the null tokens."""
+    """`text`, `image`, `multimodal`: unit vectors [n, k]; `has_image`: bool [n], False where it was the null token."""
 
     text: Tensor
     image: Tensor
@@ -78,11 +78,8 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        std = self.config.initializer_range
-        if isinstance(module, CrossAttentionFusion):
-            init.normal_(module.null_image, std=std)
-        if isinstance(module, SmarModel) and module.config.kind == "dpsr-i":
-            init.normal_(module.null_image, std=std)
+        if "null_image" in module._parameters:
+            init.normal_(module.null_image, std=self.config.initializer_range)
 
     def encode_query_ids(self, ids: Tensor, mask: Tensor) -> QueryOutput:
         """Query token ids and mask [n, t] -> `QueryOutput`. Baselines' gates are fixed: 0 for words, 1 for pictures."""
@@ -136,7 +133,7 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
         return states.new_zeros(n, *states.shape[1:]).index_copy(0, where, states), image
 
     def forward(self, batch: dict[str, Any]) -> tuple[QueryOutput, ItemOutput]:
-        """Encode a training batch (see `smar.training.batches.Batch`)."""
+        """Encode a training batch (see `smar.training.batches.Collator`)."""
         query = self.encode_query_ids(batch["query_ids"], batch["query_mask"])
         item = self.encode_item_ids(batch["item_ids"], batch["item_mask"], batch["pixels"], batch["has_image"])
         return query, item

@@ -6,9 +6,10 @@ from smar.errors import InputError
 from smar.files import Manifest
 from smar.model.configuration import KINDS
 from smar.model.encoder import Encoder
-from smar.settings import load_settings
+from smar.settings import Settings, load_settings
 
 STAGES = ("stage1", "stage2")
+CONFIG_FILE = "config.yaml"
 
 
 class RunManifest(Manifest):
@@ -16,7 +17,6 @@ class RunManifest(Manifest):
 
     format: str = "smar-run/1"
     dataset: str
-    config: str = "config.yaml"
 
 
 class StageRecord(Manifest):
@@ -30,19 +30,25 @@ class StageRecord(Manifest):
     loss: float | None = None
 
 
+def run_settings(run: Path) -> Settings:
+    """The complete configuration of a run; raises InputError where `run` is none."""
+    RunManifest.read(run, "smar train")
+    return load_settings(run / CONFIG_FILE)
+
+
 def load_encoder(run: Path, kind: str | None = None) -> Encoder:
     """The finished model of a run, or its baseline of the given kind.
 
     Raises:
         InputError: the run is missing, unfinished or damaged.
     """
-    manifest = RunManifest.read(run, "smar train")
+    settings = run_settings(run)
     folder = (run if kind is None else run / "baselines" / kind) / "stage2"
     if not (folder / "manifest.json").is_file():
         raise InputError(
             f"{run} is not finished: {folder} has no trained model. Run `smar train` with the same --out again."
         )
-    return Encoder.from_pretrained(folder, bf16=load_settings(run / manifest.config).train.bf16)
+    return Encoder.from_pretrained(folder, bf16=settings.train.bf16)
 
 
 def baselines(run: Path) -> list[str]:

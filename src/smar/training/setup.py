@@ -10,8 +10,9 @@ from smar.errors import InputError
 from smar.model.configuration import build_config, pretrained_config
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor, build_processor
+from smar.model.tokens import TokenTable
 from smar.settings import ModelSettings, Settings, TowerSettings
-from smar.training.batches import Collator, KnownPositives, Pairs, TokenTable
+from smar.training.batches import Collator, KnownPositives, Pairs
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,7 @@ def new_model(settings: Settings, model: ModelSettings, processor: SmarProcessor
             f"{settings.data.image_size}: prepare with data.image_size={expected}."
         )
     built = SmarModel._from_config(config, attn_implementation="eager")
-    for name, tower in (
-        ("query_tower", model.query),
-        ("text_tower", model.text),
-        ("image_tower", model.vision),
-    ):
+    for name, tower in model.towers.items():
         shared = name == "text_tower" and model.share_text and model.kind != "dpsr-i"
         if tower.pretrained and hasattr(built, name) and not shared:
             encoder = getattr(built, name).encoder

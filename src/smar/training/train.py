@@ -17,14 +17,13 @@ from transformers.trainer_callback import PrinterCallback
 
 from smar.data.dataset import Dataset
 from smar.errors import InputError
-from smar.files import sha256
 from smar.model.encoder import Encoder
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
 from smar.model.quiet import quiet
-from smar.model.run import RunManifest, StageRecord
+from smar.model.run import CONFIG_FILE, RunManifest, StageRecord, run_settings
 from smar.progress import console
-from smar.settings import Settings, StageSettings, load_settings, save_settings
+from smar.settings import Settings, StageSettings, save_settings
 from smar.training.batches import Collator
 from smar.training.checkpoints import StageCallback, latest
 from smar.training.setup import TrainingData, new_model, new_processor
@@ -38,12 +37,8 @@ class TrainSummary:
 
     stages: tuple[StageRecord, ...]
 
-    def seconds(self, kind: str) -> float:
-        """Training seconds of one model over its stages."""
-        return sum(stage.seconds for stage in self.stages if stage.kind == kind)
 
-
-def train(dataset_path: Path, run: Path, settings: Settings) -> TrainSummary:
+def train(dataset: Dataset, run: Path, settings: Settings) -> TrainSummary:
     """Train everything `settings` asks for into `run`, or finish a run that was interrupted.
 
     Raises:
@@ -51,7 +46,6 @@ def train(dataset_path: Path, run: Path, settings: Settings) -> TrainSummary:
     """
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)
-    dataset = Dataset.open(dataset_path)
     open_run(dataset, run, settings)
     data = TrainingData.from_dataset(dataset, settings.data.text_fields)
     processor = _run_processor(run, settings, data)
@@ -64,17 +58,15 @@ def train(dataset_path: Path, run: Path, settings: Settings) -> TrainSummary:
 
 def open_run(dataset: Dataset, run: Path, settings: Settings) -> None:
     """Start `run`, or check that it is the same run as before."""
-    manifest = RunManifest(dataset=sha256(dataset.path / "manifest.json"))
+    manifest = RunManifest(dataset=dataset.digest)
     run.mkdir(parents=True, exist_ok=True)
-    if {file.name for file in run.iterdir()} <= {"config.yaml", "manifest.json.partial"}:
-        save_settings(settings, run / "config.yaml")
+    if {file.name for file in run.iterdir()} <= {CONFIG_FILE, "manifest.json.partial"}:
+        save_settings(settings, run / CONFIG_FILE)
         manifest.write(run)
         return
     if RunManifest.read(run, "smar train").dataset != manifest.dataset:
         raise InputError(f"{run} was trained on another dataset than {dataset.path}: choose another --out.")
-    before, now = (
-        s.model_dump(include={"data", "model", "train"}) for s in (load_settings(run / "config.yaml"), settings)
-    )
+    before, now = (s.model_dump(include={"data", "model", "train"}) for s in (run_settings(run), settings))
     changed = _changes(before, now)
     if changed:
         raise InputError(f"{run} was started with another configuration ({', '.join(changed)}): choose another --out.")
@@ -190,19 +182,11 @@ def _arguments(stage: StageSettings, folder: Path, settings: Settings, pairs: in
 
 def optimizer(model: SmarModel, job: Job, stage: StageSettings) -> torch.optim.AdamW:
     """Fused AdamW: towers that start from pretrained weights have their own rate; vectors and norms do not decay."""
-    slow = {
-        f"{name}.encoder."
-        for name, tower in (
-            ("query_tower", job.model.query),
-            ("text_tower", job.model.text),
-            ("image_tower", job.model.vision),
-        )
-        if tower.pretrained
-    }
+    slow = tuple(f"{name}.encoder." for name, tower in job.model.towers.items() if tower.pretrained)
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = stage.pretrained_learning_rate if name.startswith(tuple(slow)) else stage.learning_rate
+            rate = stage.pretrained_learning_rate if name.startswith(slow) else stage.learning_rate
             decay = stage.weight_decay if parameter.dim() > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     parameters = [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
