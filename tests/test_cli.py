@@ -91,6 +91,7 @@ def test_metrics_file(line: Line) -> None:
         assert row["queries"] >= 5
     assert {"all", "needs_image", "cold_items", "group=Fashion"} <= cells.keys()
     assert all(len(filled) == 4 * len(METRICS) for filled in cells.values())
+    assert len(rows) == 4 * len(METRICS) * len(cells)  # no row twice, though `group` is a slice column and a truth
 
 
 def test_report_files(line: Line) -> None:

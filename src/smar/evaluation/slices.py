@@ -40,7 +40,7 @@ class Slices:
 
 
 def build_slices(dataset: Dataset, queries: Sequence[str], relevance: Relevance, settings: EvaluateSettings) -> Slices:
-    """All slices that the data allow; `all` comes first and is always kept.
+    """All slices that the data allow, each name once; `all` comes first and is always kept.
 
     Args:
         dataset: items with the slice columns, training pairs, and the user's queries table.
@@ -49,7 +49,11 @@ def build_slices(dataset: Dataset, queries: Sequence[str], relevance: Relevance,
         settings: needs_image (threshold) and slice_queries (fewest queries of a slice).
     """
     kept, left_out = [Slice(ALL, np.ones(len(relevance.items), dtype=bool))], []
+    seen = {ALL}
     for candidate in _candidates(dataset, queries, relevance, settings):
+        if candidate.name in seen:  # data.slice_columns may name `group`, which the queries table knows better
+            continue
+        seen.add(candidate.name)
         size = len(np.unique(relevance.query[candidate.entries]))
         if size >= settings.slice_queries:
             kept.append(candidate)
@@ -78,7 +82,7 @@ def _candidates(
 
 def _is_grouping(dataset: Dataset) -> bool:
     values = len(_codes(dataset.items["group"])[0])
-    return "group" not in dataset.slice_columns and values <= GROUP_VALUES
+    return values <= GROUP_VALUES
 
 
 def _rows(table: pa.Table, queries: Sequence[str]) -> pa.Array:
