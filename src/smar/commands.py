@@ -87,11 +87,59 @@ def embed(options: argparse.Namespace) -> None:
 
 def index(options: argparse.Namespace) -> None:
     """`smar index`."""
-    from smar.index.build import build_index
+    _refuse_stray_index_options(options)
+    if options.out is not None:
+        from smar.index.build import RECALL_TARGET, build_index
 
-    done = build_index(options.embeddings, options.out)
-    rows = [(name, value) for name, value in asdict(done).items() if value is not None]
-    summary(f"index in {options.out}", rows, _say("serve", options.out))
+        done = build_index(options.source, options.out, recall=options.recall or RECALL_TARGET)
+        rows = [(name, value) for name, value in asdict(done).items() if value is not None]
+        summary(f"index in {options.out}", rows, _say("serve", options.out))
+    elif options.update is not None:
+        _update_index(options)
+    elif options.rollback:
+        from smar.index.versions import rollback
+
+        now = rollback(options.source)
+        summary(f"index in {options.source}", [("serves", now.version), ("served before", now.previous)])
+    else:
+        _change_index(options)
+
+
+def _refuse_stray_index_options(options: argparse.Namespace) -> None:
+    if (options.update is None) != (options.run is None):
+        raise InputError("--update ITEMS and --run RUN belong together: the run's model encodes the items.")
+    if options.images and options.update is None:
+        raise InputError("--images belongs to --update.")
+    if options.recall is not None and options.out is None:
+        raise InputError("--recall belongs to --out: an index keeps the target that it was built with.")
+
+
+def _update_index(options: argparse.Namespace) -> None:
+    from smar.embedding.update import update_index
+
+    done = update_index(options.source, options.run, options.update, options.images)
+    status = ", ".join(f"{name} {count:,}" for name, count in sorted(done.image_status.items()) if count)
+    rows: list[tuple[str, object]] = [("items", done.items), ("pictures", status)]
+    rows += [(f"rejected: {reason}", count) for reason, count in done.rejects.items()]
+    summary(f"index in {options.source} updated", [*rows, ("seconds", done.seconds)])
+
+
+def _change_index(options: argparse.Namespace) -> None:
+    from smar.index.live import UpdatableIndex
+
+    index = UpdatableIndex.open(options.source)
+    rows: list[tuple[str, object]] = []
+    if options.compact:
+        rows.append(("version", index.compact()))
+    else:
+        try:
+            ids = options.delete.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--delete {options.delete} cannot be read: {error}") from None
+        wanted = [name for name in (line.removesuffix("\r") for line in ids) if name]
+        deleted = index.delete(wanted)
+        rows += [("deleted", deleted), ("ids that were not there", len(set(wanted)) - deleted)]
+    summary(f"index in {options.source}", [*rows, ("items", len(index.snapshot))])
 
 
 def search(options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from smar.index.base import Mode
 from smar.index.build import RECALL_TARGET, build_index
 from smar.index.embedded import EmbeddedIndex, IndexManifest
 from smar.index.filter_parser import parse_filter
+from smar.index.versions import current_version
 from tiny_index import rewrite_manifest, write_embeddings, write_query_encoder
 
 ITEMS = 3000
@@ -73,7 +74,7 @@ def test_wide_filters_widen_the_search(
 def test_manifest_describes_every_file(pair: tuple[EmbeddedIndex, EmbeddedIndex]) -> None:
     for index in pair:
         files = {path.relative_to(index.path).as_posix() for path in index.path.rglob("*") if path.is_file()}
-        assert files == set(index.manifest.files) | {"manifest.json"}
+        assert files == set(index.manifest.files) | {"manifest.json", "updates.json", "updates.log"}
         assert len(index) == index.manifest.items == ITEMS
     assert "vectors.npy" in pair[0].manifest.files
     assert "vectors.npy" not in pair[1].manifest.files
@@ -82,9 +83,10 @@ def test_manifest_describes_every_file(pair: tuple[EmbeddedIndex, EmbeddedIndex]
 def test_replaces_an_index_but_nothing_else(embeddings: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
     build_index(embeddings, out)
-    first = IndexManifest.read(out, "smar index")
+    first = IndexManifest.read(current_version(out), "smar index")
     build_index(embeddings, out)
-    assert IndexManifest.read(out, "smar index").files == first.files
+    assert current_version(out).name == "v0002"
+    assert IndexManifest.read(current_version(out), "smar index").files == first.files
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index"]
     other = tmp_path / "other"
     other.mkdir()
