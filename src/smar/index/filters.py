@@ -90,6 +90,7 @@ class Filter:
         return self.root.mask(table if isinstance(table, Columns) else Columns(table))
 
 
+_FEW = 8
 _ORDER: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -106,9 +107,22 @@ def _ordered(columns: Columns, name: str, compare: Callable[[Any, Any], Any], va
     return mask
 
 
+def _among(numbers: Any, values: tuple[Any, ...]) -> Mask:
+    """Membership in many values at once; a literal that the column's type cannot hold matches nothing."""
+    kind = numbers.dtype
+    if kind.kind in "iu":
+        ends = np.iinfo(kind)
+        values = tuple(int(value) for value in values if int(value) == value and ends.min <= value <= ends.max)
+    with np.errstate(over="ignore"):
+        found: Mask = np.isin(numbers, np.array(values).astype(kind))
+    return found
+
+
 def _is_in(columns: Columns, name: str, kind: Kind, values: tuple[Any, ...]) -> Mask:
     if kind is Kind.TEXT:
         return columns.is_text(name, values)
+    if len(values) > _FEW:
+        return _among(columns.numbers(name), values)
     matches: Mask = np.logical_or.reduce([_ordered(columns, name, operator.eq, value) for value in values])
     return matches
 

@@ -40,6 +40,8 @@ class Segment:
 
     def top(self, queries: Vectors, k: int, filter: Filter | None) -> list[Rows]:
         """Rows of this segment with each query's `k` largest inner products, best first."""
+        if filter is None:
+            return self.store.top(queries, k, alive=self._everything)
         return self.store.top(queries, k, self.allowed(filter))
 
     def part(self, filter: Filter | None) -> Part:

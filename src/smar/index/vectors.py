@@ -4,10 +4,11 @@ Above `EXACT_LIMIT` items an inverted file with 8-bit codes proposes candidates,
 taken from the memory-mapped float vectors. Under a filter an inverted file loses recall when matching items
 lie far from the query, so the planner chooses by how many items the filter leaves:
 
-- up to `SCAN_LIMIT`: their vectors are scanned exactly;
-- more: the inverted file with the filter as a bitmap. Lists are visited nearest first, those without a match left out,
-  until they hold as many matching items as an unfiltered search would look at. So a filter that has nothing to do with
-  the query costs no recall, and one that keeps half of the items visits twice the lists.
+- few (`SCAN_FLOATS`): their vectors are scanned exactly;
+- more: the inverted file with the filter as a bitmap. Lists are visited nearest first, those without a match left out:
+  first as many matching items as an unfiltered search looks at, then as many again, then twice as many, until a step
+  changes at most two hits in fifty. A filter that has to do with the query stops there; one that leaves only far items,
+  whose best are spread over all lists, ends with an exact scan of what matches.
 """
 
 from collections.abc import Iterator
@@ -21,13 +22,15 @@ import numpy as np
 import numpy.typing as npt
 
 EXACT_LIMIT = 100_000
-SCAN_LIMIT = 50_000
+SCAN_FLOATS = 6_400_000  # 25,000 rows of 2 x 128: 3 to 4 ms
 _REFINE = 2  # candidates per wanted hit; 4 gained nothing in recall@50 (8-bit codes rank almost exactly)
 _MIN_CANDIDATES = 100
 _BLOCK = 65_536  # rows added to faiss at a time
 _TRAINING_PER_LIST = 20  # with 5 rounds: 1 M x 256 trained in 12 CPU s; 40 and 8 take 35 for 0.5 points of recall
 _ROUNDS = 5
-_FILTERED = 2  # a filter may leave only far items, whose best are spread over more lists
+_JUDGED = 50  # hits by which a filtered search judges whether it may stop
+_SETTLED = 0.04
+_STEPS = 4
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -106,43 +109,86 @@ class VectorStore:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def top(self, queries: Vectors, k: int, allowed: Allowed | None = None) -> list[Rows]:
-        """Rows of each query's `k` largest inner products, best first; fewer only when fewer are allowed."""
+    def top(self, queries: Vectors, k: int, allowed: Allowed | None = None, alive: Allowed | None = None) -> list[Rows]:
+        """Rows of each query's `k` largest inner products, best first; fewer only when fewer are allowed.
+
+        `allowed` holds the rows that a filter leaves; `alive`, where there is no filter, those that are not deleted.
+        """
+        if alive is not None:
+            return self._top_alive(queries, k, alive)
         count = len(self) if allowed is None else allowed.count
-        if self.index is None or (allowed is not None and count <= max(k, SCAN_LIMIT if self.nprobe else 0)):
+        scanned = k if self.nprobe is None else max(k, SCAN_FLOATS // self.vectors.shape[1])
+        if self.index is None or (allowed is not None and count <= scanned):
             return self._scan_all(queries, k, allowed)
         if self.nprobe is None:
             selector = None if allowed is None else faiss.IDSelectorBitmap(allowed.bitmap)
             return self._search(queries, k, min(k, len(self)), faiss.SearchParameters(sel=selector))
-        return self._probe(queries, k, self.nprobe, allowed)
-
-    def _probe(self, queries: Vectors, k: int, nprobe: int, allowed: Allowed | None) -> list[Rows]:
-        candidates = min(max(_REFINE * k, _MIN_CANDIDATES), len(self))
-        if allowed is None:
-            parameters = faiss.SearchParametersIVF(nprobe=nprobe)
-            found = self._search(queries, k, candidates, parameters)
-        else:
-            found = self._probe_matching(queries, k, candidates, nprobe, allowed)
-        count = len(self) if allowed is None else allowed.count
-        short = [at for at, rows in enumerate(found) if len(rows) < min(k, count)]
-        for at in short:
-            found[at] = self._scan_all(queries[at : at + 1], k, allowed)[0]
+        if allowed is not None:
+            return self._probe_matching(queries, k, self.nprobe, allowed)
+        found = self._search(queries, k, self._candidates(k), faiss.SearchParametersIVF(nprobe=self.nprobe))
+        for at, rows in enumerate(found):
+            if len(rows) < min(k, count):
+                found[at] = self._scan_all(queries[at : at + 1], k, None)[0]
         return found
 
-    def _probe_matching(self, queries: Vectors, k: int, candidates: int, nprobe: int, allowed: Allowed) -> list[Rows]:
-        matching = allowed.per_list(self._list_of, self.index.nlist)
-        budget = _FILTERED * nprobe * len(self) / self.index.nlist
-        near = queries @ self._centroids.T
+    def _top_alive(self, queries: Vectors, k: int, alive: Allowed) -> list[Rows]:
+        """Dead rows are dropped from a longer answer, which costs less than asking faiss about every row.
+
+        `nprobe` was tuned for the best k. Where more than a third of what comes before the k-th living row is dead,
+        the answer lies deeper than that, and the lists are visited until it settles.
+        """
         found = []
-        with _one_thread():
-            for query, scores in zip(queries, near, strict=True):
-                lists = np.argsort(-scores)
-                held = matching[lists]
-                enough = int(np.searchsorted(np.cumsum(held), budget)) + 1
-                lists = lists[:enough][held[:enough] > 0]
-                rows = self._visit(query, lists, scores[lists], candidates, allowed)
-                found.append(self._best(query, rows, k))
+        for at, rows in enumerate(self.top(queries, k + k // 2)):
+            living = rows[alive.mask[rows]][:k]
+            found.append(living if len(living) == k else self.top(queries[at : at + 1], k, alive)[0])
         return found
+
+    def _candidates(self, k: int) -> int:
+        return min(max(_REFINE * k, _MIN_CANDIDATES), len(self))
+
+    def _probe_matching(self, queries: Vectors, k: int, nprobe: int, allowed: Allowed) -> list[Rows]:
+        matching = allowed.per_list(self._list_of, self.index.nlist)
+        budget = nprobe * len(self) / self.index.nlist
+        near = queries @ self._centroids.T
+        with _one_thread():
+            return [
+                self._until_settled(query, scores, k, budget, matching, allowed)
+                for query, scores in zip(queries, near, strict=True)
+            ]
+
+    def _until_settled(
+        self,
+        query: Vectors,
+        near: Vectors,
+        k: int,
+        budget: float,
+        matching: npt.NDArray[np.int64],
+        allowed: Allowed,
+    ) -> Rows:
+        """Visit lists with matches, nearest first, in steps that double, until a step hardly changes the answer.
+
+        An answer that does not settle in `_STEPS` has its best items everywhere, at scores so dense that 8-bit codes
+        cannot order them: that is scanned exactly.
+        """
+        lists = np.argsort(-near)
+        lists = lists[matching[lists] > 0]
+        held = np.cumsum(matching[lists])
+        judged = max(k, _JUDGED)
+        best: Rows = np.empty(0, np.int64)
+        start = 0
+        for _ in range(_STEPS):
+            stop = int(np.searchsorted(held, budget)) + 1
+            part = lists[start:stop]
+            new = self._visit(query, part, near[part], self._candidates(k), allowed)
+            together = self._best(query, np.concatenate([best, new]), max(self._candidates(k), judged))
+            gained = np.isin(together[:judged], new, assume_unique=True).sum()
+            if start > 0 and len(together) >= k and gained <= _SETTLED * judged:
+                return together[:k]
+            best, start = together, stop
+            if start >= len(lists):
+                break
+            budget = 2 * max(budget, held[start - 1])
+        return self._scan_all(query[None], k, allowed)[0]
 
     def _visit(self, query: Vectors, lists: Rows, near: Vectors, candidates: int, allowed: Allowed) -> Rows:
         """Rows of the candidates in `lists`; faiss's Python wrapper of this call takes no parameters."""
