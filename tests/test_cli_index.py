@@ -68,7 +68,7 @@ def test_delete_compact_and_roll_back(line: Line, index: Path, tmp_path: Path) -
         (("--update", "items.parquet"), "--update ITEMS and --run RUN belong together"),
         (("--compact", "--run", "run"), "--update ITEMS and --run RUN belong together"),
         (("--rollback", "--images", "x"), "--images belongs to --update"),
-        (("--compact", "--recall", "0.9"), "--recall belongs to --out"),
+        (("--compact", "--recall", "0.9"), "--recall and --query belong to --out"),
         (("--rollback",), "no version before v0001"),
         (("--delete", "nowhere.txt"), "--delete nowhere.txt cannot be read"),
     ],

@@ -25,7 +25,7 @@ ALLOWED = {
     "index": {"data"},
     "serving": {"data", "index"},
     "cli": {"commands"},
-    "commands": {"data", "model", "training", "evaluation", "embedding", "index", "serving", "cli"},
+    "commands": {"data", "model", "training", "evaluation", "export", "embedding", "index", "serving", "cli"},
 }
 """Part -> other parts that it may import, beside the foundation."""
 ONLINE = ("data", "index", "serving")

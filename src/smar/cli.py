@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     _train(commands)
     _evaluate(commands)
     _embed_and_index(commands)
+    _export(commands)
     _search(commands)
     _serve_and_demo(commands)
     return root
@@ -150,8 +151,26 @@ def _index(commands: "Commands[argparse.ArgumentParser]") -> None:
     command.add_argument(
         "--recall", type=float, metavar="SHARE", help="with --out: recall@50 to tune to (default 0.98)"
     )
+    command.add_argument("--query", type=Path, metavar="DIR", help="with --out: a query encoder of `smar export`")
     command.add_argument("--run", type=Path, metavar="RUN", help="with --update: the run whose model encodes the items")
     command.add_argument("--images", nargs="+", default=[], metavar="PATH", help="with --update: pictures of the items")
+
+
+def _export(commands: "Commands[argparse.ArgumentParser]") -> None:
+    command = _command(
+        commands,
+        "export",
+        "write the query encoder for machines without torch, in float32 and int8",
+        "smar export run --out encoder\nsmar export run --embeddings embeddings --precision int8 --out encoder",
+    )
+    command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("--out", type=_folder, required=True, metavar="DIR")
+    command.add_argument(
+        "--embeddings", type=Path, metavar="EMBEDDINGS", help="add int8, measured on their validation queries"
+    )
+    command.add_argument(
+        "--precision", choices=("float32", "int8"), default="float32", help="the default of the folder (float32)"
+    )
 
 
 def _search(commands: "Commands[argparse.ArgumentParser]") -> None:

@@ -63,12 +63,17 @@ class Source:
 
 
 def build_index(
-    embeddings: Path, out: Path, exact_limit: int = EXACT_LIMIT, recall: float = RECALL_TARGET
+    embeddings: Path,
+    out: Path,
+    exact_limit: int = EXACT_LIMIT,
+    recall: float = RECALL_TARGET,
+    query: Path | None = None,
 ) -> IndexSummary:
     """Add a version made of an embeddings folder to the index folder `out`, and serve it.
 
     Up to `exact_limit` items are searched exactly; above, an inverted file is trained and its `nprobe` chosen
-    so that `recall` holds for held-out queries (the log's validation queries, or else beginnings of titles).
+    so that `recall` holds for held-out queries (the log's validation queries, or else beginnings of titles). `query` is
+    a folder of `smar export` to take instead of the embeddings' own query encoder.
 
     Raises:
         InputError: the embeddings are incomplete or damaged, their query encoder is of another model, there are no
@@ -77,7 +82,7 @@ def build_index(
     started = time.perf_counter()
     if not 0 < recall <= 1:
         raise InputError(f"the recall target is {recall}; allowed: above 0, at most 1.")
-    source = _of_embeddings(embeddings)
+    source = _of_embeddings(embeddings, query or embeddings / QUERY_FOLDER)
     partial = new_version(out)
     try:
         manifest = write_version(source, partial, exact_limit, recall)
@@ -102,12 +107,12 @@ def build_index(
     )
 
 
-def _of_embeddings(path: Path) -> Source:
+def _of_embeddings(path: Path, query: Path) -> Source:
     embeddings = Embeddings(path)
     manifest = embeddings.manifest
     if manifest.items == 0:
         raise InputError(f"{path} holds no items, so there is nothing to index.")
-    check_fingerprint(path / QUERY_FOLDER, manifest.fingerprint, manifest.dim)
+    check_fingerprint(query, manifest.fingerprint, manifest.dim)
 
     def write_pictures(target: Path) -> None:
         if (path / PICTURES_FILE).exists():
@@ -122,7 +127,7 @@ def _of_embeddings(path: Path) -> Source:
         items=manifest.items,
         blocks=_blocks(embeddings),
         payload=embeddings.payload,
-        query=path / QUERY_FOLDER,
+        query=query,
         valid=embeddings.valid(),
         write_pictures=write_pictures,
     )
