@@ -54,7 +54,8 @@ def add_int8(folder: Path, embeddings: Path, default: Precision = Precision.FLOA
         (folder / INT8_FILE).unlink()
         raise InputError(
             f"int8 costs {cost.recall_cost:.2%} of recall@{K} on {cost.queries} validation queries "
-            f"({cost.float32:.4f} -> {cost.int8:.4f}); as the default at most {MAX_COST:.1%} is allowed. Export with --precision float32."
+            f"({cost.float32:.4f} -> {cost.int8:.4f}); "
+            f"as the default at most {MAX_COST:.1%} is allowed. Export with --precision float32."
         )
     done = manifest.model_copy(update={"files": files, "int8": cost, "precision": default})
     done.write(folder)
