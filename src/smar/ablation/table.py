@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from smar.ablation.questions import MODES
+from smar.ablation.questions import JUDGED, MODES
 from smar.ablation.run import Answers, Job, Row, read_answers
 from smar.ablation.variants import BASE, Plan, Variant
 from smar.data.dataset import Dataset
@@ -157,7 +157,11 @@ def _difference(row: TableRow, piece: str) -> str:
     if interval is None:
         return ""
     text = _ranged(interval, "+")
-    return f"**{text}**" if interval.low > 0 or interval.high < 0 else text
+    return f"**{text}**" if _significant(interval) else text
+
+
+def _significant(interval: Interval) -> bool:
+    return interval.low > 0 or interval.high < 0
 
 
 def _main_table(rows: Sequence[TableRow], recall: str) -> str:
@@ -186,16 +190,24 @@ def _main_table(rows: Sequence[TableRow], recall: str) -> str:
 
 
 def _slice_table(rows: Sequence[TableRow], recall: str) -> str:
-    """Adaptive recall on the slices that are no column's value; the others are in ablation.json."""
+    """Adaptive recall on the slices that are no column's value; the others and all intervals are in ablation.json."""
     pieces = [piece for piece in rows[0].queries if "=" not in piece and piece != ALL]
-    if not pieces:
-        return ""
-    lines = []
-    for row in rows:
-        values = [f"{row.figures[piece, ADAPTIVE, recall].value:.3f} {_difference(row, piece)}" for piece in pieces]
-        lines.append([_cell(row.variant.name), *values])
-    head = ["variant", *(f"{_cell(piece)} ({rows[0].queries[piece]:,})" for piece in pieces)]
-    return f"## {recall} adaptive by slice (queries), and the difference to base\n\n" + _table(head, lines)
+    text = f"## {recall} adaptive by slice (queries), and the difference to base\n\n" if pieces else ""
+    for judged in (False, True):
+        shown = [piece for piece in pieces if piece.startswith(JUDGED) == judged]
+        if shown:
+            head = ["variant", *(f"{_cell(piece)} ({rows[0].queries[piece]:,})" for piece in shown)]
+            lines = [[_cell(row.variant.name), *(_short(row, piece, recall) for piece in shown)] for row in rows]
+            text += _table(head, lines) + "\n"
+    return text
+
+
+def _short(row: TableRow, piece: str, recall: str) -> str:
+    value, interval = row.figures[piece, ADAPTIVE, recall].value, row.difference.get(piece)
+    if interval is None:
+        return f"{value:.3f}"
+    difference = f"{interval.value:+.3f}"
+    return f"{value:.3f} ({f'**{difference}**' if _significant(interval) else difference})"
 
 
 def _variant_table(rows: Sequence[TableRow], plan: Plan) -> str:

@@ -22,7 +22,7 @@ def seal(checkpoint: Path, seconds: float, cpu_seconds: float) -> None:
 
 
 def latest(folder: Path) -> tuple[Path, float, float] | None:
-    """Newest sealed checkpoint, its seconds and CPU seconds; unsealed ones (killed while saving) are removed, and named.
+    """Newest sealed checkpoint, its seconds and CPU seconds; unsealed ones (killed while saving) go, saying so.
 
     Raises:
         InputError: a sealed checkpoint's file is missing or damaged.
