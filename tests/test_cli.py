@@ -12,7 +12,7 @@ from PIL import Image
 from smar.cli import parser
 from tiny_line import Line, Outcome, prepare_words, smar
 
-COMMANDS = ("prepare", "train", "evaluate", "embed", "index", "search", "serve", "demo")
+COMMANDS = ("prepare", "train", "evaluate", "ablate", "embed", "index", "search", "serve", "demo")
 METRICS = {"R@50", "P@50", "F1@50", "nDCG@50", "MRR"}
 
 

@@ -19,13 +19,14 @@ ALLOWED = {
     "losses": {"data", "model"},
     "training": {"data", "model", "losses"},
     "evaluation": {"data", "model", "losses"},
+    "ablation": {"data", "model", "training", "evaluation"},
     # The formats of query encoder and embeddings lie in smar.index, where they are read without torch.
     "export": {"data", "model", "index"},
     "embedding": {"data", "model", "export", "index"},
     "index": {"data"},
     "serving": {"data", "index"},
     "cli": {"commands"},
-    "commands": {"data", "model", "training", "evaluation", "embedding", "index", "serving", "cli"},
+    "commands": {"data", "model", "training", "evaluation", "ablation", "embedding", "index", "serving", "cli"},
 }
 """Part -> other parts that it may import, beside the foundation."""
 ONLINE = ("data", "index", "serving")

@@ -67,6 +67,25 @@ def evaluate(options: argparse.Namespace) -> None:
     summary(f"report in {options.out}", facts, _say("embed", options.run, options.dataset, "--out", "embeddings"))
 
 
+def ablate(options: argparse.Namespace) -> None:
+    """`smar ablate`."""
+    from smar.ablation.ablate import ablate as run
+    from smar.ablation.ablate import print_plan
+
+    call = {"only": options.only, "qrels": options.qrels, "assignments": options.assignments}
+    if options.plan:
+        print_plan(options.config, options.dataset, options.out, **call)
+        return
+    done = run(options.config, options.dataset, options.out, workers=options.workers, **call)
+    rows: list[tuple[str, object]] = [
+        ("rows", f"{done.rows} of {done.planned}"),
+        ("trained now", done.trained),
+        ("table", options.out / "ablation.md"),
+        ("seconds", done.seconds),
+    ]
+    summary(f"ablation in {options.out}", rows)
+
+
 def embed(options: argparse.Namespace) -> None:
     """`smar embed`."""
     from smar.data.dataset import Dataset

@@ -6,10 +6,10 @@ read, with the key's full name, never hours later in training.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from smar.errors import InputError
 
@@ -206,6 +206,16 @@ class EvaluateSettings(Section):
     slice_queries: int = Field(20, ge=1, description="slices with fewer queries are not reported")
 
 
+class AblateSettings(Section):
+    """`smar ablate`: the rest of the configuration is the row `base`, every variant changes some of its settings."""
+
+    steps: tuple[NonNegativeInt, NonNegativeInt] | None = Field(None, description="budget of stage 1 and stage 2")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="each variant is trained once with every seed")
+    evaluate_on: Literal["test", "valid"] = "test"
+    builtin: bool = Field(True, description="begin with the paper's ablations, see smar.ablation.variants")
+    variants: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], dict[str, Any]] = {}
+
+
 class Settings(Section):
     """The whole configuration."""
 
@@ -213,6 +223,7 @@ class Settings(Section):
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    ablate: AblateSettings = AblateSettings()
 
     @model_validator(mode="after")
     def _patches_fit(self) -> Self:

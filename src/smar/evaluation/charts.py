@@ -1,6 +1,6 @@
 """The report's two pictures: recall by slice, and what the gate thinks of queries that need the picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from smar.evaluation.bootstrap import Interval
 from smar.evaluation.examples import Gate
 from smar.evaluation.measure import MetricRow
 
@@ -117,6 +118,41 @@ def gate_chart(path: Path, gate: Gate, threshold: float, note: str) -> None:
     axes.set_ylabel("share of queries", color=_INK, fontsize=9)
     _titles(figure, "What the gate decides", note)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.savefig(path, format="png")
+
+
+def interval_chart(path: Path, figures: Sequence[tuple[str, Interval]], metric: str, title: str, note: str) -> None:
+    """One figure a line with its 95 % interval, written as PNG; a dashed line stands at the first one's value."""
+    figure, axes = _figure(7.5, 1.2 + 0.28 * len(figures))
+    value = np.array([interval.value for _, interval in figures])
+    error = [[i.value - i.low for _, i in figures], [i.high - i.value for _, i in figures]]
+    colours = [COLOURS["smar"] if at == 0 else COLOURS["multimodal"] for at in range(len(figures))]
+    axes.axvline(value[0], color=COLOURS["smar"], linewidth=1, linestyle=(0, (4, 3)))
+    axes.errorbar(value, range(len(figures)), xerr=np.clip(error, 0, None), fmt="none", ecolor=colours, elinewidth=1.6)
+    axes.scatter(value, range(len(figures)), c=colours, s=26, zorder=3)
+    axes.set_yticks(range(len(figures)), [name for name, _ in figures])
+    axes.set_ylim(len(figures) - 0.4, -0.6)
+    axes.grid(axis="x", color=_FAINT, linewidth=0.8)
+    axes.set_xlabel(f"{metric}, mean over queries, with 95 % interval", color=_INK, fontsize=9)
+    _titles(figure, title, note)
+    figure.savefig(path, format="png")
+
+
+def curve_chart(
+    path: Path, lines: Mapping[str, Sequence[tuple[float, Interval]]], x_label: str, metric: str, note: str
+) -> None:
+    """A metric against its cost, one line a name, points (x, figure with interval) in order of x; written as PNG."""
+    figure, axes = _figure(7, 4)
+    for number, (name, points) in enumerate(lines.items()):
+        x, y = [at for at, _ in points], [interval.value for _, interval in points]
+        error = [[i.value - i.low for _, i in points], [i.high - i.value for _, i in points]]
+        colour = COLOURS.get(name, _OTHER[number % len(_OTHER)])
+        axes.errorbar(x, y, yerr=np.clip(error, 0, None), color=colour, marker="o", capsize=2, label=name)
+    axes.grid(color=_FAINT, linewidth=0.8)
+    axes.set_xlabel(x_label, color=_INK, fontsize=9)
+    axes.set_ylabel(metric, color=_INK, fontsize=9)
+    _titles(figure, f"{metric} by budget", note)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(path, format="png")
 
 

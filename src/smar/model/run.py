@@ -27,6 +27,7 @@ class StageRecord(Manifest):
     steps: int
     pairs: int
     seconds: float
+    cpu_seconds: float = 0.0
     loss: float | None = None
 
 

@@ -15,14 +15,14 @@ from smar.progress import bar, console
 SEAL = "seal.json"
 
 
-def seal(checkpoint: Path, seconds: float) -> None:
-    """Write ``seal.json``: checksums of every file, and the seconds trained so far."""
+def seal(checkpoint: Path, seconds: float, cpu_seconds: float) -> None:
+    """Write ``seal.json``: checksums of every file, and the seconds and CPU seconds trained so far."""
     files = {path.name: sha256(path) for path in sorted(checkpoint.iterdir()) if path.name != SEAL}
-    write_json(checkpoint / SEAL, {"seconds": seconds, "files": files})
+    write_json(checkpoint / SEAL, {"seconds": seconds, "cpu_seconds": cpu_seconds, "files": files})
 
 
-def latest(folder: Path) -> tuple[Path, float] | None:
-    """Newest sealed checkpoint and its seconds; unsealed ones (killed while saving) are removed, saying so.
+def latest(folder: Path) -> tuple[Path, float, float] | None:
+    """Newest sealed checkpoint, its seconds and CPU seconds; unsealed ones (killed while saving) go, saying so.
 
     Raises:
         InputError: a sealed checkpoint's file is missing or damaged.
@@ -46,7 +46,7 @@ def latest(folder: Path) -> tuple[Path, float] | None:
                     f"checkpoint {checkpoint} is corrupt: {name} {fault}. Delete {checkpoint} to go on from the one "
                     f"before it, or {folder} to start this stage again."
                 )
-        return checkpoint, float(record["seconds"])
+        return checkpoint, float(record["seconds"]), float(record.get("cpu_seconds", 0.0))
     return None
 
 
@@ -64,8 +64,9 @@ def _read_seal(checkpoint: Path) -> dict[str, Any]:
 class StageCallback(TrainerCallback):  # type: ignore[misc]
     """Progress bar, training clock and checkpoint seals of one stage."""
 
-    def __init__(self, label: str, seconds: float) -> None:
+    def __init__(self, label: str, seconds: float, cpu_seconds: float) -> None:
         self.label, self.before, self.started = label, seconds, time.perf_counter()
+        self.cpu_before, self.cpu_started = cpu_seconds, time.process_time()
         self.progress = bar()
         self.task = self.progress.add_task(label)
 
@@ -74,9 +75,14 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         """Seconds trained, earlier sittings included."""
         return self.before + time.perf_counter() - self.started
 
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU seconds of all threads, earlier sittings included: other programs on the machine do not lengthen them."""
+        return self.cpu_before + time.process_time() - self.cpu_started
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start clock and bar."""
-        self.started = time.perf_counter()
+        self.started, self.cpu_started = time.perf_counter(), time.process_time()
         self.progress.start()
         self.progress.update(self.task, total=state.max_steps, completed=state.global_step)
 
@@ -91,7 +97,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Seal the checkpoint just written."""
-        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.seconds)
+        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.seconds, self.cpu_seconds)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop the bar."""

@@ -122,7 +122,7 @@ def _train_stage(
     resume = latest(folder) if folder.is_dir() else None
     if resume:
         console.print(f"{job.kind} {name}: going on from {resume[0].name}")
-    clock = StageCallback(f"{job.kind} {name}", resume[1] if resume else 0.0)
+    clock = StageCallback(f"{job.kind} {name}", *(resume[1:] if resume else (0.0, 0.0)))
     arguments = _arguments(stage, folder, settings, len(collator.pairs))
     trainer = SmarTrainer(
         weights=stage.weights,
@@ -145,6 +145,7 @@ def _train_stage(
         steps=stage.steps,
         pairs=pairs,
         seconds=clock.seconds if stage.steps else 0.0,
+        cpu_seconds=clock.cpu_seconds if stage.steps else 0.0,
         loss=losses[-1] if losses else None,
     )
     model.save_pretrained(folder)
