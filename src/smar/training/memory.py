@@ -14,6 +14,7 @@ from torch import Tensor
 
 from smar.model.modeling import ItemOutput
 
+MEMORY_FILE = "memory.safetensors"
 _VECTORS = ("text", "image", "multimodal", "has_image")
 
 

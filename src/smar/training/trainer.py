@@ -18,7 +18,7 @@ from smar.model.processing import SmarProcessor
 from smar.sections import LossSettings, NegativeSettings
 from smar.settings import LossWeights
 from smar.training.batches import Collator
-from smar.training.memory import Memory
+from smar.training.memory import MEMORY_FILE, Memory
 from smar.training.negatives import keep_scheduled
 
 
@@ -147,23 +147,20 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
             batch["log_q"] = torch.cat([batch["log_q"], log_q.to(rows.device)])
         return old.behind(item), batch
 
-    def _memory_file(self, checkpoint: str) -> Path:
-        return Path(checkpoint) / f"memory-{self.args.process_index}.safetensors"
-
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        if self.memory is not None:
-            self.memory.save(self._memory_file(output_dir))
+        if self.memory is not None and self.args.should_save:
+            self.memory.save(Path(output_dir) / MEMORY_FILE)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and self._memory_file(checkpoint).is_file():
-            self.memory = Memory.load(self._memory_file(checkpoint), self.args.device)
+        if checkpoint is not None and (Path(checkpoint) / MEMORY_FILE).is_file():
+            self.memory = Memory.load(Path(checkpoint) / MEMORY_FILE, self.args.device)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the mean of each loss since the last log."""
         means = {f"loss_{name}": torch.stack(values).mean().item() for name, values in self.parts.items() if values}
         self.parts.clear()
         if self.loss.learn_temperature:
-            means["temperature"] = float(self.accelerator.unwrap_model(self.model).temperature())
+            means["temperature"] = self.accelerator.unwrap_model(self.model).temperature().item()
         super().log({**logs, **means}, *args, **kwargs)
