@@ -5,7 +5,7 @@ import torch
 
 from smar.losses.contrastive import pair_losses
 from smar.model.modeling import ItemOutput
-from smar.training.memory import Memory
+from smar.training.memory import Memory, recall
 
 
 def encoded(rows, shift=0.0):
@@ -59,3 +59,30 @@ def test_it_comes_back_from_disk_bit_for_bit(tmp_path):
     again = Memory.load(tmp_path / "memory.safetensors", torch.device("cpu"))
     for name in ("rows", "text", "image", "multimodal", "has_image"):
         assert torch.equal(getattr(memory, name), getattr(again, name))
+
+
+def test_a_step_sees_earlier_items_but_not_those_its_queries_like():
+    likes = {(0, 7), (0, 3), (1, 8), (1, 3), (1, 2)}
+
+    def facts(queries, items):
+        liked = torch.tensor([[(q, i) in likes for i in items.tolist()] for q in queries.tolist()])
+        return liked.reshape(len(queries), len(items)), torch.from_numpy(-items.astype("float32"))
+
+    def batch(rows):
+        return {
+            "item_rows": torch.tensor(rows),
+            "query_rows": torch.tensor([0, 1]),
+            "query_of_pair": torch.tensor([1, 0, 1]),
+            "blocked": torch.zeros(3, len(rows), dtype=torch.bool),
+            "log_q": -torch.tensor(rows, dtype=torch.float32),
+        }
+
+    memory, item, first = recall(None, encoded([3, 7]), batch([3, 7]), facts, 3)
+    assert (len(item.text), first["blocked"].shape, memory.rows.tolist()) == (2, (3, 2), [3, 7])
+    memory, item, _ = recall(memory, encoded([2, 4]), batch([2, 4]), facts, 3)
+    assert (len(item.text), memory.rows.tolist()) == (4, [7, 2, 4])
+    memory, item, third = recall(memory, encoded([7, 8], shift=0.5), batch([7, 8]), facts, 3)
+    assert item.text[:, 0].tolist() == [7.5, 8.5, 2.0, 4.0]  # item 7 stands in the batch itself
+    assert third["blocked"][:, 2:].tolist() == [[True, False], [False, False], [True, False]]
+    assert third["log_q"].tolist() == [-7.0, -8.0, -2.0, -4.0]
+    assert memory.rows.tolist() == [4, 7, 8]

@@ -17,8 +17,7 @@ from smar.model.modeling import ItemOutput, QueryOutput
 from smar.model.processing import SmarProcessor
 from smar.sections import LossSettings, NegativeSettings
 from smar.settings import LossWeights
-from smar.training.batches import Collator
-from smar.training.memory import MEMORY_FILE, Memory
+from smar.training.memory import MEMORY_FILE, Memory, recall
 from smar.training.negatives import keep_scheduled
 
 
@@ -120,7 +119,7 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
             batch["pixels"] = self.processor.pixels(batch["pixels"])
         query, item = model(batch)
         if self.negatives.memory and self.progress >= self.negatives.memory_warmup:
-            item, batch = self._recall(item, batch)
+            self.memory, item, batch = recall(self.memory, item, batch, self.data_collator.facts, self.negatives.memory)
         rest = (query, item, batch, bare.temperature(), self.loss)
         losses = add_prefix_losses(stage_losses(self.weights, *rest), config.matryoshka or (), self.weights, *rest)
         total = torch.stack([getattr(self.weights, name) * value for name, value in losses.items()]).sum()
@@ -133,19 +132,6 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         for name, value in losses.items():
             self.parts[name].append(value.detach())
         return total
-
-    def _recall(self, item: ItemOutput, batch: dict[str, Any]) -> tuple[ItemOutput, dict[str, Any]]:
-        """Put the remembered items behind the batch's own as candidates; remember the batch's items."""
-        rows, newest = batch["item_rows"], Memory.of(batch["item_rows"], item)
-        old = newest.without(rows) if self.memory is None else self.memory.without(rows)
-        self.memory = old.then(newest, self.negatives.memory)
-        collator: Collator = self.data_collator
-        liked, log_q = collator.facts(batch["query_rows"].cpu().numpy(), old.rows.cpu().numpy())
-        blocked = liked.to(rows.device)[batch["query_of_pair"]]
-        batch = {**batch, "blocked": torch.cat([batch["blocked"], blocked], 1)}
-        if log_q is not None:
-            batch["log_q"] = torch.cat([batch["log_q"], log_q.to(rows.device)])
-        return old.behind(item), batch
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
