@@ -5,19 +5,15 @@ read, with the key's full name, never hours later in training.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from smar.errors import InputError
-
-
-class Section(BaseModel):
-    """A frozen section of the configuration that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from smar.sections import LossSettings, NegativeSettings, Section
 
 
 class ColumnMap(Section):
@@ -100,6 +96,7 @@ class ModelSettings(Section):
 
     kind: Literal["smar", "dpsr", "dpsr-i"] = "smar"
     dim: int = Field(128, ge=8, description="k, the size of every embedding")
+    matryoshka: tuple[int, ...] = Field((), description="shorter sizes: prefixes of the embeddings trained beside it")
     query: TowerSettings = TowerSettings()
     text: TowerSettings = TowerSettings()
     vision: VisionSettings = VisionSettings()
@@ -122,6 +119,12 @@ class ModelSettings(Section):
     def _shared_towers_are_equal(self) -> Self:
         if self.share_text and self.query != self.text:
             raise ValueError("model.query and model.text differ: set model.share_text=false, or make them equal")
+        return self
+
+    @model_validator(mode="after")
+    def _prefixes_rise(self) -> Self:
+        if any(a >= b for a, b in pairwise((0, *self.matryoshka, self.dim))):
+            raise ValueError(f"matryoshka ({list(self.matryoshka)}) must rise, each below dim ({self.dim})")
         return self
 
 
@@ -189,18 +192,30 @@ class TrainSettings(Section):
 
     stage1: Stage1Settings = Stage1Settings()
     stage2: Stage2Settings = Stage2Settings()
+    loss: LossSettings = LossSettings()
+    negatives: NegativeSettings = NegativeSettings()
     baselines: tuple[BaselineSettings, ...] = (BaselineSettings(kind="dpsr"), BaselineSettings(kind="dpsr-i"))
     temperature: float = Field(1 / 30, gt=0)
     bf16: bool = True
     threads: int | None = Field(None, ge=1)
     save_steps: int = Field(200, ge=1, description="a killed run loses at most this many steps")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _losses_fit(self) -> Self:
+        low, high = self.loss.temperature_bounds
+        if self.loss.learn_temperature and not low <= self.temperature <= high:
+            raise ValueError(f"temperature ({self.temperature}) is outside loss.temperature_bounds ({low}, {high})")
+        if self.loss.kind == "hinge" and self.negatives.logq:
+            raise ValueError("negatives.logq corrects a softmax: set loss.kind=softmax or negatives.logq=false")
+        return self
 
 
 class EvaluateSettings(Section):
     """`smar evaluate`."""
 
     k: int = Field(50, ge=1)
+    dim: int | None = Field(None, ge=1, description="first numbers of a vector that rank; all when not given")
     bootstrap: int = Field(1000, ge=100, description="resamples behind each 95 % interval")
     needs_image: float = Field(0.5, ge=0, le=1, description="from this share on a query counts as needing the picture")
     slice_queries: int = Field(20, ge=1, description="slices with fewer queries are not reported")
@@ -232,6 +247,12 @@ class Settings(Section):
             raise ValueError(
                 f"data.image_size ({self.data.image_size}) must be a multiple of model.vision.patch ({vision.patch})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _prefix_fits(self) -> Self:
+        if (self.evaluate.dim or 0) > self.model.dim:
+            raise ValueError(f"evaluate.dim ({self.evaluate.dim}) must not exceed model.dim ({self.model.dim})")
         return self
 
 

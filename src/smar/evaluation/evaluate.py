@@ -73,6 +73,14 @@ def encode_catalogue(encoder: Encoder, dataset: Dataset, what: str) -> Catalogue
     return Catalogue(*(np.concatenate([getattr(v, name) for v in vectors]) for name in ("text", "image", "multimodal")))
 
 
+def shortened(vectors: Floats, dim: int | None) -> Floats:
+    """First `dim` numbers of unit vectors [n, k], of unit length again; all of them when `dim` is None."""
+    if dim is None or dim >= vectors.shape[1]:
+        return vectors
+    short = vectors[:, :dim]
+    return np.asarray(short / np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-12), dtype=np.float32)
+
+
 def rank(scores: Iterator[Floats], depth: int) -> Ranking:
     """Item rows by falling score, ties among the kept by row: blocks of scores [b, n] -> [queries, depth]."""
     blocks = []
@@ -91,14 +99,16 @@ def adaptive_blocks(query: Floats, p: Floats, catalogue: Catalogue, size: int = 
         yield share * (q @ catalogue.multimodal.T) + (1 - share) * (q @ catalogue.text.T)
 
 
-def rank_run(run: Path, dataset: Dataset, queries: list[str], depth: int) -> Ranked:
-    """Rank with each baseline found under ``RUN/baselines`` and with the run's own model."""
+def rank_run(run: Path, dataset: Dataset, queries: list[str], depth: int, dim: int | None = None) -> Ranked:
+    """Rank with each baseline under ``RUN/baselines`` and with the run's own model, by the first `dim` numbers."""
     rankings: dict[str, Ranking] = {}
     probability, threshold = None, 0.5
     for kind in [*baselines(run), None]:
         encoder = load_encoder(run, kind)
-        catalogue = encode_catalogue(encoder, dataset, encoder.config.kind)
+        whole = encode_catalogue(encoder, dataset, encoder.config.kind)
+        catalogue = Catalogue(*(shortened(v, dim) for v in (whole.text, whole.image, whole.multimodal)))
         embedding, p = encoder.encode_queries(queries)
+        embedding = shortened(embedding, dim)
         rankings[encoder.config.kind] = rank(adaptive_blocks(embedding, p, catalogue), depth)
         if encoder.config.kind == "smar":
             probability, threshold = p.astype(np.float64), encoder.config.threshold
@@ -135,7 +145,7 @@ def evaluate_run(run: Path, dataset_path: Path, out: Path, qrels: str | None = N
     judged = read_judgements(dataset.qrels() if qrels is None else read_qrels(qrels), dataset.items["item_id"])
     options, relevance = settings.evaluate, judged.relevance
     slices = build_slices(dataset, judged.queries, relevance, options)
-    ranked = rank_run(run, dataset, judged.queries, max(options.k, DEPTH))
+    ranked = rank_run(run, dataset, judged.queries, max(options.k, DEPTH), options.dim)
     measured = measure(ranked.rankings, relevance, slices.kept, options)
     truth = needs_image(dataset.queries(), judged.queries)
     gate = None
@@ -178,4 +188,6 @@ def _facts(run: Path, dataset: Dataset, settings: Settings, judged: Judgements, 
         ("trained on", "this dataset" if same else "ANOTHER dataset: its training pairs may hold these test clicks"),
         ("steps", "; ".join(f"{stage.kind} {stage.stage} {stage.steps:,}" for stage in stages)),
     ]
+    if settings.evaluate.dim is not None:
+        rows.append(("ranked by the first numbers of each vector", settings.evaluate.dim))
     return Facts(settings.data.note, rows, dict(seconds), settings.evaluate.needs_image)

@@ -7,6 +7,7 @@ from transformers import AutoConfig, BertConfig, PreTrainedConfig, ResNetConfig,
 from transformers.configuration_utils import SubConfigSpec
 
 from smar.errors import InputError
+from smar.sections import LossSettings
 from smar.settings import ModelSettings, TowerSettings, VisionSettings
 
 KINDS = ("smar", "dpsr", "dpsr-i")
@@ -17,6 +18,7 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     """Configuration of SMAR and of its baselines (reference: paper.md, "Model").
 
     `kind` is `smar`, `dpsr` (query and item-text tower) or `dpsr-i` (query and item-image tower). `dim` is k.
+    `temperature` is where a learned one starts; `matryoshka` names the shorter sizes that were trained.
     `threshold` is the image probability above which a routing service asks the pictures.
     """
 
@@ -40,6 +42,9 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     text_fields: list[str] | None = None
     modality_dropout: float = 0.1
     temperature: float = 1 / 30
+    learn_temperature: bool = False
+    temperature_bounds: list[float] | None = None
+    matryoshka: list[int] | None = None
     threshold: float = 0.5
     initializer_range: float = 0.02
 
@@ -50,6 +55,7 @@ def build_config(
     vocabulary: int,
     text_fields: tuple[str, ...],
     temperature: float,
+    loss: LossSettings = LossSettings(),
 ) -> SmarConfig:
     """Configuration for `settings`: towers given by name or path keep their own, the others are made fresh."""
     return SmarConfig(
@@ -66,6 +72,9 @@ def build_config(
         text_fields=list(text_fields),
         modality_dropout=settings.modality_dropout,
         temperature=temperature,
+        learn_temperature=loss.learn_temperature,
+        temperature_bounds=list(loss.temperature_bounds),
+        matryoshka=list(settings.matryoshka),
     )
 
 

@@ -9,6 +9,7 @@ S_m sits on the hidden states of S_t and S_i, so one pass gives all three item v
 class with fewer towers: `dpsr` has no pictures, `dpsr-i` has no item text.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,8 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
             self.gate = Gate(self.query_tower.projection.in_features)
         if config.kind == "dpsr-i":
             self.null_image = nn.Parameter(torch.zeros(config.dim))
+        if config.learn_temperature:
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
         self.post_init()
 
     @torch.no_grad()
@@ -80,6 +83,16 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
         super()._init_weights(module)
         if "null_image" in module._parameters:
             init.normal_(module.null_image, std=self.config.initializer_range)
+        if "log_temperature" in module._parameters:
+            init.constant_(module.log_temperature, math.log(self.config.temperature))
+
+    def temperature(self) -> float | Tensor:
+        """Temperature of the softmax; a learned one is brought back inside its bounds, where its gradient lives on."""
+        if not self.config.learn_temperature:
+            return self.config.temperature  # type: ignore[no-any-return]
+        with torch.no_grad():
+            self.log_temperature.clamp_(*map(math.log, self.config.temperature_bounds))
+        return self.log_temperature.exp()
 
     def encode_query_ids(self, ids: Tensor, mask: Tensor) -> QueryOutput:
         """Query token ids and mask [n, t] -> `QueryOutput`. Baselines' gates are fixed: 0 for words, 1 for pictures."""

@@ -79,6 +79,7 @@ def new_model(settings: Settings, model: ModelSettings, processor: SmarProcessor
         len(processor.tokenizer),
         settings.data.text_fields,
         settings.train.temperature,
+        settings.train.loss,
     )
     expected = getattr(config.vision_config, "image_size", None)
     if model.vision.pretrained and expected not in (None, settings.data.image_size):

@@ -8,9 +8,10 @@ RUN/baselines/<kind>/stage1, ...   the same for each baseline
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -26,6 +27,8 @@ from smar.progress import console
 from smar.settings import Settings, StageSettings, save_settings
 from smar.training.batches import Collator
 from smar.training.checkpoints import StageCallback, latest
+from smar.training.mining import mine
+from smar.training.negatives import NegativeSampler
 from smar.training.setup import TrainingData, new_model, new_processor
 from smar.training.stages import Job, jobs
 from smar.training.trainer import SmarTrainer
@@ -102,11 +105,25 @@ def _train_job(job: Job, settings: Settings, data: TrainingData, processor: Smar
         if (folder / "manifest.json").is_file():
             records.append(StageRecord.read(folder, "smar train"))
         else:
+            batches = with_negatives(collator, settings, stage, data, start)
             torch.manual_seed(settings.train.seed)
             model = new_model(settings, job.model, processor) if start is None else Encoder.from_pretrained(start).model
-            records.append(_train_stage(job, name, stage, model, collator, settings, processor))
+            records.append(_train_stage(job, name, stage, model, batches, settings, processor))
         start = folder
     return records
+
+
+def with_negatives(
+    collator: Collator, settings: Settings, stage: StageSettings, data: TrainingData, before: Path | None
+) -> Collator:
+    """`collator` with the negatives of a stage; `before` is the finished stage whose model mines the hard ones."""
+    wanted, pairs = settings.train.negatives, collator.pairs
+    counts = np.bincount(pairs.item, minlength=len(collator.items))
+    negatives = NegativeSampler.of(wanted, settings.train.seed, counts, min(stage.batch_size, len(pairs)))
+    if wanted.hard and before is not None and stage.steps:
+        mined = mine(before, data, collator.known, wanted, settings.train.bf16)
+        negatives = negatives.with_mined(mined, wanted.hard)
+    return replace(collator, negatives=negatives)
 
 
 def _train_stage(
@@ -126,6 +143,8 @@ def _train_stage(
     arguments = _arguments(stage, folder, settings, len(collator.pairs))
     trainer = SmarTrainer(
         weights=stage.weights,
+        loss=settings.train.loss,
+        negatives=settings.train.negatives,
         processor=processor,
         model=model.train(),
         args=arguments,
