@@ -1,14 +1,16 @@
 """The training step: a stage's losses over one batch, inside transformers' `Trainer` (checkpoints, schedule, bf16)."""
 
+import time
 from collections import defaultdict
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import Module, functional
+from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel, Trainer
 
-from smar.errors import TrainingError
 from smar.losses.contrastive import (
     adaptive_scores,
     candidate_scores,
@@ -19,6 +21,10 @@ from smar.losses.contrastive import (
 from smar.model.modeling import ItemOutput, QueryOutput
 from smar.model.processing import SmarProcessor
 from smar.settings import LossWeights
+from smar.training.batches import Collator
+from smar.training.distributed import average_gradients, gather_rows, world
+from smar.training.encode import encode_batch
+from smar.training.guard import LossGuard
 
 
 def stage_losses(
@@ -59,36 +65,76 @@ def hide_pictures(batch: dict[str, Any], share: float) -> dict[str, Any]:
 
 
 class SmarTrainer(Trainer):  # type: ignore[misc]
-    """`Trainer` whose loss is a stage's weighted sum; every part of it is logged."""
+    """`Trainer` whose loss is a stage's weighted sum; every part of it is logged.
 
-    def __init__(self, *, weights: LossWeights, processor: SmarProcessor, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.weights, self.processor = weights, processor
+    It hands itself only the numbers of pairs. The batch is made of them inside the step, from those of all processes
+    (see `smar.training.distributed`), so that a prefetched batch never draws a random number too early.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: LossWeights,
+        processor: SmarProcessor,
+        collator: Collator,
+        guard: LossGuard,
+        micro_batch: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(train_dataset=list(range(len(collator.pairs))), data_collator=_pair_numbers, **kwargs)
+        self.weights, self.processor, self.collator = weights, processor, collator
+        self.guard, self.micro_batch = guard, micro_batch
         self.parts: dict[str, list[Tensor]] = defaultdict(list)
+        self.pairs: list[int] = []
+        self.logged = (0, 0.0)
 
     def compute_loss(
         self, model: PreTrainedModel, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
     ) -> Tensor:
-        """Encode the batch and add up the stage's losses."""
-        config = self.accelerator.unwrap_model(model).config
-        batch = hide_pictures(inputs, config.modality_dropout if config.kind == "smar" else 0.0)
-        if batch["pixels"] is not None:
-            batch["pixels"] = self.processor.pixels(batch["pixels"])
-        query, item = model(batch)
-        losses = stage_losses(self.weights, query, item, batch, config.temperature)
+        """Encode the batch of all processes and add up the stage's losses."""
+        model, numbers = self.accelerator.unwrap_model(model), inputs["pairs"]
+        self.pairs = gather_rows(numbers, [len(numbers)] * world()).tolist()
+        self.guard.check_batch(self.state.global_step + 1, self.pairs)
+        batch = self.collator(self.pairs)
+        encode = partial(self._encode, model)
+        query, item = encode_batch(model, batch, self.micro_batch, self._own_share, encode)
+        batch = self._prepare_inputs({**batch, "pixels": None})
+        losses = stage_losses(self.weights, query, item, batch, model.config.temperature)
         total = torch.stack([getattr(self.weights, name) * value for name, value in losses.items()]).sum()
-        if not torch.isfinite(total):
-            parts = {name: float(value.detach()) for name, value in losses.items()}
-            raise TrainingError(
-                f"the loss is {parts} at step {self.state.global_step + 1} (dataset items "
-                f"{batch['item_rows'][:8].tolist()}...): lower the stage's learning_rate, or set train.bf16=false."
-            )
-        for name, value in losses.items():
-            self.parts[name].append(value.detach())
+        parts = {name: value.detach() for name, value in losses.items()}
+        self.guard.check_loss(self.state.global_step + 1, total.item(), parts, self.pairs)
+        for name, value in parts.items():
+            self.parts[name].append(value)
         return total
 
+    def _own_share(self, batch: dict[str, Any]) -> dict[str, Any]:
+        config = self.model.config
+        return hide_pictures(self._prepare_inputs(batch), config.modality_dropout if config.kind == "smar" else 0.0)
+
+    def _encode(self, model: PreTrainedModel, batch: dict[str, Any]) -> tuple[QueryOutput, ItemOutput]:
+        if batch["pixels"] is not None:
+            batch = {**batch, "pixels": self.processor.pixels(batch["pixels"])}
+        output: tuple[QueryOutput, ItemOutput] = model(batch)
+        return output
+
+    def training_step(self, model: Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Loss and gradient of one batch, the gradient averaged over the processes."""
+        loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
+        average_gradients(self.model.parameters())
+        norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        self.guard.check_gradient(self.state.global_step + 1, norm.item(), self.pairs)
+        return loss
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the mean of each loss since the last log."""
+        """Add the mean of each loss, the temperature and the pairs per second since the last log."""
         means = {f"loss_{name}": torch.stack(values).mean().item() for name, values in self.parts.items() if values}
         self.parts.clear()
-        super().log({**logs, **means}, *args, **kwargs)
+        (step, when), now = self.logged, time.perf_counter()
+        self.logged = (self.state.global_step, now)
+        if when:
+            means["pairs_per_second"] = (self.state.global_step - step) * len(self.pairs) / (now - when)
+        super().log({**logs, **means, "temperature": float(self.model.config.temperature)}, *args, **kwargs)
+
+
+def _pair_numbers(numbers: list[int]) -> dict[str, Tensor]:
+    return {"pairs": torch.tensor(numbers)}
