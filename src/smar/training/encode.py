@@ -31,13 +31,21 @@ ITEM_ROWS = ("item_ids", "item_mask", "has_image")
 
 
 def share(batch: Batch, part: int, parts: int) -> Batch:
-    """Queries and items `part`, `part + parts`, `part + 2 parts`, ... of a batch, and these items' pictures."""
+    """Queries and items `part`, `part + parts`, `part + 2 parts`, ... of a batch, and these items' pictures.
+
+    Encoders refuse nothing at all, so where a share would hold no query or no item, the first stands in.
+    """
     if parts == 1:
         return batch
-    out = {name: batch[name][part::parts] for name in (*QUERY_ROWS, *ITEM_ROWS)}
-    shown = batch["has_image"].nonzero().squeeze(1) % parts == part
-    out["pixels"] = batch["pixels"][shown] if batch["pixels"] is not None and shown.any() else None
-    return out
+    shown, position = batch["has_image"], batch["has_image"].long().cumsum(0) - 1
+    queries, items = (_rows(batch[name], part, parts) for name in ("query_ids", "item_ids"))
+    out = {name: batch[name][queries] for name in QUERY_ROWS} | {name: batch[name][items] for name in ITEM_ROWS}
+    pictures = position[items[shown[items]]]
+    return {**out, "pixels": batch["pixels"][pictures] if len(pictures) else None}
+
+
+def _rows(values: Tensor, part: int, parts: int) -> Tensor:
+    return torch.arange(len(values), device=values.device)[part::parts] if part < len(values) else values.new_zeros(1)
 
 
 def restore(rows: Tensor, parts: int) -> Tensor:
@@ -77,11 +85,13 @@ def encode_batch(
 
 def _join(outputs: Sequence[Output], n: int) -> Output:
     """Outputs of this process's parts -> one of all n rows, those of the other processes included."""
+    shares = share_sizes(n, world())
+    sizes = share_sizes(shares[rank()], len(outputs))
 
     def whole(name: str) -> Tensor:
-        rows = [getattr(output, name) for output in outputs]
+        rows = [getattr(output, name)[:size] for output, size in zip(outputs, sizes, strict=True)]
         own = rows[0] if len(rows) == 1 else restore(torch.cat(rows), len(rows))
-        return own if world() == 1 else restore(gather_rows(own, share_sizes(n, world())), world())
+        return own if world() == 1 else restore(gather_rows(own, shares), world())
 
     return type(outputs[0])(**{field.name: whole(field.name) for field in fields(outputs[0])})
 

@@ -229,7 +229,7 @@ def _arguments(stage: StageSettings, folder: Path, settings: Settings, pairs: in
         save_strategy="steps",
         save_steps=settings.train.save_steps,
         save_total_limit=2,
-        logging_steps=20,
+        logging_steps=min(20, max(stage.steps, 1)),
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,

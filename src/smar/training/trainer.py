@@ -86,7 +86,7 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         self.guard, self.micro_batch = guard, micro_batch
         self.parts: dict[str, list[Tensor]] = defaultdict(list)
         self.pairs: list[int] = []
-        self.logged = (0, 0.0)
+        self.logged: tuple[int, float] | None = None
 
     def compute_loss(
         self, model: PreTrainedModel, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
@@ -119,6 +119,7 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
 
     def training_step(self, model: Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """Loss and gradient of one batch, the gradient averaged over the processes."""
+        self.logged = self.logged or (self.state.global_step, time.perf_counter())
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         average_gradients(self.model.parameters())
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
@@ -129,10 +130,9 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         """Add the mean of each loss, the temperature and the pairs per second since the last log."""
         means = {f"loss_{name}": torch.stack(values).mean().item() for name, values in self.parts.items() if values}
         self.parts.clear()
-        (step, when), now = self.logged, time.perf_counter()
-        self.logged = (self.state.global_step, now)
-        if when:
-            means["pairs_per_second"] = (self.state.global_step - step) * len(self.pairs) / (now - when)
+        if self.logged and (steps := self.state.global_step - self.logged[0]):
+            means["pairs_per_second"] = steps * len(self.pairs) / (time.perf_counter() - self.logged[1])
+            self.logged = None
         super().log({**logs, **means, "temperature": float(self.model.config.temperature)}, *args, **kwargs)
 
 
