@@ -1,6 +1,5 @@
 """Validation: the measure, the best weights, early stop, and what a checkpoint remembers."""
 
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -129,19 +128,18 @@ def test_curves_are_written(line: Line):
     assert shares.num == record.validated.queries
     assert shares.min >= 0
     assert shares.max <= 1
-    assert (
-        "valid/image_probability"
-        not in EventAccumulator(str(line.run / "baselines/dpsr/stage2/logs")).Reload().Tags()["histograms"]
-    )
+    words = EventAccumulator(str(line.run / "baselines" / "dpsr" / "stage2" / "logs")).Reload()
+    assert not words.Tags()["histograms"]  # a baseline has no gate
 
 
 def test_no_validation_where_it_is_off(line: Line, tmp_path: Path):
-    run = Path(shutil.copytree(line.run, tmp_path / "run")).with_name("off")
-    words = [
-        word
-        for option in ("evaluate_steps=0", "baselines=[]", "stage1.steps=1", "stage2.steps=0")
-        for word in ("--set", f"train.{option}")
-    ]
-    done = smar("train", line.dataset, "--out", run, "--config", line.config, *words)
+    options = ("evaluate_steps=0", "baselines=[]", "stage1.steps=1", "stage2.steps=0")
+    words = [word for option in options for word in ("--set", f"train.{option}")]
+    done = smar("train", line.dataset, "--out", tmp_path / "run", "--config", line.config, *words)
     assert done.code == 0, done.err
-    assert StageRecord.read(run / "stage1", "smar train").validated is None
+    record = StageRecord.read(tmp_path / "run" / "stage1", "smar train")
+    assert record.validated is None
+    assert "Not validated" in (tmp_path / "run" / "stage1" / "README.md").read_text()
+    refused = smar("train", line.dataset, "--out", tmp_path / "no", *words, "--set", "train.patience=2")
+    assert refused.code == 2
+    assert refused.says("train.patience counts validations")
