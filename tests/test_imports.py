@@ -26,6 +26,7 @@ ALLOWED = {
     "index": {"data"},
     "serving": {"data", "index"},
     "cli": {"commands"},
+    "__main__": {"cli"},
     "commands": {"data", "model", "training", "evaluation", "ablation", "embedding", "index", "serving", "cli"},
 }
 """Part -> other parts that it may import, beside the foundation."""

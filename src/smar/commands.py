@@ -48,6 +48,8 @@ def _print_training(done: "TrainSummary", run: Path) -> None:
     for stage in done.stages:
         speed = f"{stage.pairs / stage.seconds:,.0f} pairs/s" if stage.seconds else "no steps"
         loss = f", loss {stage.loss:.3f}" if stage.loss is not None else ""
+        if (seen := stage.validated) is not None:
+            loss += f", validation R@{seen.k} {seen.recall:.3f} at step {seen.step:,}"
         rows.append((f"{stage.kind} {stage.stage}", f"{stage.steps:,} steps, {stage.seconds:,.0f} s, {speed}{loss}"))
     summary(f"run in {run}", rows)
 

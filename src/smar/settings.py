@@ -200,6 +200,11 @@ class TrainSettings(Section):
     threads: int | None = Field(None, ge=1)
     save_steps: int = Field(200, ge=1, description="a killed run loses at most this many steps")
     seed: int = Field(0, ge=0)
+    micro_batch: int | None = Field(None, ge=1, description="gradient caching: examples encoded at once; null is off")
+    evaluate_steps: int = Field(200, ge=0, description="steps between validations; 0 validates never")
+    patience: int | None = Field(None, ge=1, description="validations without gain that end a stage; null: never")
+    validation_queries: int = Field(1000, ge=1)
+    validation_items: int = Field(5000, ge=100)
 
     @model_validator(mode="after")
     def _losses_fit(self) -> Self:
@@ -208,6 +213,12 @@ class TrainSettings(Section):
             raise ValueError(f"temperature ({self.temperature}) is outside loss.temperature_bounds ({low}, {high})")
         if self.loss.kind == "hinge" and self.negatives.logq:
             raise ValueError("negatives.logq corrects a softmax: set loss.kind=softmax or negatives.logq=false")
+        return self
+
+    @model_validator(mode="after")
+    def _patience_needs_validation(self) -> Self:
+        if self.patience is not None and not self.evaluate_steps:
+            raise ValueError("train.patience counts validations, and train.evaluate_steps=0 turns them off")
         return self
 
 

@@ -10,7 +10,7 @@ from smar.losses.contrastive import counterfactual_labels, pair_losses
 from smar.model.modeling import ItemOutput, QueryOutput, SmarModel
 from smar.model.processing import build_processor
 from smar.settings import BaselineSettings, LossWeights, load_settings
-from smar.training.checkpoints import SEAL, latest, seal
+from smar.training.checkpoints import SEAL, Spent, latest, seal
 from smar.training.setup import new_model
 from smar.training.stages import jobs
 from smar.training.train import optimizer
@@ -136,17 +136,17 @@ def checkpoint(folder, step):
 
 def test_the_newest_whole_checkpoint_is_found_and_half_written_ones_go(tmp_path):
     assert latest(tmp_path) is None
-    seal(checkpoint(tmp_path, 9), 1.5, 1.25)
-    seal(checkpoint(tmp_path, 10), 2.5, 2.25)
+    seal(checkpoint(tmp_path, 9), Spent(1.5, 2.0))
+    seal(checkpoint(tmp_path, 10), Spent(2.5, 4.0))
     unsealed = checkpoint(tmp_path, 11)
-    assert latest(tmp_path) == (tmp_path / "checkpoint-10", 2.5, 2.25)
+    assert latest(tmp_path) == (tmp_path / "checkpoint-10", Spent(2.5, 4.0))
     assert not unsealed.exists()
 
 
 @pytest.mark.parametrize("damage", ["flip", "missing"])
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
     path = checkpoint(tmp_path, 10)
-    seal(path, 0.0, 0.0)
+    seal(path, Spent())
     weights = path / "model.safetensors"
     weights.write_bytes(b"x" * 10) if damage == "flip" else weights.unlink()
     with pytest.raises(InputError, match=r"checkpoint-10 is corrupt: model\.safetensors"):

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from smar.errors import InputError
 from smar.files import Manifest
 from smar.model.configuration import KINDS
@@ -19,8 +21,24 @@ class RunManifest(Manifest):
     dataset: str
 
 
+class Validated(BaseModel):
+    """What validation said of a stage's weights: R@`k` after `step`, over `queries` queries among `items` items."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step: int
+    k: int
+    recall: float
+    queries: int
+    items: int
+
+
 class StageRecord(Manifest):
-    """``STAGE/manifest.json`` of a finished stage."""
+    """``STAGE/manifest.json`` of a finished stage.
+
+    `steps` were trained; `validated.step` says which of them the weights are of. `seconds` and `cpu_seconds` add up
+    over interruptions; `cpu_seconds` over processes and threads, too.
+    """
 
     kind: str
     stage: str
@@ -29,6 +47,9 @@ class StageRecord(Manifest):
     seconds: float
     cpu_seconds: float = 0.0
     loss: float | None = None
+    pairs_per_second: float | None = None
+    processes: int = 1
+    validated: Validated | None = None
 
 
 def run_settings(run: Path) -> Settings:
