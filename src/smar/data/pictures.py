@@ -1,8 +1,8 @@
-"""Pack the catalogue's pictures: the first decodable picture of each item, once, at the model's resolution.
+"""Pack the catalogue's pictures: the first decodable ones of each item, once, at the model's resolution.
 
-Pictures are tried in rounds: every item's first picture, then the second of the items whose first
-failed, and so on. So an item with ten good pictures costs one download and one decode, and the outcome
-depends on nothing but the input.
+Pictures are tried in rounds: every item's first picture, then the second of the items that have fewer than
+``data.pictures_per_item``, and so on. So with one picture per item, an item with ten good ones costs one
+download and one decode, and the outcome depends on nothing but the input.
 """
 
 import io
@@ -61,13 +61,13 @@ class Outcomes:
     """Offset and length in pictures.bin, [pictures, 2]."""
     errors: dict[int, str] = field(default_factory=dict)
 
-    def record(self, index: int, outcome: Decoded, display: BinaryIO) -> None:
-        """Note one outcome and append its display picture to the file."""
+    def record(self, index: int, outcome: Decoded, display: BinaryIO | None) -> None:
+        """Note one outcome and append its display picture to the file; None: the item has one there."""
         self.status[index] = STATUSES.index(outcome.status)
         self.size[index] = outcome.width, outcome.height
         if outcome.error:
             self.errors[index] = outcome.error
-        if outcome.display:
+        if outcome.display and display is not None:
             self.display[index] = display.tell(), len(outcome.display)
             display.write(outcome.display)
 
@@ -86,6 +86,8 @@ class PictureCounts:
     tried: int
     packed: int
     item_status: dict[str, int]
+    several: dict[str, int]
+    """Only where an item may have several: items that do, and pictures that were tried and are broken."""
 
 
 def list_pictures(con: Connection, items: Table, images: Table | None) -> Listing:
@@ -133,19 +135,28 @@ def _picture_count(table: Table) -> str:
 def pack(con: Connection, items: Table, images: Table | None, settings: DataSettings, folder: Path) -> PictureCounts:
     """Write images.npy, pictures.bin and images.parquet; create ``item_picture`` for items.parquet."""
     listing = list_pictures(con, items, images)
-    with_picture, slot = np.unique(listing.item, return_inverse=True)
+    most = settings.pictures_per_item
+    start = _starts(listing, most)
     array = folder / "images.npy"
-    _create(array, len(with_picture), settings.image_size)
-    outcomes = _decode_all(listing, slot, (items, images), settings, folder)
-    rows, packed_of = _item_rows(con, listing, outcomes)
-    _compact(array, slot[packed_of], settings.image_size)
+    _create(array, int(start[-1]), settings.image_size)
+    outcomes, kept = _decode_all(listing, start, (items, images), settings, folder)
+    rows = _item_rows(con, listing, outcomes)
+    _compact(array, kept, settings.image_size)
     con.register("item_picture", rows)
     _write_listing(con, listing, outcomes, folder / "images.parquet")
     counts: dict[str, int] = dict.fromkeys(STATUSES, 0)
     for status in rows["image_status"].to_pylist():
         counts[status] += 1
     tried = int((outcomes.status != _NOT_TRIED).sum())
-    return PictureCounts(len(listing.item), tried, len(packed_of), counts)
+    own = rows["image_rows"].to_numpy()
+    several = {"items_with_several_pictures": int((own > 1).sum()), "pictures_broken": tried - len(kept)}
+    return PictureCounts(len(listing.item), tried, len(kept), counts, several if most > 1 else {})
+
+
+def _starts(listing: Listing, most: int) -> NDArray[np.int64]:
+    """First row of images.npy reserved for each item, at most `most` rows an item; int64 [items + 1]."""
+    listed = np.bincount(listing.item) if len(listing.item) else np.zeros(0, np.int64)
+    return np.concatenate([[0], np.cumsum(np.minimum(listed, most))]).astype(np.int64)
 
 
 def _create(path: Path, rows: int, size: int) -> None:
@@ -156,15 +167,18 @@ def _create(path: Path, rows: int, size: int) -> None:
 
 
 def _decode_all(
-    listing: Listing, slot: NDArray[np.int64], tables: Tables, settings: DataSettings, folder: Path
-) -> Outcomes:
-    """Try the pictures round by round; `slot` [pictures] is the row of images.npy for a picture's item."""
-    outcomes = Outcomes.empty(len(slot))
-    if not len(slot):
+    listing: Listing, start: NDArray[np.int64], tables: Tables, settings: DataSettings, folder: Path
+) -> tuple[Outcomes, NDArray[np.int64]]:
+    """Try the pictures round by round, at most one of an item in each, until an item has all it may have.
+
+    An item's good pictures lie one after the other from its row `start`; returns the rows that were filled, ascending.
+    """
+    outcomes = Outcomes.empty(len(listing.item))
+    found = np.zeros(len(start) - 1, np.int64)
+    if not len(listing.item):
         (folder / "pictures.bin").touch()
-        return outcomes
-    pending = np.ones(int(slot.max()) + 1, dtype=bool)
-    workers = 1 if len(pending) <= IN_PROCESS else settings.workers or available_cores()
+        return outcomes, found
+    workers = 1 if start[-1] <= IN_PROCESS else settings.workers or available_cores()
     with (
         DecoderPool(folder / "images.npy", ImageOptions.of(settings), workers) as pool,
         Fetcher(settings.fetch, settings.max_image_bytes) as fetcher,
@@ -173,15 +187,19 @@ def _decode_all(
     ):
         task = progress.add_task("pictures", total=0)
         for position in range(int(listing.position.max()) + 1):
-            chosen = np.flatnonzero((listing.position == position) & pending[slot])
+            lacking = found < settings.pictures_per_item
+            chosen = np.flatnonzero((listing.position == position) & lacking[listing.item])
+            rows = dict(zip(chosen.tolist(), (start[:-1] + found)[listing.item[chosen]].tolist(), strict=True))
             progress.update(task, total=int(progress.tasks[0].completed) + len(chosen))
             fetched = fetcher.in_order(_sources(listing, chosen, tables, settings))
-            pictures: Iterator[Picture] = ((int(slot[index]), source) for index, source in fetched)
+            pictures: Iterator[Picture] = ((rows[index], source) for index, source in fetched)
             for index, outcome in zip(chosen.tolist(), pool.decode(pictures), strict=True):
-                outcomes.record(index, outcome, display)
-                pending[slot[index]] = outcome.status != "ok"
+                item = listing.item[index]
+                outcomes.record(index, outcome, None if found[item] else display)
+                found[item] += outcome.status == "ok"
                 progress.advance(task)
-    return outcomes
+    filled = np.arange(found.max()) < found[:, None]
+    return outcomes, (start[:-1, None] + np.arange(found.max()))[filled]
 
 
 def _sources(
@@ -235,27 +253,30 @@ def _source(value: object, root: Path) -> Source | Unusable:
     return Unusable("fetch_failed", f"{text.partition(':')[0]}: only http and https are fetched")
 
 
-def _item_rows(con: Connection, listing: Listing, outcomes: Outcomes) -> tuple[pa.Table, NDArray[np.int64]]:
-    """Picture columns of every item, and the indices of the packed pictures in the order of their items."""
+def _item_rows(con: Connection, listing: Listing, outcomes: Outcomes) -> pa.Table:
+    """Picture columns of every item: image_row is its first row in images.npy, image_rows how many follow each other.
+
+    The picture for the page is the first good one.
+    """
     items = int(con.execute("SELECT count(*) FROM item").fetchall()[0][0])
     status = np.full(items, STATUSES.index("missing"), np.uint8)
     first = np.flatnonzero(listing.position == 0)
     status[listing.item[first]] = outcomes.status[first]
     good = np.flatnonzero(outcomes.status == STATUSES.index("ok"))
-    good = good[np.argsort(listing.item[good])]
-    status[listing.item[good]] = STATUSES.index("ok")
-    row = np.full(items, -1, np.int64)
-    row[listing.item[good]] = np.arange(len(good))
+    with_picture, shown = np.unique(listing.item[good], return_index=True)  # positions rise: the first of each item
+    status[with_picture] = STATUSES.index("ok")
+    count = np.bincount(listing.item[good], minlength=items)
     display = np.tile(np.array([-1, 0], np.int64), (items, 1))
-    display[listing.item[good]] = outcomes.display[good]
+    display[with_picture] = outcomes.display[good[shown]]
     columns = {
         "item_index": np.arange(items, dtype=np.int32),
         "image_status": np.asarray(STATUSES)[status].tolist(),
-        "image_row": row,
+        "image_row": np.where(count > 0, np.cumsum(count) - count, -1),
+        "image_rows": count.astype(np.int32),
         "picture_offset": display[:, 0].copy(),
         "picture_length": display[:, 1].copy(),
     }
-    return pa.table(columns), good
+    return pa.table(columns)
 
 
 def _compact(path: Path, kept: NDArray[np.int64], size: int) -> None:

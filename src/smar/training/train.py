@@ -1,9 +1,9 @@
 """`smar train`: a model and its baselines, stage by stage, each stage resumable.
 
 RUN/config.yaml, manifest.json     the complete configuration; the dataset it belongs to
-RUN/processor/                     tokenizer and image processor, fitted once
+RUN/processor/                     tokenizer and image processor, fitted once, shared by all that need an equal one
 RUN/stage1/, RUN/stage2/           finished stages: model, processor, manifest.json; checkpoints while under way
-RUN/baselines/<kind>/stage1, ...   the same for each baseline
+RUN/baselines/<name>/stage1, ...   the same for each baseline; processor/ where it has other tokens or pictures
 """
 
 import os
@@ -19,14 +19,14 @@ from smar.data.dataset import Dataset
 from smar.errors import InputError
 from smar.model.encoder import Encoder
 from smar.model.modeling import SmarModel
-from smar.model.processing import SmarProcessor
+from smar.model.processing import SmarProcessor, processor_parts
 from smar.model.quiet import quiet
 from smar.model.run import CONFIG_FILE, RunManifest, StageRecord, run_settings
 from smar.progress import console
 from smar.settings import Settings, StageSettings, save_settings
 from smar.training.batches import Collator
 from smar.training.checkpoints import StageCallback, latest
-from smar.training.setup import TrainingData, new_model, new_processor
+from smar.training.setup import TrainingData, freeze, new_model, new_processor
 from smar.training.stages import Job, jobs
 from smar.training.trainer import SmarTrainer
 
@@ -48,10 +48,10 @@ def train(dataset: Dataset, run: Path, settings: Settings) -> TrainSummary:
         torch.set_num_threads(settings.train.threads)
     open_run(dataset, run, settings)
     data = TrainingData.from_dataset(dataset, settings.data.text_fields)
-    processor = _run_processor(run, settings, data)
     records = []
     with quiet():
-        for job in jobs(settings, run):
+        planned = [(job, _processor(run, job, settings, data)) for job in jobs(settings, run)]
+        for job, processor in planned:
             records += _train_job(job, settings, data, processor)
     return TrainSummary(tuple(records))
 
@@ -84,11 +84,13 @@ def _changes(before: dict[str, object], now: dict[str, object], prefix: str = ""
     return out
 
 
-def _run_processor(run: Path, settings: Settings, data: TrainingData) -> SmarProcessor:
-    folder = run / "processor"
+def _processor(run: Path, job: Job, settings: Settings, data: TrainingData) -> SmarProcessor:
+    """The run's processor, or a baseline's own; made before any training, so that a wrong path is told at once."""
+    shared = processor_parts(job.model) == processor_parts(settings.model)
+    folder = (run if shared else job.folder) / "processor"
     if not folder.is_dir():
-        partial = run / "processor.partial"
-        new_processor(settings, data).save_pretrained(partial)
+        partial = folder.with_name("processor.partial")
+        new_processor(settings, data, job.model).save_pretrained(partial)
         partial.replace(folder)
     processor: SmarProcessor = SmarProcessor.from_pretrained(folder)
     return processor
@@ -104,6 +106,7 @@ def _train_job(job: Job, settings: Settings, data: TrainingData, processor: Smar
         else:
             torch.manual_seed(settings.train.seed)
             model = new_model(settings, job.model, processor) if start is None else Encoder.from_pretrained(start).model
+            freeze(model, job.model)
             records.append(_train_stage(job, name, stage, model, collator, settings, processor))
         start = folder
     return records
@@ -121,8 +124,8 @@ def _train_stage(
     folder = job.folder / name
     resume = latest(folder) if folder.is_dir() else None
     if resume:
-        console.print(f"{job.kind} {name}: going on from {resume[0].name}")
-    clock = StageCallback(f"{job.kind} {name}", resume[1] if resume else 0.0)
+        console.print(f"{job.name} {name}: going on from {resume[0].name}")
+    clock = StageCallback(f"{job.name} {name}", resume[1] if resume else 0.0)
     arguments = _arguments(stage, folder, settings, len(collator.pairs))
     trainer = SmarTrainer(
         weights=stage.weights,
@@ -140,7 +143,7 @@ def _train_stage(
     pairs = stage.steps * arguments.per_device_train_batch_size
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
     record = StageRecord(
-        kind=job.kind,
+        kind=job.name,
         stage=name,
         steps=stage.steps,
         pairs=pairs,
@@ -181,12 +184,16 @@ def _arguments(stage: StageSettings, folder: Path, settings: Settings, pairs: in
 
 
 def optimizer(model: SmarModel, job: Job, stage: StageSettings) -> torch.optim.AdamW:
-    """Fused AdamW: towers that start from pretrained weights have their own rate; vectors and norms do not decay."""
-    slow = tuple(f"{name}.encoder." for name, tower in job.model.towers.items() if tower.pretrained)
+    """Fused AdamW: an encoder may have a rate of its own, pretrained ones do; vectors and norms do not decay."""
+    rates = {
+        f"{name}.encoder.": tower.learning_rate or (stage.pretrained_learning_rate if tower.pretrained else None)
+        for name, tower in job.model.towers.items()
+    }
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = stage.pretrained_learning_rate if name.startswith(slow) else stage.learning_rate
+            own = next((rate for tower, rate in rates.items() if name.startswith(tower)), None)
+            rate = own or stage.learning_rate
             decay = stage.weight_decay if parameter.dim() > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     parameters = [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
