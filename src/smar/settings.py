@@ -7,12 +7,13 @@ read, with the key's full name, never hours later in training.
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from smar.errors import InputError
+from smar.overrides import overridden
 from smar.sections import LossSettings, NegativeSettings, Section
 
 
@@ -43,6 +44,7 @@ class DataSettings(Section):
     slice_columns: tuple[str, ...] = Field(("category",), description="item columns whose values are report slices")
     images_root: Path | None = Field(None, description="folder that relative picture paths start from")
     image_size: int = Field(64, ge=16, le=512, description="side of the packed square picture, in pixels")
+    pictures_per_item: int = Field(1, ge=1, le=32, description="decodable pictures of an item that are packed at most")
     image_fit: Literal["pad", "squash", "crop"] = "pad"
     thumbnail_size: int = Field(256, ge=0, description="longest side of the picture kept for the page; 0 keeps none")
     max_image_bytes: int = Field(20_000_000, ge=1)
@@ -63,6 +65,7 @@ class TowerSettings(Section):
 
     pretrained: str | None = Field(None, description="Hugging Face name or local path")
     frozen: bool = False
+    learning_rate: float | None = Field(None, gt=0, description="of the encoder; the stage's own when not given")
     layers: int = Field(2, ge=1)
     hidden: int = Field(128, ge=8)
     heads: int = Field(4, ge=1)
@@ -75,6 +78,12 @@ class TowerSettings(Section):
     def _heads_divide(self) -> Self:
         if self.hidden % self.heads:
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_is_pretrained_and_has_no_rate(self) -> Self:
+        if self.frozen and (self.pretrained is None or self.learning_rate is not None):
+            raise ValueError("frozen: true keeps pretrained weights as they are: give pretrained, and no learning_rate")
         return self
 
 
@@ -91,10 +100,13 @@ class VisionSettings(TowerSettings):
     patch: int = Field(8, ge=2, description="side of a vit's patch in pixels; must divide data.image_size")
 
 
+Kind = Literal["smar", "dpsr", "dpsr-i", "clip"]
+
+
 class ModelSettings(Section):
     """What is built: SMAR or one of its baselines (reference: paper.md, "Model")."""
 
-    kind: Literal["smar", "dpsr", "dpsr-i"] = "smar"
+    kind: Kind = "smar"
     dim: int = Field(128, ge=8, description="k, the size of every embedding")
     matryoshka: tuple[int, ...] = Field((), description="shorter sizes: prefixes of the embeddings trained beside it")
     query: TowerSettings = TowerSettings()
@@ -104,6 +116,7 @@ class ModelSettings(Section):
         "mean", description="cls is the paper's; mean learns several times faster from scratch"
     )
     share_text: bool = Field(True, description="query and item text share one encoder, each with its own projection")
+    fusion: Literal["cross", "reverse", "both", "merge", "gated", "concat"] = "cross"
     fusion_layers: int = Field(1, ge=1)
     vocabulary: int = Field(8000, ge=100, description="WordPiece tokens, fitted on catalogue and training queries")
     query_length: int = Field(30, ge=4)
@@ -125,6 +138,14 @@ class ModelSettings(Section):
     def _prefixes_rise(self) -> Self:
         if any(a >= b for a, b in pairwise((0, *self.matryoshka, self.dim))):
             raise ValueError(f"matryoshka ({list(self.matryoshka)}) must rise, each below dim ({self.dim})")
+        return self
+
+    @model_validator(mode="after")
+    def _fusion_has_layers(self) -> Self:
+        if self.fusion in ("gated", "concat") and self.fusion_layers > 1:
+            raise ValueError(
+                f"model.fusion_layers ({self.fusion_layers}) counts attention layers; {self.fusion} has none"
+            )
         return self
 
 
@@ -180,11 +201,36 @@ class Stage2Settings(StageSettings):
     weights: Stage2Weights = Stage2Weights()
 
 
-class BaselineSettings(Section):
-    """A baseline trained beside the model; `steps` (stage 1, stage 2) gives it a budget of its own."""
+_ROWS = ("smar", "multimodal")
+"""What the report calls the run's own model."""
 
-    kind: Literal["dpsr", "dpsr-i"]
+
+class BaselineSettings(Section):
+    """A model trained beside the run's own: `{kind: dpsr}`, or a name and what differs from the run's `model` section.
+
+    `steps` (stage 1, stage 2) and `learning_rate` give it a budget of its own.
+    """
+
+    name: str = Field("", pattern=r"^([a-z0-9][a-z0-9_-]*)?$", description="in the report; the kind when not given")
+    kind: Kind | None = Field(None, description="the run's own when not given")
+    model: dict[str, Any] = Field({}, description="settings of the model section that differ")
     steps: tuple[int, int] | None = Field(None, description="the model's own steps when not given")
+    learning_rate: float | None = Field(None, gt=0, description="of fresh weights in both stages")
+
+    @property
+    def label(self) -> str:
+        """Name of the baseline in folders and reports."""
+        return self.name or str(self.kind)
+
+    @model_validator(mode="after")
+    def _has_a_name(self) -> Self:
+        if not self.name and self.kind in (None, "smar"):
+            raise ValueError("a baseline needs a name, or a kind of its own (dpsr, dpsr-i, clip)")
+        if self.name in _ROWS or (self.name in get_args(Kind) and self.name != self.kind):
+            raise ValueError(f"the report calls another model {self.name}: give the baseline another name")
+        if "kind" in self.model:
+            raise ValueError("give kind beside name, not inside model")
+        return self
 
 
 class TrainSettings(Section):
@@ -265,6 +311,34 @@ class Settings(Section):
         if (self.evaluate.dim or 0) > self.model.dim:
             raise ValueError(f"evaluate.dim ({self.evaluate.dim}) must not exceed model.dim ({self.model.dim})")
         return self
+
+    @model_validator(mode="after")
+    def _baselines_are_models(self) -> Self:
+        names = [self.model.kind, *(baseline.label for baseline in self.train.baselines)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"two models are called {', '.join(twice)}: give each of train.baselines a name of its own, and none "
+                f"that of model.kind ({self.model.kind}); train.baselines=[] trains none"
+            )
+        for baseline in self.train.baselines:
+            self.of_baseline(baseline)
+        return self
+
+    def of_baseline(self, baseline: BaselineSettings) -> "Settings":
+        """The settings of a baseline as a run of its own; raises ValueError where its changes do not fit."""
+        kind = {} if baseline.kind is None else {"kind": baseline.kind}
+        stages: dict[str, Any] = {name: {} for name in ("stage1", "stage2")}
+        for number, stage in enumerate(stages.values()):
+            if baseline.steps is not None:
+                stage["steps"] = baseline.steps[number]
+            if baseline.learning_rate is not None:
+                stage["learning_rate"] = baseline.learning_rate
+        try:
+            changes = {"model": {**baseline.model, **kind}, "train": {"baselines": (), **stages}}
+            return overridden(self, changes)
+        except ValueError as error:
+            raise ValueError(f"train.baselines, {baseline.label}: {error}") from None
 
 
 def _merge(tree: dict[str, Any], assignment: str) -> None:

@@ -1,7 +1,7 @@
 """`smar evaluate`: rank the whole catalogue for every test query with each model of a run.
 
-Rows (reference: paper.md, "controls"): `dpsr` words only, `dpsr-i` pictures only, `multimodal` the run's own model with
-pictures always, `smar` the same model with its gate: score p f_m + (1 - p) f_t.
+Rows (reference: paper.md, "controls"): `dpsr` words only, `dpsr-i` pictures only, other baselines by their names,
+`multimodal` the run's own model with pictures always, `smar` the same model with its gate: score p f_m + (1 - p) f_t.
 """
 
 import time
@@ -31,8 +31,6 @@ from smar.progress import track
 from smar.settings import Settings
 
 Ranking = npt.NDArray[np.int64]
-MODELS = ("dpsr", "dpsr-i", "multimodal", "smar")
-"""Rows of the report, in order."""
 DEPTH = 100
 """Hits ranked for every query at least; MRR looks no further."""
 
@@ -103,17 +101,18 @@ def rank_run(run: Path, dataset: Dataset, queries: list[str], depth: int, dim: i
     """Rank with each baseline under ``RUN/baselines`` and with the run's own model, by the first `dim` numbers."""
     rankings: dict[str, Ranking] = {}
     probability, threshold = None, 0.5
-    for kind in [*baselines(run), None]:
-        encoder = load_encoder(run, kind)
-        whole = encode_catalogue(encoder, dataset, encoder.config.kind)
+    for baseline in [*baselines(run), None]:
+        encoder = load_encoder(run, baseline)
+        name = baseline or encoder.config.kind
+        whole = encode_catalogue(encoder, dataset, name)
         catalogue = Catalogue(*(shortened(v, dim) for v in (whole.text, whole.image, whole.multimodal)))
         embedding, p = encoder.encode_queries(queries)
         embedding = shortened(embedding, dim)
-        rankings[encoder.config.kind] = rank(adaptive_blocks(embedding, p, catalogue), depth)
-        if encoder.config.kind == "smar":
+        if name == "smar":
             probability, threshold = p.astype(np.float64), encoder.config.threshold
             rankings["multimodal"] = rank(adaptive_blocks(embedding, np.ones_like(p), catalogue), depth)
-    return Ranked({name: rankings[name] for name in MODELS if name in rankings}, probability, threshold)
+        rankings[name] = rank(adaptive_blocks(embedding, p, catalogue), depth)
+    return Ranked(rankings, probability, threshold)
 
 
 def read_qrels(path: str) -> pa.Table:

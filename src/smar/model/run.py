@@ -6,7 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 from smar.errors import InputError
 from smar.files import Manifest
-from smar.model.configuration import KINDS
 from smar.model.encoder import Encoder
 from smar.settings import Settings, load_settings
 
@@ -34,7 +33,7 @@ class Validated(BaseModel):
 
 
 class StageRecord(Manifest):
-    """``STAGE/manifest.json`` of a finished stage.
+    """``STAGE/manifest.json`` of a finished stage. `kind` is the model's name in the report: its kind, or its own.
 
     `steps` were trained; `validated.step` says which of them the weights are of. `seconds` and `cpu_seconds` add up
     over interruptions; `cpu_seconds` over processes and threads, too.
@@ -58,14 +57,14 @@ def run_settings(run: Path) -> Settings:
     return load_settings(run / CONFIG_FILE)
 
 
-def load_encoder(run: Path, kind: str | None = None) -> Encoder:
-    """The finished model of a run, or its baseline of the given kind.
+def load_encoder(run: Path, baseline: str | None = None) -> Encoder:
+    """The finished model of a run, or its baseline of the given name.
 
     Raises:
         InputError: the run is missing, unfinished or damaged.
     """
     settings = run_settings(run)
-    folder = (run if kind is None else run / "baselines" / kind) / "stage2"
+    folder = (run if baseline is None else run / "baselines" / baseline) / "stage2"
     if not (folder / "manifest.json").is_file():
         raise InputError(
             f"{run} is not finished: {folder} has no trained model. Run `smar train` with the same --out again."
@@ -74,12 +73,13 @@ def load_encoder(run: Path, kind: str | None = None) -> Encoder:
 
 
 def baselines(run: Path) -> list[str]:
-    """Kinds of the baselines that the run holds."""
-    return [kind for kind in KINDS if (run / "baselines" / kind).is_dir()]
+    """Names of the baselines that the run holds, in the order of its configuration."""
+    names = [baseline.label for baseline in run_settings(run).train.baselines]
+    return [name for name in names if (run / "baselines" / name).is_dir()]
 
 
 def finished_stages(run: Path) -> list[StageRecord]:
     """Records of every finished stage: the run's own model, then its baselines by name."""
-    folders = [run, *(run / "baselines" / kind for kind in baselines(run))]
+    folders = [run, *(run / "baselines" / name for name in baselines(run))]
     stages = [folder / stage for folder in folders for stage in STAGES]
     return [StageRecord.read(stage, "smar train") for stage in stages if (stage / "manifest.json").is_file()]

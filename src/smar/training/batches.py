@@ -58,9 +58,10 @@ class Collator:
     """Turns indices of pairs into a batch of tensors.
 
     The batch: `query_ids`, `query_mask` [u, t]; `item_ids`, `item_mask` [n, t]; `pixels` uint8 [m, s, s, 3] of the
-    items where `has_image` [n] holds; `query_of_pair`, `target` [B]: row and column of each pair; `blocked` bool
-    [B, n]; `liked` bool [u, n]: known positives of the queries; `weight` [B]; `query_rows` [u], `item_rows` [n]: rows
-    in the training data and in the catalogue. Further negatives bring fields of their own (`NegativeSampler`).
+    items where `has_image` [n] holds; where items may have several pictures (`image_row` is [items, N]), how many each
+    has: `pictures` int64 [n]; `query_of_pair`, `target` [B]: row and column of each pair; `blocked` bool [B, n];
+    `liked` bool [u, n]: known positives of the queries; `weight` [B]; `query_rows` [u], `item_rows` [n]: rows in the
+    training data and in the catalogue. Further negatives bring fields of their own (`NegativeSampler`).
     """
 
     pairs: Pairs
@@ -83,7 +84,9 @@ class Collator:
         blocked[np.arange(len(rows)), target] = False
         query_ids, query_mask = self.queries.rows(queries)
         item_ids, item_mask = self.items.rows(items)
-        has_image = (self.image_row[items] >= 0) & (self.images is not None)
+        picture_rows = self.image_row[items]
+        shown = (picture_rows >= 0) & (self.images is not None)
+        has_image = shown if shown.ndim == 1 else shown.any(1)
         batch = {
             "query_ids": query_ids,
             "query_mask": query_mask,
@@ -101,7 +104,9 @@ class Collator:
             **self.negatives.fields(drawn, items, place),
         }
         if self.images is not None and has_image.any():
-            batch["pixels"] = torch.from_numpy(self.images[self.image_row[items[has_image]]])
+            batch["pixels"] = torch.from_numpy(self.images[picture_rows[shown]])
+        if shown.ndim > 1:
+            batch["pictures"] = torch.from_numpy(shown.sum(1))
         return batch
 
     def facts(self, queries: Ints, items: Ints) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from smar.model.modeling import ItemOutput, QueryOutput
+from smar.model.pictures import pictures_of
 from smar.training.distributed import gather_rows, rank, world
 
 Batch = dict[str, Any]
@@ -37,11 +38,10 @@ def share(batch: Batch, part: int, parts: int) -> Batch:
     """
     if parts == 1:
         return batch
-    shown, position = batch["has_image"], batch["has_image"].long().cumsum(0) - 1
     queries, items = (_rows(batch[name], part, parts) for name in ("query_ids", "item_ids"))
     out = {name: batch[name][queries] for name in QUERY_ROWS} | {name: batch[name][items] for name in ITEM_ROWS}
-    pictures = position[items[shown[items]]]
-    return {**out, "pixels": batch["pixels"][pictures] if len(pictures) else None}
+    out |= {"pictures": batch["pictures"][items]} if "pictures" in batch else {}
+    return {**out, "pixels": pictures_of(batch, items)}
 
 
 def _rows(values: Tensor, part: int, parts: int) -> Tensor:

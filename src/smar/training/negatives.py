@@ -16,11 +16,12 @@ from torch import Tensor
 
 from smar.errors import InputError
 from smar.losses.sampling import log_inclusion
+from smar.model.pictures import pictures_of
 from smar.model.tokens import Ints
 from smar.sections import NegativeSettings
 
 _NONE = np.empty(0, np.int64)
-PER_ITEM = ("item_ids", "item_mask", "has_image", "item_rows", "log_q")
+PER_ITEM = ("item_ids", "item_mask", "has_image", "pictures", "item_rows", "log_q")
 """Fields of a batch with one row per item."""
 
 
@@ -131,6 +132,4 @@ def keep_scheduled(batch: dict[str, Any], share: float) -> dict[str, Any]:
     out |= {name: batch[name][keep] for name in PER_ITEM if name in batch}
     out |= {name: batch[name][:, keep] for name in ("blocked", "liked")}
     out["target"] = (keep.cumsum(0) - 1)[batch["target"]]
-    if batch["pixels"] is not None:
-        out["pixels"] = batch["pixels"][keep[batch["has_image"]]]
-    return out
+    return {**out, "pixels": pictures_of(batch, keep.nonzero().squeeze(1))}

@@ -1,9 +1,9 @@
 """`smar train`: a model and its baselines, stage by stage, each stage resumable.
 
 RUN/config.yaml, manifest.json     the complete configuration; the dataset it belongs to
-RUN/processor/                     tokenizer and image processor, fitted once
+RUN/processor/                     tokenizer and image processor, fitted once, shared by all that need an equal one
 RUN/stage1/, RUN/stage2/           finished stages: model, processor, manifest.json; checkpoints while under way
-RUN/baselines/<kind>/stage1, ...   the same for each baseline
+RUN/baselines/<name>/stage1, ...   the same for each baseline; processor/ where it has other tokens or pictures
 """
 
 import os
@@ -21,7 +21,7 @@ from smar.data.dataset import Dataset
 from smar.errors import InputError
 from smar.model.encoder import Encoder
 from smar.model.modeling import SmarModel
-from smar.model.processing import SmarProcessor
+from smar.model.processing import SmarProcessor, processor_parts
 from smar.model.quiet import quiet
 from smar.model.run import CONFIG_FILE, RunManifest, StageRecord, run_settings
 from smar.progress import console
@@ -33,7 +33,7 @@ from smar.training.distributed import barrier, in_turn, processes, rank, world
 from smar.training.guard import LossGuard
 from smar.training.mining import mine
 from smar.training.negatives import NegativeSampler
-from smar.training.setup import TrainingData, new_model, new_processor
+from smar.training.setup import TrainingData, freeze, new_model, new_processor
 from smar.training.stages import Job, jobs
 from smar.training.trainer import SmarTrainer
 from smar.training.validation import BEST_FILE, Measure, Validation, ValidationSet
@@ -57,9 +57,9 @@ def train(dataset: Dataset, run: Path, settings: Settings) -> TrainSummary:
     with processes(), quiet():
         in_turn(lambda: open_run(dataset, run, settings))
         data = TrainingData.from_dataset(dataset, settings.data.text_fields)
-        processor = in_turn(lambda: _run_processor(run, settings, data))
+        planned = in_turn(lambda: [(job, _processor(run, job, settings, data)) for job in jobs(settings, run)])
         records = []
-        for job in jobs(settings, run):
+        for job, processor in planned:
             records += _train_job(job, settings, data, processor)
     return TrainSummary(tuple(records))
 
@@ -92,11 +92,13 @@ def _changes(before: dict[str, object], now: dict[str, object], prefix: str = ""
     return out
 
 
-def _run_processor(run: Path, settings: Settings, data: TrainingData) -> SmarProcessor:
-    folder = run / "processor"
+def _processor(run: Path, job: Job, settings: Settings, data: TrainingData) -> SmarProcessor:
+    """The run's processor, or a baseline's own; made before any training, so that a wrong path is told at once."""
+    shared = processor_parts(job.model) == processor_parts(settings.model)
+    folder = (run if shared else job.folder) / "processor"
     if not folder.is_dir():
-        partial = run / "processor.partial"
-        new_processor(settings, data).save_pretrained(partial)
+        partial = folder.with_name("processor.partial")
+        new_processor(settings, data, job.model).save_pretrained(partial)
         partial.replace(folder)
     processor: SmarProcessor = SmarProcessor.from_pretrained(folder)
     return processor
@@ -113,6 +115,7 @@ def _train_job(job: Job, settings: Settings, data: TrainingData, processor: Smar
             batches = with_negatives(collator, settings, stage, data, start)
             torch.manual_seed(settings.train.seed)
             model = new_model(settings, job.model, processor) if start is None else Encoder.from_pretrained(start).model
+            freeze(model, job.model)
             records.append(_train_stage(job, name, stage, model, batches, settings, processor, data))
         barrier()
         start = folder
@@ -145,8 +148,8 @@ def _train_stage(
     folder = job.folder / name
     resume = in_turn(lambda: latest(folder) if folder.is_dir() else None)
     if resume:
-        console.print(f"{job.kind} {name}: going on from {resume[0].name}")
-    clock = StageCallback(f"{job.kind} {name}", resume[1] if resume else Spent())
+        console.print(f"{job.name} {name}: going on from {resume[0].name}")
+    clock = StageCallback(f"{job.name} {name}", resume[1] if resume else Spent())
     arguments = _arguments(stage, folder, settings, len(collator.pairs))
     board = TensorBoardCallback()
     validation = _validation(stage, folder, settings, data, processor, board)
@@ -158,7 +161,7 @@ def _train_stage(
         negatives=settings.train.negatives,
         processor=processor,
         collator=collator,
-        guard=LossGuard(data, f"{job.kind} {name}", _advice(name, stage, settings)),
+        guard=LossGuard(data, f"{job.name} {name}", _advice(name, stage, settings)),
         micro_batch=settings.train.micro_batch,
         model=model.train(),
         args=arguments,
@@ -172,7 +175,7 @@ def _train_stage(
     pairs = steps * arguments.per_device_train_batch_size * world()
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
     record = StageRecord(
-        kind=job.kind,
+        kind=job.name,
         stage=name,
         steps=steps,
         pairs=pairs,
@@ -259,12 +262,16 @@ def _arguments(stage: StageSettings, folder: Path, settings: Settings, pairs: in
 
 
 def optimizer(model: SmarModel, job: Job, stage: StageSettings) -> torch.optim.AdamW:
-    """Fused AdamW: towers that start from pretrained weights have their own rate; vectors and norms do not decay."""
-    slow = tuple(f"{name}.encoder." for name, tower in job.model.towers.items() if tower.pretrained)
+    """Fused AdamW: an encoder may have a rate of its own, pretrained ones do; vectors and norms do not decay."""
+    rates = {
+        f"{name}.encoder.": tower.learning_rate or (stage.pretrained_learning_rate if tower.pretrained else None)
+        for name, tower in job.model.towers.items()
+    }
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = stage.pretrained_learning_rate if name.startswith(slow) else stage.learning_rate
+            own = next((rate for tower, rate in rates.items() if name.startswith(tower)), None)
+            rate = own or stage.learning_rate
             decay = stage.weight_decay if parameter.dim() > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     parameters = [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]

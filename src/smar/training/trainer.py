@@ -82,13 +82,17 @@ def add_prefix_losses(
 
 
 def hide_pictures(batch: dict[str, Any], share: float) -> dict[str, Any]:
-    """Modality dropout: hide the picture of a random `share` of the batch's items."""
+    """Modality dropout: hide the picture, or all pictures, of a random `share` of the batch's items."""
     if not share or batch["pixels"] is None:
         return batch
-    kept = torch.rand(len(batch["pixels"]), device=batch["pixels"].device) >= share
-    has_image = batch["has_image"].clone()
-    has_image[batch["has_image"]] = kept
-    return {**batch, "pixels": batch["pixels"][kept], "has_image": has_image}
+    before = batch["has_image"]
+    kept = torch.rand(int(before.sum()), device=batch["pixels"].device) >= share
+    has_image = before.clone()
+    has_image[before] = kept
+    if "pictures" not in batch:
+        return {**batch, "pixels": batch["pixels"][kept], "has_image": has_image}
+    pixels = batch["pixels"][kept.repeat_interleave(batch["pictures"][before])]
+    return {**batch, "pixels": pixels, "has_image": has_image, "pictures": batch["pictures"] * has_image}
 
 
 class SmarTrainer(Trainer):  # type: ignore[misc]
