@@ -81,6 +81,10 @@ def _prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
 
 def _configuration(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", type=Path, metavar="FILE", help="YAML file, see docs/configuration.md")
+    _assignments(command)
+
+
+def _assignments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set",
         action="append",
@@ -107,12 +111,18 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     command = _command(
         commands,
         "evaluate",
-        "compare the models of a run on the test period: tables, intervals, charts",
-        "smar evaluate run dataset --out report\nsmar evaluate run dataset --qrels qrels.parquet --out report",
+        "compare the models of one or several runs on the test period: tables, tests, controls, charts",
+        "smar evaluate run dataset --out report\n"
+        "smar evaluate run dataset --qrels qrels.parquet --out report\n"
+        "smar evaluate run-a run-b dataset --names small,large --out report",
     )
-    command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     command.add_argument("dataset", type=Path, metavar="DATASET")
-    command.add_argument("--qrels", metavar="FILE", help="query, item_id, relevance; test clicks when not given")
+    command.add_argument(
+        "--qrels", metavar="FILE", help="query, item_id, relevance[, hidden]; test clicks when not given"
+    )
+    command.add_argument("--names", type=_names, default=[], metavar="A,B", help="names of the runs in the report")
+    _assignments(command)
     command.add_argument("--out", type=_folder, required=True, metavar="REPORT")
 
 
@@ -173,6 +183,10 @@ def _date(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a date such as 2026-09-27") from None
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _folder(text: str) -> Path:
