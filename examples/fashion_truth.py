@@ -1,7 +1,7 @@
 """Attribute truth of the real catalogue of docs/results.md as judgements for `smar evaluate --qrels`.
 
 The folder's qrels say which items fit a query. This adds the column `hidden`: the query asks a colour, and the item's
-title, as the model sees it, does not name that colour. With it the report has hidden R@50: what only the picture can find.
+title, as the model sees it, does not name that colour. With it the report has hidden R@50: what only the picture finds.
 
     python examples/fashion_truth.py ../shared/data/myntra truth.parquet
     smar evaluate run dataset --qrels truth.parquet --out report-truth
@@ -21,7 +21,8 @@ def write_truth(folder: Path, out: Path) -> tuple[int, int]:
             hold "colour") and qrels.parquet (query, item_id, relevance).
         out: the file to write.
     """
-    duckdb.sql(f"""
+    con = duckdb.connect()
+    con.execute(f"""
         COPY (
             SELECT qrels.query, qrels.item_id, qrels.relevance,
                 coalesce(NOT list_contains(items.title_colours_shown, asked.colour), false) AS hidden
@@ -32,12 +33,12 @@ def write_truth(folder: Path, out: Path) -> tuple[int, int]:
             ORDER BY qrels.query, qrels.item_id
         ) TO '{out}' (FORMAT parquet, COMPRESSION zstd)
     """)
-    counts = duckdb.sql(f"SELECT count(*), count(*) FILTER (hidden) FROM '{out}'").fetchone()
-    assert counts is not None
-    return counts
+    rows = con.execute(f"SELECT count(*), count(*) FILTER (hidden) FROM '{out}'").fetchall()
+    return int(rows[0][0]), int(rows[0][1])
 
 
 def main() -> None:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)

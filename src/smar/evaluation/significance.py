@@ -38,12 +38,12 @@ def sign_flip(differences: npt.ArrayLike, flips: int = FLIPS, seed: int = 0) -> 
     values = values[values.any(axis=1)]  # a zero has no sign
     measured = np.abs(values.sum(axis=0)) - _EPSILON
     rng = np.random.default_rng(seed)
-    width = -(-max(len(values), 1) // 8)
-    size = max(_BLOCK // (8 * width), 1)
+    width = -(-max(len(values), 1) // 64)
+    size = max(_BLOCK // (64 * width), 1)
     extreme = np.zeros(values.shape[1], dtype=np.int64)
     for start in range(0, flips, size):
-        bits = rng.integers(256, size=(min(size, flips - start), width), dtype=np.uint8)
-        signs = 2.0 * np.unpackbits(bits, axis=1, count=len(values)) - 1
+        words = rng.integers(2**64, size=(min(size, flips - start), width), dtype=np.uint64)
+        signs = 2.0 * np.unpackbits(words.view(np.uint8), axis=1, count=len(values)) - 1
         extreme += (np.abs(signs @ values) >= measured).sum(axis=0)
     return (1 + extreme) / (1 + flips)
 
