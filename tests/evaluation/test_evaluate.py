@@ -82,6 +82,15 @@ def test_names_that_cannot_be_and_settings_that_are_the_runs_own(line: Line, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_of_the_users_is_not_replaced(line: Line, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "7.jpg").write_bytes(b"mine")
+    refused = smar("evaluate", line.run, line.dataset, "--out", tmp_path)
+    assert refused.code == 2
+    assert refused.says("is no report", "name a new --out")
+    assert (tmp_path / "pictures" / "7.jpg").read_bytes() == b"mine"
+
+
 def test_without_controls_bm25_and_trec(line: Line, tmp_path):
     off = [word for name in ("controls", "bm25", "trec") for word in ("--set", f"evaluate.{name}=false")]
     done = smar("evaluate", line.run, line.dataset, *off, "--out", tmp_path / "out")

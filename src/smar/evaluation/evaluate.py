@@ -29,7 +29,7 @@ from smar.evaluation.hidden import HIDDEN, Hidden, hidden_pairs
 from smar.evaluation.measure import Family, MetricRow, measure
 from smar.evaluation.metrics import Integers, Judgements, per_query, read_judgements
 from smar.evaluation.pictures import save_pictures
-from smar.evaluation.report import write_report
+from smar.evaluation.report import refuse_foreign, write_report
 from smar.evaluation.scores import DEPTH, Task, rank_blocks
 from smar.evaluation.slices import Slices, build_slices, needs_image
 from smar.evaluation.systems import ALWAYS, RankedRun, System, name_systems, rank_run
@@ -94,6 +94,7 @@ def evaluate_runs(
     started = time.perf_counter()
     if wrong := [text for text in assignments if not text.startswith("evaluate.")]:
         raise InputError(f"--set {wrong[0]}: a report takes evaluate.* only; everything else is the run's own.")
+    refuse_foreign(out)
     dataset, settings = Dataset.open(dataset_path), run_settings(runs[0], assignments)
     named = name_runs(runs, names)
     test = _test(dataset, settings.evaluate, dataset.qrels() if qrels is None else read_qrels(qrels))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from smar.errors import InputError
 from smar.evaluation import sections
 from smar.evaluation.bootstrap import Interval
 from smar.evaluation.charts import category_chart, gate_chart, recall_chart
@@ -25,6 +26,13 @@ PARTS = (
     sections.examples,
 )
 """Sections of report.md in order; how to read it comes last."""
+
+
+def refuse_foreign(out: Path) -> None:
+    """Raise InputError where `out` has a folder that a report would replace and holds no earlier report."""
+    for name in ("pictures", "runs"):
+        if (out / name).exists() and not (out / "metrics.json").is_file():
+            raise InputError(f"{out / name} is there, but {out} is no report: name a new --out, or remove it first.")
 
 
 def write_report(out: Path, findings: Findings) -> None:

@@ -9,6 +9,7 @@ the depth minus the place: the order is the report's, whoever reads it.
 """
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -36,7 +37,7 @@ def write_trec(
     relevance: Relevance,
     rankings: Mapping[str, Integers],
 ) -> None:
-    """Write topics, judgements and one run per model into the folder `out`.
+    """Write topics, judgements and one run per model into the folder `out`; runs of an earlier report go.
 
     Args:
         out: an existing folder.
@@ -45,6 +46,7 @@ def write_trec(
         relevance: of the same queries and items.
         rankings: model name -> item rows [n_queries, depth], -1 for none; "/" in a name makes a folder.
     """
+    shutil.rmtree(out / "runs", ignore_errors=True)
     ids = pa.array([document_id(item) for item in item_ids], pa.string())
     topics = [" ".join(query.replace('"', "'").split()) for query in queries]
     _write(out / "topics.tsv", [np.arange(len(queries)), pa.array(topics, pa.string())], _TABBED)
