@@ -82,10 +82,10 @@ def _prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
 
 def _configuration(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", type=Path, metavar="FILE", help="YAML file, see docs/configuration.md")
-    _set(command)
+    _assignments(command)
 
 
-def _set(command: argparse.ArgumentParser) -> None:
+def _assignments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set",
         action="append",
@@ -112,12 +112,18 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     command = _command(
         commands,
         "evaluate",
-        "compare the models of a run on the test period: tables, intervals, charts",
-        "smar evaluate run dataset --out report\nsmar evaluate run dataset --qrels qrels.parquet --out report",
+        "compare the models of one or several runs on the test period: tables, tests, controls, charts",
+        "smar evaluate run dataset --out report\n"
+        "smar evaluate run dataset --qrels qrels.parquet --out report\n"
+        "smar evaluate run-a run-b dataset --names small,large --out report",
     )
-    command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     command.add_argument("dataset", type=Path, metavar="DATASET")
-    command.add_argument("--qrels", metavar="FILE", help="query, item_id, relevance; test clicks when not given")
+    command.add_argument(
+        "--qrels", metavar="FILE", help="query, item_id, relevance[, hidden]; test clicks when not given"
+    )
+    command.add_argument("--names", type=_names, default=[], metavar="A,B", help="names of the runs in the report")
+    _assignments(command)
     command.add_argument("--out", type=_folder, required=True, metavar="REPORT")
 
 
@@ -137,7 +143,7 @@ def _ablate(commands: "Commands[argparse.ArgumentParser]") -> None:
     command.add_argument("--workers", type=_positive, default=1, metavar="N", help="variants at once, a thread each")
     command.add_argument("--plan", action="store_true", help="print what would run, and stop")
     command.add_argument("--qrels", type=Path, metavar="FILE", help="judgements to measure beside the clicks")
-    _set(command)
+    _assignments(command)
 
 
 def _embed_and_index(commands: "Commands[argparse.ArgumentParser]") -> None:

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import yaml
 
-from smar.ablation.questions import rank_modes, validation_qrels
-from smar.ablation.run import Answers, read_answers, write_answers
+from smar.ablation.questions import Answers, rank_modes, validation_qrels
+from smar.ablation.run import read_answers, write_answers
 from smar.data.dataset import Dataset
-from smar.evaluation.evaluate import encode_catalogue
-from smar.evaluation.metrics import QueryMetrics
+from smar.evaluation.metrics import QueryMetrics, Relevance
+from smar.evaluation.scores import Task
+from smar.evaluation.systems import encode_catalogue
 from smar.model.run import load_encoder
 from test_resume import kill_when
 from tiny_line import CONFIG, Line, Outcome, smar
@@ -249,7 +250,10 @@ def test_modes_rank_by_the_scores_they_name(line: Line) -> None:
     encoder, dataset = load_encoder(line.run), Dataset.open(line.dataset)
     catalogue = encode_catalogue(encoder, dataset, "test")
     queries = dataset.pairs("train")["query"].to_pylist()[:300]
-    ranked = rank_modes(encoder, catalogue, queries, 10)
+    nothing = np.zeros(0, np.int64)
+    ranked = rank_modes(
+        encoder, catalogue, queries, Task(Relevance.from_pairs([], [], [], len(queries)), 10, 10, nothing)
+    )
     vectors, p = encoder.encode_queries(queries)
     wrong = np.random.default_rng(0).permutation(p)
     assert sorted(wrong.tolist()) == sorted(p.tolist())
@@ -259,7 +263,7 @@ def test_modes_rank_by_the_scores_they_name(line: Line) -> None:
         scores = {mode: share * m + (1 - share) * t for mode, share in shares.items()} | {"image": i}
         assert ranked.keys() == scores.keys()
         for mode, score in scores.items():
-            found = score[ranked[mode][row]]
+            found = score[ranked[mode].ranking[row]]
             assert found == pytest.approx(np.sort(score)[::-1][:10], abs=1e-5), mode
 
 

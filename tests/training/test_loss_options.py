@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from smar.data.dataset import Dataset
 from smar.errors import InputError
-from smar.evaluation.evaluate import rank_run, shortened
+from smar.evaluation.metrics import Relevance
+from smar.evaluation.scores import Task, shortened
+from smar.evaluation.systems import rank_run
 from smar.losses.contrastive import prefix
 from smar.model.encoder import Encoder
 from smar.model.modeling import ItemOutput, QueryOutput
@@ -171,19 +174,20 @@ def test_the_weights_of_the_prepared_pairs_reach_the_loss(line):
 def test_evaluation_by_a_prefix_ranks_by_cut_vectors(line):
     dataset = Dataset.open(line.dataset)
     queries = sorted(set(dataset.pairs("test")["query"].to_pylist()))[:5]
-    short = rank_run(line.run, dataset, queries, 10, dim=8)
-    full = rank_run(line.run, dataset, queries, 10)
-    same = rank_run(line.run, dataset, queries, 10, dim=32)
+    task = Task(Relevance.from_pairs([], [], [], 5), 10, 10, np.zeros(0, np.int64))
+    ranked = {
+        dim: rank_run(line.run, "smar", dataset, queries, replace(task, dim=dim), controls=False).others["multimodal"]
+        for dim in (8, 32, None)
+    }
     encoder = Encoder.from_pretrained(line.run / "stage2", bf16=True)
     q = shortened(encoder.encode_queries(queries)[0], 8)
     fields = dataset.fields(tuple(encoder.config.text_fields))
     vectors = list(encoder.encode_items(fields, dataset.images, dataset.image_row))
     items = shortened(np.concatenate([v.multimodal for v in vectors]), 8)
     assert np.linalg.norm(items, axis=1) == pytest.approx(np.ones(len(items)), abs=1e-5)
-    best = (q @ items.T).argmax(1)
-    assert short.rankings["multimodal"][:, 0].tolist() == best.tolist()
-    assert not np.array_equal(short.rankings["multimodal"], full.rankings["multimodal"])
-    assert np.array_equal(same.rankings["multimodal"], full.rankings["multimodal"])
+    assert ranked[8].ranking[:, 0].tolist() == (q @ items.T).argmax(1).tolist()
+    assert not np.array_equal(ranked[8].ranking, ranked[None].ranking)
+    assert np.array_equal(ranked[32].ranking, ranked[None].ranking)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """What every variant of an ablation is asked: queries, their relevant items, and slices of them."""
 
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +9,10 @@ import pyarrow.compute as pc
 
 from smar.data.dataset import Dataset
 from smar.errors import InputError
-from smar.evaluation.evaluate import DEPTH, Catalogue, Ranking, rank, read_qrels
+from smar.evaluation.evaluate import read_qrels
+from smar.evaluation.hidden import HIDDEN, hidden_pairs, hidden_recall
 from smar.evaluation.metrics import Integers, Judgements, QueryMetrics, Relevance, per_query, read_judgements
+from smar.evaluation.scores import DEPTH, Catalogue, Ranked, Task, mixed_blocks, rank_blocks, shortened
 from smar.evaluation.slices import Slice, build_slices
 from smar.model.encoder import Encoder
 from smar.settings import EvaluateSettings
@@ -19,18 +20,21 @@ from smar.settings import EvaluateSettings
 JUDGED = "judged "
 """Before the names of slices that come from ``--qrels``."""
 MODES = ("adaptive", "text", "multimodal", "image", "random gate")
-BLOCK = 256
-"""Queries scored at once: three score matrices of 256 x 44,072 are 135 MB."""
+Answers = dict[tuple[str, str], QueryMetrics]
+"""(slice, mode) -> metrics per query."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Judgements of one source: `rows` [q] are its queries' places among all; `relevance` numbers them from 0."""
+    """Judgements of one source: `rows` [q] are its queries' places among all; `relevance` numbers them from 0;
+    `hidden` are its entries that only the picture tells, of items never clicked in training.
+    """
 
     prefix: str
     rows: Integers
     relevance: Relevance
     slices: list[Slice]
+    hidden: Integers
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ def collect(dataset: Dataset, settings: EvaluateSettings, evaluate_on: str, qrel
 
 def _part(dataset: Dataset, settings: EvaluateSettings, prefix: str, judged: Judgements, place: dict[str, int]) -> Part:
     rows = np.array([place[query] for query in judged.queries], dtype=np.int64)
-    return Part(prefix, rows, judged.relevance, build_slices(dataset, judged.queries, judged.relevance, settings).kept)
+    slices = build_slices(dataset, judged.queries, judged.relevance, settings).kept
+    hidden = hidden_pairs(judged.hidden, np.asarray(dataset.items["clicked_in_train"]), judged.relevance)
+    return Part(prefix, rows, judged.relevance, slices, hidden)
 
 
 def validation_qrels(dataset: Dataset) -> pa.Table:
@@ -73,36 +79,45 @@ def validation_qrels(dataset: Dataset) -> pa.Table:
     return pa.table({"query": pairs["query"], "item_id": items, "relevance": grade})
 
 
-def rank_modes(encoder: Encoder, catalogue: Catalogue, queries: list[str], depth: int) -> dict[str, Ranking]:
+def rank_modes(encoder: Encoder, catalogue: Catalogue, queries: list[str], task: Task) -> dict[str, Ranked]:
     """Rank by the mixed score with the model's gate, without it (text, multimodal), by the picture alone, and with the
     gate's probabilities dealt to the wrong queries (same shares, no knowledge). A baseline has one score only.
 
-    Returns:
-        Mode -> item rows [queries, depth].
+    Args:
+        encoder: of the model.
+        catalogue: its vectors of all items.
+        queries: those of `task`.
+        task: what is asked.
     """
     query, p = encoder.encode_queries(queries)
+    query, catalogue = shortened(query, task.dim), catalogue.cut(task.dim)
     gates = {"adaptive": p}
     if encoder.config.kind == "smar":
         wrong = np.random.default_rng(0).permutation(p)
         gates |= {"text": np.zeros_like(p), "multimodal": np.ones_like(p), "random gate": wrong}
-    blocks: dict[str, list[Ranking]] = defaultdict(list)
-    for start in range(0, len(query), BLOCK):
-        part = slice(start, start + BLOCK)
-        text, multimodal = query[part] @ catalogue.text.T, query[part] @ catalogue.multimodal.T
-        for mode, gate in gates.items():
-            share = gate[part, None]
-            blocks[mode].append(rank(iter([share * multimodal + (1 - share) * text]), depth))
-        if encoder.config.kind == "smar":
-            blocks["image"].append(rank(iter([query[part] @ catalogue.image.T]), depth))
-    return {mode: np.concatenate(blocks[mode]) for mode in MODES if mode in blocks}
+    ranked = rank_blocks(mixed_blocks(query, catalogue, {mode: gate[:, None] for mode, gate in gates.items()}), task)
+    if encoder.config.kind == "smar":
+        image = Catalogue(catalogue.image, catalogue.image, catalogue.image)
+        ranked |= rank_blocks(mixed_blocks(query, image, {"image": np.ones((1, 1), np.float32)}), task)
+    return {mode: ranked[mode] for mode in MODES if mode in ranked}
 
 
-def answer(encoder: Encoder, catalogue: Catalogue, questions: Questions, k: int) -> dict[tuple[str, str], QueryMetrics]:
-    """Metrics per query of every (slice, mode)."""
-    rankings = rank_modes(encoder, catalogue, questions.queries, max(k, DEPTH))
-    return {
-        (part.prefix + piece.name, mode): per_query(ranked[part.rows], part.relevance.restrict(piece.entries), k)
-        for part in questions.parts
-        for piece in part.slices
-        for mode, ranked in rankings.items()
-    }
+def answer(encoder: Encoder, catalogue: Catalogue, questions: Questions, k: int, dim: int | None) -> Answers:
+    """Metrics per query of every (slice, mode), by the first `dim` numbers of the vectors."""
+    out: Answers = {}
+    for part in questions.parts:
+        queries = [questions.queries[row] for row in part.rows]
+        ranked = rank_modes(encoder, catalogue, queries, Task(part.relevance, k, max(k, DEPTH), part.hidden, dim))
+        for piece in part.slices:
+            wanted = part.relevance.restrict(piece.entries)
+            out |= {(part.prefix + piece.name, mode): per_query(r.ranking, wanted, k) for mode, r in ranked.items()}
+        if len(part.hidden):
+            out |= {(part.prefix + HIDDEN, mode): _hidden(part, r, k) for mode, r in ranked.items()}
+    return out
+
+
+def _hidden(part: Part, ranked: Ranked, k: int) -> QueryMetrics:
+    """Hidden recall; the other metrics have no meaning once relevant items are taken out, and are NaN."""
+    recall = hidden_recall(ranked.places, part.hidden, part.relevance, k)
+    nothing = np.full(len(recall), np.nan)
+    return QueryMetrics(np.unique(part.relevance.query[part.hidden]), recall, nothing, nothing, nothing)

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import smar
+from smar.ablation.questions import Answers, answer, collect
 from smar.ablation.variants import Plan, Variant
 from smar.data.dataset import Dataset
 from smar.errors import InputError, TrainingError
@@ -35,8 +36,6 @@ from smar.progress import console
 from smar.settings import Settings, load_settings
 
 CONFIG_FILE = "config.yaml"
-Answers = dict[tuple[str, str], QueryMetrics]
-"""(slice, mode) -> metrics per query."""
 
 
 class Row(BaseModel):
@@ -183,8 +182,7 @@ def _attempt(job: Job) -> str:
 
 def perform(job: Job) -> Row:
     """Train one variant, or finish its training, then measure it."""
-    from smar.ablation.questions import answer, collect
-    from smar.evaluation.evaluate import encode_catalogue
+    from smar.evaluation.systems import encode_catalogue
     from smar.model.run import load_encoder
     from smar.training.train import train
 
@@ -192,7 +190,7 @@ def perform(job: Job) -> Row:
     stages = train(dataset, job.folder, job.settings).stages
     encoder = load_encoder(job.folder)
     questions = collect(dataset, options, job.evaluate_on, job.qrels)
-    answers = answer(encoder, encode_catalogue(encoder, dataset, job.variant.name), questions, options.k)
+    answers = answer(encoder, encode_catalogue(encoder, dataset, job.variant.name), questions, options.k, options.dim)
     write_answers(job.folder / "queries.parquet", answers)
     recall: dict[str, dict[str, float]] = {}
     for (piece, mode), metrics in answers.items():

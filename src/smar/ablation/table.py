@@ -16,14 +16,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from smar.ablation.questions import JUDGED, MODES
-from smar.ablation.run import Answers, Job, Row, read_answers
+from smar.ablation.questions import JUDGED, MODES, Answers
+from smar.ablation.run import Job, Row, read_answers
 from smar.ablation.variants import BASE, Plan, Variant
 from smar.data.dataset import Dataset
 from smar.evaluation.bootstrap import Interval, Resampled, resample
 from smar.evaluation.charts import curve_chart, interval_chart
+from smar.evaluation.hidden import HIDDEN
+from smar.evaluation.markdown import cell, ranged, table
 from smar.evaluation.metrics import QueryMetrics, metric_names
-from smar.evaluation.report import _cell, _table
 from smar.evaluation.slices import ALL
 from smar.files import atomic, write_json
 
@@ -90,7 +91,7 @@ def _row(
     figures = {
         (piece, mode, metric): drawn[piece].interval(f"{name}/{mode}", metric)
         for piece, mode in means[name]
-        for metric in metric_names(k)
+        for metric in (metric_names(k)[:1] if piece.endswith(HIDDEN) else metric_names(k))
     }
     difference = {}
     if name != BASE and BASE in means:
@@ -118,13 +119,13 @@ def write_table(out: Path, plan: Plan, dataset: Dataset, rows: Sequence[TableRow
         with atomic(out / "curve.png") as partial:
             curve_chart(partial, lines, "CPU seconds of training", recall, note)
     parts = [
-        f"# Ablation\n\n{f'> **{_cell(note)}**' if note else ''}\n",
+        f"# Ablation\n\n{f'> **{cell(note)}**' if note else ''}\n",
         _main_table(rows, recall),
         "![recall by variant](ablation.png)\n",
         "![recall by budget](curve.png)\n" if lines else "",
         _slice_table(rows, recall),
         _variant_table(rows, plan),
-        "## How it was made\n\n" + _table(("", "value"), [(what, _cell(value)) for what, value in facts]),
+        "## How it was made\n\n" + table(("", "value"), [(what, cell(value)) for what, value in facts]),
         _HOW,
     ]
     with atomic(out / "ablation.md") as partial:
@@ -148,15 +149,11 @@ def _curves(rows: Sequence[TableRow], recall: str) -> dict[str, list[tuple[float
     return {name: points for name, points in lines.items() if len(points) > 1}
 
 
-def _ranged(interval: Interval, sign: str = "") -> str:
-    return f"{interval.value:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
-
-
 def _difference(row: TableRow, piece: str) -> str:
     interval = row.difference.get(piece)
     if interval is None:
         return ""
-    text = _ranged(interval, "+")
+    text = ranged(interval, "+")
     return f"**{text}**" if _significant(interval) else text
 
 
@@ -174,8 +171,8 @@ def _main_table(rows: Sequence[TableRow], recall: str) -> str:
         first = row.seeds[0]
         modes = [row.figures.get((ALL, mode, recall)) for mode in MODES[1:]]
         line = [
-            _cell(row.variant.name),
-            _ranged(row.figures[ALL, ADAPTIVE, recall]),
+            cell(row.variant.name),
+            ranged(row.figures[ALL, ADAPTIVE, recall]),
             _difference(row, ALL),
             *(f"{interval.value:.3f}" if interval else "" for interval in modes),
             " + ".join(map(str, first.steps)),
@@ -186,7 +183,7 @@ def _main_table(rows: Sequence[TableRow], recall: str) -> str:
         if spread:
             line.insert(2, "" if row.spread is None else f"{len(row.seeds)}: {row.spread:.3f}")
         lines.append(line)
-    return f"## {recall} on all {rows[0].queries[ALL]:,} queries\n\n" + _table(head, lines)
+    return f"## {recall} on all {rows[0].queries[ALL]:,} queries\n\n" + table(head, lines)
 
 
 def _slice_table(rows: Sequence[TableRow], recall: str) -> str:
@@ -196,9 +193,9 @@ def _slice_table(rows: Sequence[TableRow], recall: str) -> str:
     for judged in (False, True):
         shown = [piece for piece in pieces if piece.startswith(JUDGED) == judged]
         if shown:
-            head = ["variant", *(f"{_cell(piece)} ({rows[0].queries[piece]:,})" for piece in shown)]
-            lines = [[_cell(row.variant.name), *(_short(row, piece, recall) for piece in shown)] for row in rows]
-            text += _table(head, lines) + "\n"
+            head = ["variant", *(f"{cell(piece)} ({rows[0].queries[piece]:,})" for piece in shown)]
+            lines = [[cell(row.variant.name), *(_short(row, piece, recall) for piece in shown)] for row in rows]
+            text += table(head, lines) + "\n"
     return text
 
 
@@ -215,13 +212,13 @@ def _variant_table(rows: Sequence[TableRow], plan: Plan) -> str:
     for row in rows:
         changes = ", ".join(f"{key}={value}" for key, value in row.variant.changes.items())
         codes = ", ".join(dict.fromkeys(seed.code for seed in row.seeds))
-        lines.append([_cell(part) for part in (row.variant.name, changes, row.variant.note, codes)])
-    text = "## What each variant changes\n\n" + _table(("variant", "settings", "note", "code"), lines)
+        lines.append([cell(part) for part in (row.variant.name, changes, row.variant.note, codes)])
+    text = "## What each variant changes\n\n" + table(("variant", "settings", "note", "code"), lines)
     waiting = [v.name for v in plan.variants if v.name not in {row.variant.name for row in rows}]
     if waiting:
-        text += f"\nNot trained yet: {', '.join(map(_cell, waiting))}.\n"
+        text += f"\nNot trained yet: {', '.join(map(cell, waiting))}.\n"
     if plan.left_out:
-        reasons = (f"- {_cell(name)}: {_cell(reason)}" for name, reason in plan.left_out)
+        reasons = (f"- {cell(name)}: {cell(reason)}" for name, reason in plan.left_out)
         text += "\nBuilt-in variants left out:\n\n" + "\n".join(reasons) + "\n"
     return text
 

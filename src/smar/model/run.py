@@ -1,5 +1,6 @@
 """The run folder as later stages see it: which dataset it belongs to, which stages are finished, its models."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -51,10 +52,10 @@ class StageRecord(Manifest):
     validated: Validated | None = None
 
 
-def run_settings(run: Path) -> Settings:
-    """The complete configuration of a run; raises InputError where `run` is none."""
+def run_settings(run: Path, assignments: Sequence[str] = ()) -> Settings:
+    """The complete configuration of a run, ``section.key=value`` texts applied; raises InputError where it is none."""
     RunManifest.read(run, "smar train")
-    return load_settings(run / CONFIG_FILE)
+    return load_settings(run / CONFIG_FILE, assignments)
 
 
 def load_encoder(run: Path, baseline: str | None = None) -> Encoder:
