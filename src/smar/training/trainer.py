@@ -187,7 +187,8 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         if self.logged and (steps := self.state.global_step - self.logged[0]):
             means["pairs_per_second"] = steps * len(self.pairs) / (time.perf_counter() - self.logged[1])
             self.logged = None
-        means["temperature"] = float(self.accelerator.unwrap_model(self.model).temperature())
+        with torch.no_grad():
+            means["temperature"] = float(self.accelerator.unwrap_model(self.model).temperature())
         super().log({**logs, **means}, *args, **kwargs)
 
 
