@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Idle threads that spin would take the cores of the workers beside them.
 export OMP_WAIT_POLICY := PASSIVE
 
-CODE = src tests benchmarks
+CODE = src tests benchmarks examples
 TEST_WORKERS = 2
 # Arguments of single benchmarks; prepare.py alone would take 40 million rows.
 BENCH_prepare := --rows 4000000

@@ -1,6 +1,7 @@
 """The whole line by its command line: what each command says, and the files that scripts rely on."""
 
 import json
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -12,7 +13,9 @@ from PIL import Image
 from smar.cli import parser
 from tiny_line import Line, Outcome, prepare_words, smar
 
-COMMANDS = ("prepare", "train", "evaluate", "embed", "index", "export", "search", "serve", "demo")
+COMMANDS = ("prepare", "train", "evaluate", "ablate", "embed", "index", "export", "search", "serve", "demo")
+MODELS = ("bm25", "dpsr", "dpsr-i", "multimodal", "smar")
+CONTROLS = ("text", "image", "route", "random-gate", "oracle-gate", "shuffled", "no-pictures")
 METRICS = {"R@50", "P@50", "F1@50", "nDCG@50", "MRR"}
 
 
@@ -80,9 +83,11 @@ def test_train_again_does_nothing(line: Line) -> None:
 
 
 def test_metrics_file(line: Line) -> None:
-    rows = json.loads((line.report / "metrics.json").read_text())
-    assert all(list(row) == ["model", "slice", "metric", "value", "low", "high", "queries"] for row in rows)
-    assert {row["model"] for row in rows} == {"dpsr", "dpsr-i", "multimodal", "smar"}
+    listed = json.loads((line.report / "metrics.json").read_text())
+    keys = ["model", "slice", "metric", "value", "low", "high", "queries"]
+    rows = [row for row in listed if " - " not in row["model"] and row["metric"] not in ("routed", "gate AUC")]
+    assert all(list(row) == keys for row in rows)
+    assert {row["model"] for row in rows} == {*MODELS, *CONTROLS}
     assert {row["metric"] for row in rows} == METRICS
     cells: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for row in rows:
@@ -90,15 +95,23 @@ def test_metrics_file(line: Line) -> None:
         assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
         assert row["queries"] >= 5
     assert {"all", "needs_image", "cold_items", "group=Fashion"} <= cells.keys()
-    assert all(len(filled) == 4 * len(METRICS) for filled in cells.values())
-    assert len(rows) == 4 * len(METRICS) * len(cells)  # no row twice, though `group` is a slice column and a truth
+    models = len(MODELS) + len(CONTROLS)
+    assert all(len(filled) == models * len(METRICS) for filled in cells.values())
+    assert len(rows) == models * len(METRICS) * len(cells)  # no row twice, though `group` is a slice column and a truth
+    comparisons = {(row["model"], row["slice"]): row for row in listed if " - " in row["model"]}
+    others = ({*MODELS} - {"smar"}) | ({*CONTROLS} - {"oracle-gate"})
+    assert comparisons.keys() == {(f"smar - {other}", name) for other in others for name in cells}
+    assert all(0 < row["p"] <= row["p_holm"] <= 1 for row in comparisons.values())
+    gate = {(row["metric"], row["slice"]): row["value"] for row in listed if row["metric"] in ("routed", "gate AUC")}
+    assert gate.keys() == {("gate AUC", "all"), *(("routed", name) for name in cells)}
+    assert all(0 <= value <= 1 for value in gate.values())
 
 
 def test_report_files(line: Line) -> None:
     text = (line.report / "report.md").read_text()
     assert "generated shop, simulated log" in text
     pictures = sorted(line.report.glob("*.png"))
-    assert [picture.name for picture in pictures] == ["gate.png", "recall-by-slice.png"]
+    assert [picture.name for picture in pictures] == ["categories.png", "gate.png", "recall-by-slice.png"]
     for picture in pictures:
         assert f"({picture.name})" in text
         with Image.open(picture) as image:
@@ -106,6 +119,13 @@ def test_report_files(line: Line) -> None:
             assert image.format == "PNG"
             assert min(image.size) > 200
             assert len(image.convert("RGB").getcolors(1 << 24) or []) > 3
+    shown = {path.name for path in (line.report / "pictures").iterdir()}
+    assert shown == {*re.findall(r'src="pictures/(\d+\.jpg)"', text)} != set()
+    for name in shown:
+        with Image.open(line.report / "pictures" / name) as image:
+            assert max(image.size) <= 112
+    for heading in ("## Is it more than chance?", "## Controls", "AUC of the probability", "cold items (", "BM25"):
+        assert heading in text
 
 
 def test_evaluate_with_judgements(line: Line, tmp_path: Path) -> None:
@@ -113,7 +133,13 @@ def test_evaluate_with_judgements(line: Line, tmp_path: Path) -> None:
     judged = smar("evaluate", line.run, line.dataset, "--qrels", line.shop / "qrels.parquet", "--out", out)
     assert judged.code == 0, judged.err
     assert "judgements of qrels.parquet" in (out / "report.md").read_text()
-    everything = [row for row in json.loads((out / "metrics.json").read_text()) if row["slice"] == "all"]
+    rows = json.loads((out / "metrics.json").read_text())
+    hidden = {row["model"]: row for row in rows if row["slice"] == "hidden"}
+    assert {row["metric"] for row in hidden.values()} == {"R@50"}
+    assert {"bm25", "dpsr", "smar", "text", "shuffled", "smar - dpsr"} <= {*hidden}
+    assert hidden["bm25"]["queries"] >= 5
+    assert judged.says("cold items", "hidden")
+    everything = [row for row in rows if row["slice"] == "all"]
     assert everything[0]["queries"] > json.loads((line.report / "metrics.json").read_text())[0]["queries"]
 
 

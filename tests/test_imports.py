@@ -11,7 +11,7 @@ import pytest
 import smar
 
 PACKAGE = Path(smar.__file__).parent
-BASE = {"smar", "errors", "files", "progress", "settings"}
+BASE = {"smar", "errors", "files", "overrides", "progress", "sections", "settings"}
 """Modules of the foundation; they import each other only."""
 ALLOWED = {
     "data": set[str](),
@@ -19,13 +19,26 @@ ALLOWED = {
     "losses": {"data", "model"},
     "training": {"data", "model", "losses"},
     "evaluation": {"data", "model", "losses"},
+    "ablation": {"data", "model", "training", "evaluation"},
     # The formats of query encoder and embeddings lie in smar.index, where they are read without torch.
     "export": {"data", "model", "index"},
     "embedding": {"data", "model", "export", "index"},
     "index": {"data"},
     "serving": {"data", "index"},
     "cli": {"commands"},
-    "commands": {"data", "model", "training", "evaluation", "export", "embedding", "index", "serving", "cli"},
+    "__main__": {"cli"},
+    "commands": {
+        "data",
+        "model",
+        "training",
+        "evaluation",
+        "ablation",
+        "export",
+        "embedding",
+        "index",
+        "serving",
+        "cli",
+    },
 }
 """Part -> other parts that it may import, beside the foundation."""
 ONLINE = ("data", "index", "serving")

@@ -1,5 +1,6 @@
 """Killed with SIGKILL in the middle, then run again: the result is the one of a run that nobody disturbed."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from smar.data.dataset import Dataset
 from smar.embedding.embed import embed
-from smar.model.run import load_encoder
+from smar.model.run import StageRecord, load_encoder
 from tiny_line import Line, smar
 
 EMBED = """
@@ -55,6 +56,9 @@ def killed(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = ["-m", "smar.cli", "train", line.dataset, "--out", run, "--config", line.config]
     kill_when(lambda: any(run.glob("stage1/checkpoint-*/seal.json")), *command)
     assert not (run / "stage2" / "manifest.json").exists()
+    for seal in run.glob("stage1/checkpoint-*/seal.json"):
+        state = json.loads((seal.parent / "trainer_state.json").read_text())
+        assert state["epoch"] % 1, "the checkpoint lies at the end of an epoch"
     return run
 
 
@@ -72,6 +76,9 @@ def test_train_resumes_bit_for_bit(line: Line, killed: Path, tmp_path: Path) -> 
     assert len(models) == 6
     for model in models:
         assert (run / model).read_bytes() == (line.run / model).read_bytes(), f"{model} differs"
+        resumed, whole = (StageRecord.read((root / model).parent, "smar train") for root in (run, line.run))
+        assert resumed.validated == whole.validated
+        assert (resumed.steps, resumed.pairs) == (whole.steps, whole.pairs)
     assert not list(run.rglob("checkpoint-*"))
 
 

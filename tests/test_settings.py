@@ -8,6 +8,8 @@ import yaml
 from smar.errors import InputError
 from smar.settings import DataSettings, load_settings, save_settings
 
+CONFIGS = Path(__file__).parents[1] / "configs"
+
 
 def write(folder: Path, **sections: object) -> Path:
     path = folder / "shop.yaml"
@@ -47,6 +49,18 @@ def test_a_file_that_contradicts_the_dataset_is_refused_unless_overridden(tmp_pa
     assert load_settings(file, ["data.image_size=32"], data=prepared(image_size=32)).data.image_size == 32
 
 
+def test_baselines_survive_a_round_trip(tmp_path: Path) -> None:
+    entries = "[{kind: dpsr}, {name: concat, model: {fusion: concat, vision: {hidden: 64}}, steps: [3, 1]}]"
+    settings = load_settings(None, [f"train.baselines={entries}"])
+    save_settings(settings, tmp_path / "copy.yaml")
+    assert load_settings(tmp_path / "copy.yaml") == settings
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_example_configurations_are_valid(path: Path) -> None:
+    assert load_settings(path) != load_settings()
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
@@ -56,6 +70,19 @@ def test_a_file_that_contradicts_the_dataset_is_refused_unless_overridden(tmp_pa
         ("model.text.layers=5", "share_text"),
         ("model.query.heads=5", "multiple of heads"),
         ("train.seed", "section.key=value"),
+        ("model={fusion: gated, fusion_layers: 2}", "counts attention layers; gated has none"),
+        ("model.vision.frozen=true", "give pretrained"),
+        ("train.baselines=[{steps: [1, 1]}]", "needs a name"),
+        ("train.baselines=[{kind: smar}]", "needs a name"),
+        ("train.baselines=[{name: dpsr, model: {fusion: merge}}]", "another model dpsr"),
+        ("train.baselines=[{name: multimodal, kind: dpsr}]", "another model multimodal"),
+        ("train.baselines=[{name: ../x, kind: dpsr}]", r"baselines\.0\.name"),
+        ("train.baselines=[{kind: dpsr}, {kind: dpsr, steps: [1, 1]}]", "two models are called dpsr"),
+        ("model.kind=dpsr", r"two models are called dpsr.*train\.baselines=\[\]"),
+        ("train.baselines=[{name: a, model: {kind: dpsr}}]", "kind beside name"),
+        ("train.baselines=[{name: a, model: {fusio: both}}]", r"train\.baselines, a: model\.fusio: Extra"),
+        ("train.baselines=[{name: a, model: {query: {layers: 5}}}]", "train.baselines, a: model: .*share_text"),
+        ("train.baselines=[{name: a, model: {vision: {kind: vit, patch: 7}}}]", "train.baselines, a: .*multiple"),
     ],
 )
 def test_wrong_settings_are_named(assignment: str, message: str) -> None:

@@ -28,6 +28,7 @@ CONFIG = {
         "stage2": {"steps": 4, **STAGE},
         "threads": 1,
         "save_steps": 2,
+        "evaluate_steps": 3,
     },
     "evaluate": {"bootstrap": 100, "slice_queries": 5},
 }

@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     _prepare(commands)
     _train(commands)
     _evaluate(commands)
+    _ablate(commands)
     _embed_and_index(commands)
     _export(commands)
     _search(commands)
@@ -82,6 +83,10 @@ def _prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
 
 def _configuration(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", type=Path, metavar="FILE", help="YAML file, see docs/configuration.md")
+    _assignments(command)
+
+
+def _assignments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set",
         action="append",
@@ -108,13 +113,38 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     command = _command(
         commands,
         "evaluate",
-        "compare the models of a run on the test period: tables, intervals, charts",
-        "smar evaluate run dataset --out report\nsmar evaluate run dataset --qrels qrels.parquet --out report",
+        "compare the models of one or several runs on the test period: tables, tests, controls, charts",
+        "smar evaluate run dataset --out report\n"
+        "smar evaluate run dataset --qrels qrels.parquet --out report\n"
+        "smar evaluate run-a run-b dataset --names small,large --out report",
     )
-    command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     command.add_argument("dataset", type=Path, metavar="DATASET")
-    command.add_argument("--qrels", metavar="FILE", help="query, item_id, relevance; test clicks when not given")
+    command.add_argument(
+        "--qrels", metavar="FILE", help="query, item_id, relevance[, hidden]; test clicks when not given"
+    )
+    command.add_argument("--names", type=_names, default=[], metavar="A,B", help="names of the runs in the report")
+    _assignments(command)
     command.add_argument("--out", type=_folder, required=True, metavar="REPORT")
+
+
+def _ablate(commands: "Commands[argparse.ArgumentParser]") -> None:
+    command = _command(
+        commands,
+        "ablate",
+        "train and measure variants of a configuration as one table, or finish such a table",
+        "smar ablate configs/fashion.yaml dataset --out ablation --plan\n"
+        "smar ablate configs/fashion.yaml dataset --out ablation --only base,vit --workers 2 "
+        "--set 'ablate.steps=[150, 50]'",
+    )
+    command.add_argument("config", type=Path, metavar="CONFIG", help="YAML file with a section `ablate`")
+    command.add_argument("dataset", type=Path, metavar="DATASET")
+    command.add_argument("--out", type=_folder, required=True, metavar="FOLDER")
+    command.add_argument("--only", type=_names, default=[], metavar="NAME,NAME", help="these variants only")
+    command.add_argument("--workers", type=_positive, default=1, metavar="N", help="variants at once, a thread each")
+    command.add_argument("--plan", action="store_true", help="print what would run, and stop")
+    command.add_argument("--qrels", type=Path, metavar="FILE", help="judgements to measure beside the clicks")
+    _assignments(command)
 
 
 def _embed_and_index(commands: "Commands[argparse.ArgumentParser]") -> None:
@@ -215,6 +245,16 @@ def _date(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a date such as 2026-09-27") from None
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
 
 
 def _folder(text: str) -> Path:

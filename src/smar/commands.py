@@ -48,23 +48,47 @@ def _print_training(done: "TrainSummary", run: Path) -> None:
     for stage in done.stages:
         speed = f"{stage.pairs / stage.seconds:,.0f} pairs/s" if stage.seconds else "no steps"
         loss = f", loss {stage.loss:.3f}" if stage.loss is not None else ""
+        if (seen := stage.validated) is not None:
+            loss += f", validation R@{seen.k} {seen.recall:.3f} at step {seen.step:,}"
         rows.append((f"{stage.kind} {stage.stage}", f"{stage.steps:,} steps, {stage.seconds:,.0f} s, {speed}{loss}"))
     summary(f"run in {run}", rows)
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """`smar evaluate`."""
-    from smar.evaluation.evaluate import evaluate_run
-    from smar.evaluation.report import print_table
+    from smar.evaluation.evaluate import evaluate_runs
+    from smar.evaluation.terminal import key_figures, print_table
 
-    done = evaluate_run(options.run, options.dataset, options.out, options.qrels)
-    print_table(done.rows)
-    facts: list[tuple[str, object]] = [
+    done = evaluate_runs(
+        *(options.runs, options.dataset, options.out, options.qrels, options.names, options.assignments)
+    )
+    print_table(done.findings)
+    rows: list[tuple[str, object]] = [
+        *key_figures(done.findings),
         ("queries", done.queries),
         ("report", options.out / "report.md"),
         ("seconds", done.seconds),
     ]
-    summary(f"report in {options.out}", facts, _say("embed", options.run, options.dataset, "--out", "embeddings"))
+    summary(f"report in {options.out}", rows, _say("embed", options.runs[0], options.dataset, "--out", "embeddings"))
+
+
+def ablate(options: argparse.Namespace) -> None:
+    """`smar ablate`."""
+    from smar.ablation.ablate import ablate as run
+    from smar.ablation.ablate import print_plan
+
+    call = {"only": options.only, "qrels": options.qrels, "assignments": options.assignments}
+    if options.plan:
+        print_plan(options.config, options.dataset, options.out, **call)
+        return
+    done = run(options.config, options.dataset, options.out, workers=options.workers, **call)
+    rows: list[tuple[str, object]] = [
+        ("rows", f"{done.rows} of {done.planned}"),
+        ("trained now", done.trained),
+        ("table", options.out / "ablation.md"),
+        ("seconds", done.seconds),
+    ]
+    summary(f"ablation in {options.out}", rows)
 
 
 def embed(options: argparse.Namespace) -> None:
@@ -258,10 +282,11 @@ def demo(options: argparse.Namespace) -> None:
         _run(
             *("prepare", "--items", shop / "items.parquet", "--clicks", shop / "clicks.parquet"),
             *("--queries", shop / "queries.parquet", "--out", dataset),
-            *("--set", "data.slice_columns=[group]", "--set", "data.note=generated shop, simulated log"),
+            *("--set", "data.slice_columns=[group,category]", "--set", "data.note=generated shop, simulated log"),
         )
     _run("train", dataset, "--out", run, *DEMO_TRAINING)
     _run("evaluate", run, dataset, "--out", out / "report")
+    _run("evaluate", run, dataset, "--qrels", shop / "qrels.parquet", "--out", out / "report-truth")
     _run("embed", run, dataset, "--out", out / "embeddings")
     _run("index", out / "embeddings", "--out", out / "index")
     console.print(f"[bold]demo done[/bold] in {time.perf_counter() - started:,.0f} s: generated shop, simulated log")

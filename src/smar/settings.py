@@ -5,19 +5,16 @@ read, with the key's full name, never hours later in training.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from smar.errors import InputError
-
-
-class Section(BaseModel):
-    """A frozen section of the configuration that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from smar.overrides import overridden
+from smar.sections import LossSettings, NegativeSettings, Section
 
 
 class ColumnMap(Section):
@@ -47,6 +44,7 @@ class DataSettings(Section):
     slice_columns: tuple[str, ...] = Field(("category",), description="item columns whose values are report slices")
     images_root: Path | None = Field(None, description="folder that relative picture paths start from")
     image_size: int = Field(64, ge=16, le=512, description="side of the packed square picture, in pixels")
+    pictures_per_item: int = Field(1, ge=1, le=32, description="decodable pictures of an item that are packed at most")
     image_fit: Literal["pad", "squash", "crop"] = "pad"
     thumbnail_size: int = Field(256, ge=0, description="longest side of the picture kept for the page; 0 keeps none")
     max_image_bytes: int = Field(20_000_000, ge=1)
@@ -67,6 +65,7 @@ class TowerSettings(Section):
 
     pretrained: str | None = Field(None, description="Hugging Face name or local path")
     frozen: bool = False
+    learning_rate: float | None = Field(None, gt=0, description="of the encoder; the stage's own when not given")
     layers: int = Field(2, ge=1)
     hidden: int = Field(128, ge=8)
     heads: int = Field(4, ge=1)
@@ -79,6 +78,12 @@ class TowerSettings(Section):
     def _heads_divide(self) -> Self:
         if self.hidden % self.heads:
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_is_pretrained_and_has_no_rate(self) -> Self:
+        if self.frozen and (self.pretrained is None or self.learning_rate is not None):
+            raise ValueError("frozen: true keeps pretrained weights as they are: give pretrained, and no learning_rate")
         return self
 
 
@@ -95,11 +100,15 @@ class VisionSettings(TowerSettings):
     patch: int = Field(8, ge=2, description="side of a vit's patch in pixels; must divide data.image_size")
 
 
+Kind = Literal["smar", "dpsr", "dpsr-i", "clip"]
+
+
 class ModelSettings(Section):
     """What is built: SMAR or one of its baselines (reference: paper.md, "Model")."""
 
-    kind: Literal["smar", "dpsr", "dpsr-i"] = "smar"
+    kind: Kind = "smar"
     dim: int = Field(128, ge=8, description="k, the size of every embedding")
+    matryoshka: tuple[int, ...] = Field((), description="shorter sizes: prefixes of the embeddings trained beside it")
     query: TowerSettings = TowerSettings()
     text: TowerSettings = TowerSettings()
     vision: VisionSettings = VisionSettings()
@@ -107,6 +116,7 @@ class ModelSettings(Section):
         "mean", description="cls is the paper's; mean learns several times faster from scratch"
     )
     share_text: bool = Field(True, description="query and item text share one encoder, each with its own projection")
+    fusion: Literal["cross", "reverse", "both", "merge", "gated", "concat"] = "cross"
     fusion_layers: int = Field(1, ge=1)
     vocabulary: int = Field(8000, ge=100, description="WordPiece tokens, fitted on catalogue and training queries")
     query_length: int = Field(30, ge=4)
@@ -122,6 +132,20 @@ class ModelSettings(Section):
     def _shared_towers_are_equal(self) -> Self:
         if self.share_text and self.query != self.text:
             raise ValueError("model.query and model.text differ: set model.share_text=false, or make them equal")
+        return self
+
+    @model_validator(mode="after")
+    def _prefixes_rise(self) -> Self:
+        if any(a >= b for a, b in pairwise((0, *self.matryoshka, self.dim))):
+            raise ValueError(f"matryoshka ({list(self.matryoshka)}) must rise, each below dim ({self.dim})")
+        return self
+
+    @model_validator(mode="after")
+    def _fusion_has_layers(self) -> Self:
+        if self.fusion in ("gated", "concat") and self.fusion_layers > 1:
+            raise ValueError(
+                f"model.fusion_layers ({self.fusion_layers}) counts attention layers; {self.fusion} has none"
+            )
         return self
 
 
@@ -177,11 +201,36 @@ class Stage2Settings(StageSettings):
     weights: Stage2Weights = Stage2Weights()
 
 
-class BaselineSettings(Section):
-    """A baseline trained beside the model; `steps` (stage 1, stage 2) gives it a budget of its own."""
+_ROWS = ("smar", "multimodal")
+"""What the report calls the run's own model."""
 
-    kind: Literal["dpsr", "dpsr-i"]
+
+class BaselineSettings(Section):
+    """A model trained beside the run's own: `{kind: dpsr}`, or a name and what differs from the run's `model` section.
+
+    `steps` (stage 1, stage 2) and `learning_rate` give it a budget of its own.
+    """
+
+    name: str = Field("", pattern=r"^([a-z0-9][a-z0-9_-]*)?$", description="in the report; the kind when not given")
+    kind: Kind | None = Field(None, description="the run's own when not given")
+    model: dict[str, Any] = Field({}, description="settings of the model section that differ")
     steps: tuple[int, int] | None = Field(None, description="the model's own steps when not given")
+    learning_rate: float | None = Field(None, gt=0, description="of fresh weights in both stages")
+
+    @property
+    def label(self) -> str:
+        """Name of the baseline in folders and reports."""
+        return self.name or str(self.kind)
+
+    @model_validator(mode="after")
+    def _has_a_name(self) -> Self:
+        if not self.name and self.kind in (None, "smar"):
+            raise ValueError("a baseline needs a name, or a kind of its own (dpsr, dpsr-i, clip)")
+        if self.name in _ROWS or (self.name in get_args(Kind) and self.name != self.kind):
+            raise ValueError(f"the report calls another model {self.name}: give the baseline another name")
+        if "kind" in self.model:
+            raise ValueError("give kind beside name, not inside model")
+        return self
 
 
 class TrainSettings(Section):
@@ -189,21 +238,57 @@ class TrainSettings(Section):
 
     stage1: Stage1Settings = Stage1Settings()
     stage2: Stage2Settings = Stage2Settings()
+    loss: LossSettings = LossSettings()
+    negatives: NegativeSettings = NegativeSettings()
     baselines: tuple[BaselineSettings, ...] = (BaselineSettings(kind="dpsr"), BaselineSettings(kind="dpsr-i"))
     temperature: float = Field(1 / 30, gt=0)
     bf16: bool = True
     threads: int | None = Field(None, ge=1)
     save_steps: int = Field(200, ge=1, description="a killed run loses at most this many steps")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
+    micro_batch: int | None = Field(None, ge=1, description="gradient caching: examples encoded at once; null is off")
+    evaluate_steps: int = Field(200, ge=0, description="steps between validations; 0 validates never")
+    patience: int | None = Field(None, ge=1, description="validations without gain that end a stage; null: never")
+    validation_queries: int = Field(1000, ge=1)
+    validation_items: int = Field(5000, ge=100)
+
+    @model_validator(mode="after")
+    def _losses_fit(self) -> Self:
+        low, high = self.loss.temperature_bounds
+        if self.loss.learn_temperature and not low <= self.temperature <= high:
+            raise ValueError(f"temperature ({self.temperature}) is outside loss.temperature_bounds ({low}, {high})")
+        if self.loss.kind == "hinge" and self.negatives.logq:
+            raise ValueError("negatives.logq corrects a softmax: set loss.kind=softmax or negatives.logq=false")
+        return self
+
+    @model_validator(mode="after")
+    def _patience_needs_validation(self) -> Self:
+        if self.patience is not None and not self.evaluate_steps:
+            raise ValueError("train.patience counts validations, and train.evaluate_steps=0 turns them off")
+        return self
 
 
 class EvaluateSettings(Section):
     """`smar evaluate`."""
 
     k: int = Field(50, ge=1)
+    dim: int | None = Field(None, ge=1, description="first numbers of a vector that rank; all when not given")
     bootstrap: int = Field(1000, ge=100, description="resamples behind each 95 % interval")
     needs_image: float = Field(0.5, ge=0, le=1, description="from this share on a query counts as needing the picture")
     slice_queries: int = Field(20, ge=1, description="slices with fewer queries are not reported")
+    controls: bool = Field(True, description="paper.md's controls; two more passes over the catalogue")
+    bm25: bool = Field(True, description="a row of BM25 over the text fields")
+    trec: bool = Field(True, description="write judgements and rankings as TREC files, too")
+
+
+class AblateSettings(Section):
+    """`smar ablate`: the rest of the configuration is the row `base`, every variant changes some of its settings."""
+
+    steps: tuple[NonNegativeInt, NonNegativeInt] | None = Field(None, description="budget of stage 1 and stage 2")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="each variant is trained once with every seed")
+    evaluate_on: Literal["test", "valid"] = "test"
+    builtin: bool = Field(True, description="begin with the paper's ablations, see smar.ablation.variants")
+    variants: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], dict[str, Any]] = {}
 
 
 class Settings(Section):
@@ -213,6 +298,7 @@ class Settings(Section):
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    ablate: AblateSettings = AblateSettings()
 
     @model_validator(mode="after")
     def _patches_fit(self) -> Self:
@@ -222,6 +308,40 @@ class Settings(Section):
                 f"data.image_size ({self.data.image_size}) must be a multiple of model.vision.patch ({vision.patch})"
             )
         return self
+
+    @model_validator(mode="after")
+    def _prefix_fits(self) -> Self:
+        if (self.evaluate.dim or 0) > self.model.dim:
+            raise ValueError(f"evaluate.dim ({self.evaluate.dim}) must not exceed model.dim ({self.model.dim})")
+        return self
+
+    @model_validator(mode="after")
+    def _baselines_are_models(self) -> Self:
+        names = [self.model.kind, *(baseline.label for baseline in self.train.baselines)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"two models are called {', '.join(twice)}: give each of train.baselines a name of its own, and none "
+                f"that of model.kind ({self.model.kind}); train.baselines=[] trains none"
+            )
+        for baseline in self.train.baselines:
+            self.of_baseline(baseline)
+        return self
+
+    def of_baseline(self, baseline: BaselineSettings) -> "Settings":
+        """The settings of a baseline as a run of its own; raises ValueError where its changes do not fit."""
+        kind = {} if baseline.kind is None else {"kind": baseline.kind}
+        stages: dict[str, Any] = {name: {} for name in ("stage1", "stage2")}
+        for number, stage in enumerate(stages.values()):
+            if baseline.steps is not None:
+                stage["steps"] = baseline.steps[number]
+            if baseline.learning_rate is not None:
+                stage["learning_rate"] = baseline.learning_rate
+        try:
+            changes = {"model": {**baseline.model, **kind}, "train": {"baselines": (), **stages}}
+            return overridden(self, changes)
+        except ValueError as error:
+            raise ValueError(f"train.baselines, {baseline.label}: {error}") from None
 
 
 def _merge(tree: dict[str, Any], assignment: str) -> None:

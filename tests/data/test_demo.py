@@ -133,6 +133,16 @@ def test_needs_image_agrees_with_the_titles(items: list[Item], queries: list[Que
     assert {("Fashion", True, True), ("Fashion", False, True), ("Not-fashion", True, False)} <= seen
 
 
+def test_hidden_is_what_the_title_does_not_say(items: list[Item], queries: list[Query]) -> None:
+    seen = set()
+    for query in queries:
+        looks = [value for name, value in query.asked.items() if name in VISIBLE]
+        slow = [not all(says(items[row].title, value) for value in looks) for row in query.relevant]
+        assert query.hidden.tolist() == slow
+        seen |= {*slow}
+    assert seen == {True, False}
+
+
 def test_relevant_items_have_everything_asked(items: list[Item], queries: list[Query]) -> None:
     for query in queries[::7]:
         category = items[query.relevant[0]].category.name
@@ -150,6 +160,9 @@ def test_truth_tables_match(shop: tuple[Path, ShopSummary]) -> None:
     asked, qrels = pq.read_table(out / "queries.parquet"), pq.read_table(out / "qrels.parquet")
     assert asked.num_rows == summary.queries == len(set(asked["query"].to_pylist()))
     assert {*qrels["query"].to_pylist()} == {*asked["query"].to_pylist()}
+    hidden = qrels.group_by("query").aggregate([("hidden", "mean")])
+    shares = dict(zip(hidden["query"].to_pylist(), hidden["hidden_mean"].to_pylist(), strict=True))
+    assert asked["needs_image"].to_pylist() == pytest.approx([shares[query] for query in asked["query"].to_pylist()])
     assert {*pq.read_table(out / "clicks.parquet")["query"].to_pylist()} <= {*asked["query"].to_pylist()}
     assert asked.schema.field("needs_image").type == pa.float64()
 

@@ -1,9 +1,13 @@
 import io
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from PIL import Image
 from shop_tables import items, log, picture, read, rejects, run, write_table
 
@@ -23,7 +27,7 @@ def colours(folder: Path) -> list[tuple[int, ...] | None]:
     return [tuple(dataset.images[row, 8, 8].tolist()) if row >= 0 else None for row in dataset.image_row]
 
 
-def png(colour: str, **how: Any) -> bytes:
+def png(colour: Any, **how: Any) -> bytes:
     return picture(colour, kind="PNG", **how)
 
 
@@ -89,6 +93,43 @@ def test_the_first_decodable_picture_of_a_list_is_packed(tmp_path: Path) -> None
         ("i4", 0, "missing"), ("i4", 1, "ok"),
     ]  # fmt: skip
     assert (summary.counts["pictures"], summary.counts["pictures_tried"]) == (9, 7)
+
+
+def test_several_pictures_of_an_item_are_packed(tmp_path: Path) -> None:
+    lists = [[png("red"), b"junk", png("blue"), png("green")], [b"junk"], [], [png("green"), png("red")]]
+    table = [("i2", png("blue")), ("i1", png("red")), ("i3", b"junk"), ("i1", png("green")), ("i1", png("blue"))]
+    more = [{"item_id": item, "image": image} for item, image in table]
+    summary = run(tmp_path, with_images(*lists), log(), images=more, pictures_per_item=2)
+    dataset = Dataset.open(tmp_path / "out")
+    assert dataset.image_row.tolist() == [[0, 1], [2, 3], [4, -1], [5, 6]]
+    shown = [tuple(dataset.images[row, 8, 8].tolist()) for row in range(7)]
+    assert shown == [RED, BLUE, RED, GREEN, BLUE, GREEN, RED]
+    assert statuses(tmp_path) == ["ok"] * 4
+    tried = [(row["item_id"], row["position"], row["status"]) for row in read(tmp_path, "images.parquet")]
+    assert tried == [
+        ("i0", 0, "ok"), ("i0", 1, "not_an_image"), ("i0", 2, "ok"), ("i1", 0, "not_an_image"), ("i1", 1, "ok"),
+        ("i1", 2, "ok"), ("i2", 0, "ok"), ("i3", 0, "ok"), ("i3", 1, "ok"),
+    ]  # fmt: skip
+    counts = summary.counts
+    assert (counts["pictures"], counts["pictures_tried"], counts["images_packed"]) == (12, 9, 7)
+    assert (counts["items_with_several_pictures"], counts["pictures_broken"]) == (3, 2)
+    pages = [row["picture_length"] for row in read(tmp_path, "items.parquet")]
+    assert dataset.pictures.stat().st_size == sum(pages)  # only the first good picture is kept for the page
+
+
+@given(st.lists(st.lists(st.booleans(), max_size=5), min_size=4, max_size=5), st.integers(1, 4))
+@hypothesis_settings(max_examples=15)
+def test_packing_equals_a_loop_over_items(good: list[list[bool]], most: int) -> None:
+    shade = iter(range(1, 100))
+    shades = [[next(shade) if ok else None for ok in own] for own in good]
+    lists = [[b"junk" if grey is None else png((grey,) * 3) for grey in own] for own in shades]
+    expected = [[grey for grey in own if grey is not None][:most] for own in shades]
+    with tempfile.TemporaryDirectory() as folder:
+        run(Path(folder), with_images(*lists), log(), pictures_per_item=most)
+        dataset = Dataset.open(Path(folder) / "out")
+        rows = [[row for row in np.atleast_1d(own).tolist() if row >= 0] for own in dataset.image_row]
+        assert [[int(dataset.images[row, 8, 8, 0]) for row in own] for own in rows] == expected
+        assert len(dataset.images) == sum(map(len, expected))
 
 
 def test_images_tables_add_to_the_items_own(tmp_path: Path) -> None:

@@ -1,37 +1,15 @@
-"""Ranking and judgement files."""
+"""Judgement files, and a report over two runs as a user makes it."""
 
-import numpy as np
+import json
+import shutil
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from smar.errors import InputError
-from smar.evaluation.evaluate import Catalogue, adaptive_blocks, rank, read_qrels
-
-
-@given(
-    scores=st.lists(st.lists(st.integers(0, 3), min_size=4, max_size=4), min_size=1, max_size=5),
-    depth=st.integers(1, 6),
-)
-def test_rank_sorts_by_score_then_row(scores, depth):
-    block = np.array(scores, np.float32)
-    slow = [sorted(range(4), key=lambda item: (-row[item], item))[:depth] for row in block]
-    got = rank(iter([block[:2], block[2:]] if len(block) > 2 else [block]), depth)
-    values = np.take_along_axis(block, got, 1)
-    assert values.tolist() == [[row[item] for item in order] for row, order in zip(block, slow, strict=True)]
-    assert all(len(set(row)) == len(row) for row in got.tolist())
-
-
-def test_adaptive_blocks_mix_the_two_scores_by_the_gate():
-    rng = np.random.default_rng(0)
-    text, multimodal, query = (rng.normal(size=(n, 4)).astype(np.float32) for n in (6, 6, 3))
-    p = np.array([0.0, 0.25, 1.0], np.float32)
-    blocks = np.concatenate(list(adaptive_blocks(query, p, Catalogue(text, text, multimodal), size=2)))
-    for row in range(3):
-        expected = p[row] * multimodal @ query[row] + (1 - p[row]) * text @ query[row]
-        assert blocks[row] == pytest.approx(expected, abs=1e-5)
+from smar.evaluation.evaluate import read_qrels
+from tiny_line import Line, smar
 
 
 def test_qrels_come_from_parquet_or_csv_and_are_normalised(tmp_path):
@@ -50,3 +28,75 @@ def test_qrels_that_lack_a_column_or_a_file_are_refused(tmp_path):
         read_qrels(str(tmp_path / "q.csv"))
     with pytest.raises(InputError, match="cannot be read"):
         read_qrels(str(tmp_path / "absent.parquet"))
+
+
+def test_two_runs_in_one_report(line: Line, tmp_path):
+    shutil.copytree(line.run, tmp_path / "twin")
+    out = tmp_path / "report"
+    done = smar("evaluate", line.run, tmp_path / "twin", line.dataset, "--names", "one,two", "--out", out)
+    assert done.code == 0, done.err
+    rows = json.loads((out / "metrics.json").read_text())
+    values = {(row["model"], row["slice"], row["metric"]): row["value"] for row in rows}
+    alone = {
+        (r["model"], r["slice"], r["metric"]): r["value"]
+        for r in json.loads((line.report / "metrics.json").read_text())
+    }
+    names = {
+        "smar": "one",
+        "dpsr": "one/dpsr",
+        "multimodal": "one/multimodal",
+        "shuffled": "one/shuffled",
+        "bm25": "bm25",
+    }
+    for single, several in names.items():
+        assert values[several, "all", "R@50"] == alone[single, "all", "R@50"]
+        twin = several.replace("one", "two")
+        assert values[twin, "all", "R@50"] == values[several, "all", "R@50"]  # the same weights
+    same = [row for row in rows if row["model"] == "one - two"]
+    assert len(same) > 5
+    assert all((row["value"], row["p"], row["p_holm"]) == (0, 1, 1) for row in same)
+    assert not any(row["model"].startswith("one - two/shuffled") for row in rows)  # only the first run's controls
+    text = (out / "report.md").read_text()
+    assert "two: trained on" in text
+    assert sorted(path.name for path in (out / "runs").rglob("*.trec")) == sorted(
+        ["bm25.trec", "one.trec", "two.trec", *["dpsr.trec", "dpsr-i.trec", "multimodal.trec"] * 2]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "two runs are called 'run'"),
+        (("--names", "a"), "gives 1 names"),
+        (("--names", "a,a"), "two runs are called 'a'"),
+        (("--names", "a,b/c"), "'b/c' cannot name a run"),
+        (("--names", "a,bm25"), "'bm25' cannot name a run"),
+        (("--names", "a,b", "--set", "train.seed=1"), "evaluate.* only"),
+        (("--names", "a,b", "--set", "evaluate.nope=1"), "evaluate.nope"),
+    ],
+)
+def test_names_that_cannot_be_and_settings_that_are_the_runs_own(line: Line, tmp_path, words, message):
+    refused = smar("evaluate", line.run, line.run, line.dataset, *words, "--out", tmp_path / "out")
+    assert refused.code == 2
+    assert refused.says(message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_the_users_is_not_replaced(line: Line, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "7.jpg").write_bytes(b"mine")
+    refused = smar("evaluate", line.run, line.dataset, "--out", tmp_path)
+    assert refused.code == 2
+    assert refused.says("is no report", "name a new --out")
+    assert (tmp_path / "pictures" / "7.jpg").read_bytes() == b"mine"
+
+
+def test_without_controls_bm25_and_trec(line: Line, tmp_path):
+    off = [word for name in ("controls", "bm25", "trec") for word in ("--set", f"evaluate.{name}=false")]
+    done = smar("evaluate", line.run, line.dataset, *off, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    rows = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    models = {row["model"] for row in rows if " - " not in row["model"]}
+    assert models == {"dpsr", "dpsr-i", "multimodal", "smar"}
+    assert "## Controls" not in (tmp_path / "out" / "report.md").read_text()
+    assert not (tmp_path / "out" / "runs").exists()

@@ -20,7 +20,6 @@ from transformers import (
 from smar.errors import InputError
 from smar.model.configuration import build_config
 from smar.model.encoder import Encoder
-from smar.model.fusion import CrossAttentionLayer
 from smar.model.gate import Gate
 from smar.model.modeling import QueryOutput, SmarModel
 from smar.model.processing import build_processor
@@ -78,40 +77,12 @@ def test_a_vector_does_not_depend_on_its_neighbours_in_the_batch():
     assert np.abs(together - alone).max() < 1e-5
 
 
-def test_cls_pooling_fuses_the_first_position_only_with_the_same_result():
-    encoder = make()
-    ids, mask = encoder._pad(encoder.processor.token_ids(WORDS, 100))
-    hidden, _ = encoder.model.text_tower(ids, mask)
-    patches = torch.randn(4, 5, 32)
-    shown = torch.tensor([True, False, True, True])
-    whole, first = (
-        encoder.model.fusion(hidden, patches, shown),
-        encoder.model.fusion(hidden[:, :1], patches, shown),
-    )
-    assert torch.allclose(whole[:, :1], first, atol=1e-6)
-
-
 def test_attention_equals_torch_and_masked_keys_do_not_count():
     query, key, value = (torch.randn(2, 2, n, 8) for n in (3, 5, 5))
     mask = torch.rand(2, 1, 1, 5) < 0.6
     mask[..., 0] = True
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     assert torch.allclose(attention(query, key, value, mask), expected, atol=1e-6)
-
-
-def test_cross_attention_equals_a_loop_over_heads():
-    torch.manual_seed(1)
-    layer = CrossAttentionLayer(hidden=8, image_hidden=6, heads=2)
-    text, image, mask = torch.randn(1, 3, 8), torch.randn(1, 4, 6), torch.tensor([[True, True, False, True]])
-    kept = layer.norm_image(image[0])[mask[0]]
-    query, key, value = layer.query(layer.norm_text(text[0])), layer.key(kept), layer.value(kept)
-    parts = []
-    for head in range(2):
-        at = slice(4 * head, 4 * head + 4)
-        parts.append(torch.softmax(query[:, at] @ key[:, at].T / 2, -1) @ value[:, at])
-    slow = text[0] + layer.output(torch.cat(parts, 1))
-    slow = slow + layer.feed_forward(slow)
-    assert torch.allclose(layer(text, image, mask)[0], slow, atol=1e-5)
 
 
 def test_gate_equals_its_layers_written_out():

@@ -56,6 +56,16 @@ def test_pictures_come_for_the_items_that_have_one_in_item_order():
     assert np.array_equal(batch["pixels"].numpy(), images[[2, 0]])
 
 
+def test_several_pictures_of_an_item_follow_each_other():
+    images = np.arange(4 * 2 * 2 * 3, dtype=np.uint8).reshape(4, 2, 2, 3)
+    rows = [[-1, -1], [2, 3], [-1, -1], [-1, -1], [1, -1], [0, -1]]
+    batch = make([(0, 4), (1, 1), (2, 2)], images=images, image_row=rows)([0, 1, 2])
+    assert batch["item_rows"].tolist() == [1, 2, 4]
+    assert batch["pictures"].tolist() == [2, 0, 1]
+    assert batch["has_image"].tolist() == [True, False, True]
+    assert np.array_equal(batch["pixels"].numpy(), images[[2, 3, 1]])
+
+
 def test_a_batch_without_any_picture_has_no_pixels():
     batch = make([(0, 0), (1, 1)], images=np.zeros((0, 2, 2, 3), np.uint8))([0, 1])
     assert batch["pixels"] is None

@@ -10,7 +10,7 @@ from smar.losses.contrastive import counterfactual_labels, pair_losses
 from smar.model.modeling import ItemOutput, QueryOutput, SmarModel
 from smar.model.processing import build_processor
 from smar.settings import BaselineSettings, LossWeights, load_settings
-from smar.training.checkpoints import SEAL, latest, seal
+from smar.training.checkpoints import SEAL, Spent, latest, seal
 from smar.training.setup import new_model
 from smar.training.stages import jobs
 from smar.training.train import optimizer
@@ -90,13 +90,27 @@ def test_hidden_pictures_take_their_pixels_along():
 def test_jobs_are_the_model_and_its_baselines_with_their_own_loss_and_budget():
     settings = load_settings(None, ["train.baselines=[{kind: dpsr, steps: [7, 3]}, {kind: dpsr-i}]"])
     smar, dpsr, image = jobs(settings, Path("run"))
-    assert [job.kind for job in (smar, dpsr, image)] == ["smar", "dpsr", "dpsr-i"]
+    assert [job.name for job in (smar, dpsr, image)] == ["smar", "dpsr", "dpsr-i"]
     assert dpsr.folder == Path("run/baselines/dpsr")
     assert [stage.steps for stage in dpsr.stages.values()] == [7, 3]
     assert [stage.steps for stage in image.stages.values()] == [stage.steps for stage in smar.stages.values()]
     assert dpsr.stages["stage2"].weights == LossWeights(text=1)
     assert image.stages["stage1"].weights == LossWeights(image=1)
     assert BaselineSettings(kind="dpsr").steps is None
+
+
+def test_a_named_baseline_is_the_runs_model_with_some_settings_changed():
+    entries = "[{name: concat, model: {fusion: concat, vision: {hidden: 64}}}, {kind: clip, learning_rate: 0.1}]"
+    settings = load_settings(None, [f"train.baselines={entries}", "train.stage1.weights.image=0.25"])
+    smar, concat, clip = jobs(settings, Path("run"))
+    assert (concat.name, concat.folder) == ("concat", Path("run/baselines/concat"))
+    changed = {"fusion": "concat", "vision": smar.model.vision.model_copy(update={"hidden": 64})}
+    assert concat.model == smar.model.model_copy(update=changed)
+    assert concat.stages == smar.stages
+    assert clip.model == smar.model.model_copy(update={"kind": "clip"})
+    assert [stage.learning_rate for stage in clip.stages.values()] == [0.1, 0.1]
+    expected = LossWeights(text=1, image=0.25, multimodal=1).model_dump()
+    assert all(stage.weights.model_dump() == expected for stage in clip.stages.values())
 
 
 def test_pretrained_towers_have_their_own_rate_and_vectors_do_not_decay(tmp_path):
@@ -114,6 +128,34 @@ def test_pretrained_towers_have_their_own_rate_and_vectors_do_not_decay(tmp_path
             assert group["lr"] == (5e-5 if name.startswith("text_tower.encoder.") else 6e-4)
             assert group["weight_decay"] == (0.01 if parameter.dim() > 1 else 0.0)
     assert not names
+
+
+def test_every_tower_may_have_a_rate_of_its_own(tmp_path):
+    settings = load_settings(None, TINY)
+    processor = build_processor(settings.model, 16, ["red dress"])
+    new_model(settings, settings.model, processor).text_tower.encoder.save_pretrained(tmp_path)
+    rates = {"text_tower.encoder.": 1e-5, "image_tower.encoder.": 0.02}
+    own = [f"model.text.pretrained={tmp_path}", "model.text.learning_rate=1e-5", "model.vision.learning_rate=0.02"]
+    settings = load_settings(None, [*TINY, *own])
+    job, model = jobs(settings, Path("run"))[0], new_model(settings, settings.model, processor)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for group in optimizer(model, job, job.stages["stage1"]).param_groups:
+        for parameter in group["params"]:
+            name = names.pop(id(parameter))
+            assert group["lr"] == next((rate for tower, rate in rates.items() if name.startswith(tower)), 6e-4), name
+    assert not names
+
+
+def test_dropout_hides_all_pictures_of_an_item():
+    torch.manual_seed(1)
+    counts = torch.tensor([2, 0, 3, 1, 2])
+    batch = {"pixels": torch.repeat_interleave(torch.arange(5), counts), "has_image": counts > 0, "pictures": counts}
+    dropped = hide_pictures(batch, 0.5)
+    kept = sorted(set(dropped["pixels"].tolist()))
+    assert 0 < len(kept) < 4
+    assert dropped["has_image"].nonzero().flatten().tolist() == kept
+    assert dropped["pictures"].tolist() == [int(counts[row]) if row in kept else 0 for row in range(5)]
+    assert torch.equal(dropped["pixels"], torch.repeat_interleave(torch.arange(5), dropped["pictures"]))
 
 
 def test_a_model_starts_equal_for_equal_seeds():
@@ -136,17 +178,17 @@ def checkpoint(folder, step):
 
 def test_the_newest_whole_checkpoint_is_found_and_half_written_ones_go(tmp_path):
     assert latest(tmp_path) is None
-    seal(checkpoint(tmp_path, 9), 1.5)
-    seal(checkpoint(tmp_path, 10), 2.5)
+    seal(checkpoint(tmp_path, 9), Spent(1.5, 2.0))
+    seal(checkpoint(tmp_path, 10), Spent(2.5, 4.0))
     unsealed = checkpoint(tmp_path, 11)
-    assert latest(tmp_path) == (tmp_path / "checkpoint-10", 2.5)
+    assert latest(tmp_path) == (tmp_path / "checkpoint-10", Spent(2.5, 4.0))
     assert not unsealed.exists()
 
 
 @pytest.mark.parametrize("damage", ["flip", "missing"])
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
     path = checkpoint(tmp_path, 10)
-    seal(path, 0.0)
+    seal(path, Spent())
     weights = path / "model.safetensors"
     weights.write_bytes(b"x" * 10) if damage == "flip" else weights.unlink()
     with pytest.raises(InputError, match=r"checkpoint-10 is corrupt: model\.safetensors"):

@@ -91,7 +91,7 @@ def write_items(con: Connection, table: Table, columns: ItemColumns, path: Path)
     named = ", ".join(f"source.{quote(name)}" for name in columns.select)
     copy(
         con,
-        f"SELECT {named}, image_status, image_row, picture_offset, picture_length, "
+        f"SELECT {named}, image_status, image_row, image_rows, picture_offset, picture_length, "
         "item.item_index IN (SELECT item_index FROM train) AS clicked_in_train "
         f"FROM item JOIN (SELECT {ROW}, {kept} FROM {table.scan}) AS source USING ({ROW}) "
         "JOIN item_picture ON item_picture.item_index = item.item_index ORDER BY item.item_index",

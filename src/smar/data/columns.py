@@ -17,6 +17,7 @@ RESERVED = (
     "item_index",
     "image_status",
     "image_row",
+    "image_rows",
     "picture_offset",
     "picture_length",
     "clicked_in_train",

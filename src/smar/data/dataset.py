@@ -74,8 +74,18 @@ class Dataset:
 
     @cached_property
     def image_row(self) -> NDArray[np.int64]:
-        """Row of each item's picture in `images`, int64 [items]; -1 where it has none."""
-        return np.asarray(self.items["image_row"].to_numpy(), dtype=np.int64)
+        """Row of each item's picture in `images`, int64 [items]; -1 where it has none.
+
+        Where an item has several, int64 [items, most]: an item's rows follow each other, and -1 fills up.
+        """
+        first = np.asarray(self.items["image_row"].to_numpy(), dtype=np.int64)
+        if "image_rows" not in self.items.column_names:  # a dataset from before there could be several
+            return first
+        count = np.asarray(self.items["image_rows"].to_numpy(), dtype=np.int64)
+        if count.max() <= 1:
+            return first
+        number = np.arange(count.max())
+        return np.where(number < count[:, None], first[:, None] + number, -1)
 
     @cached_property
     def digest(self) -> str:

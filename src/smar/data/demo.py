@@ -37,7 +37,8 @@ images/          drawn pictures; a few files are cut off on purpose
 clicks.parquet   the simulated search log, one row per item shown
 queries.parquet  truth: needs_image = share of a query's fitting items whose title lacks an asked attribute
                  that the picture shows
-qrels.parquet    truth: the items that fit each query
+qrels.parquet    truth: the items that fit each query; hidden = the title lacks an asked attribute that the
+                 picture shows
 truth.parquet    truth: every item's attributes, which of them its title names, when it became available
 """
 
@@ -171,6 +172,7 @@ def _write_tables(folder: Path, items: list[Item], images: list[str | None], que
         "query": pa.array(asked["query"]).take(pa.array(np.repeat(np.arange(len(queries)), lengths))),
         "item_id": pa.array(ids).take(pa.array(fitting)),
         "relevance": pa.array(np.ones(len(fitting), dtype=np.int32)),
+        "hidden": pa.array(np.concatenate([query.hidden for query in queries])),
     }
     pq.write_table(log.table, folder / "clicks.parquet", compression="zstd")
     for name, columns in (("items", catalogue), ("truth", truth), ("queries", asked), ("qrels", qrels)):

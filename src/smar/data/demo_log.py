@@ -78,8 +78,8 @@ class Shelf:
 class Query:
     """A query's text, what it asks for, and the truth.
 
-    `fit`: int [m], how many asked attributes each item of the shelf has; `needs_image`: share of the relevant
-    items whose title lacks an asked attribute that the picture shows.
+    `fit`: int [m], how many asked attributes each item of the shelf has; `lacks`: bool [m], whether its title leaves
+    out an asked attribute that the picture shows; `needs_image`: share of the relevant items that `lacks`.
     """
 
     text: str
@@ -87,12 +87,18 @@ class Query:
     asked: Mapping[str, str]
     shelf: Shelf
     fit: np.ndarray
+    lacks: np.ndarray
     needs_image: float
 
     @property
     def relevant(self) -> np.ndarray:
         """Row numbers of the items that have everything asked for."""
         return np.asarray(self.shelf.rows[self.fit == len(self.asked)])
+
+    @property
+    def hidden(self) -> np.ndarray:
+        """Whether each relevant item's title leaves out something that is asked: bool [relevant]."""
+        return np.asarray(self.lacks[self.fit == len(self.asked)])
 
 
 def _value(item: Item, name: str) -> str:
@@ -152,7 +158,7 @@ def _query(text: str, item: Item, asks: Sequence[str], shelf: Shelf) -> Query:
     fit = sum((shelf.values[name] == value for name, value in asked.items()), start=none)
     lacks = sum((shelf.hidden[name] for name in asked), start=none) > 0
     needs = float(lacks[fit == len(asked)].mean())
-    return Query(text, item.category.group, asked, shelf, fit, needs)
+    return Query(text, item.category.group, asked, shelf, fit, lacks, needs)
 
 
 @dataclass(frozen=True)

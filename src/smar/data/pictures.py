@@ -1,8 +1,8 @@
-"""Pack the catalogue's pictures: the first decodable picture of each item, once, at the model's resolution.
+"""Pack the catalogue's pictures: the first decodable ones of each item, once, at the model's resolution.
 
-Pictures are tried in rounds: every item's first picture, then the second of the items whose first
-failed, and so on. So an item with ten good pictures costs one download and one decode, and the outcome
-depends on nothing but the input.
+Pictures are tried in rounds: every item's first picture, then the second of the items that have fewer than
+``data.pictures_per_item``, and so on. So with one picture per item, an item with ten good ones costs one
+download and one decode, and the outcome depends on nothing but the input.
 """
 
 import io
@@ -13,40 +13,21 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from smar.data.columns import as_text, check_mapping, require
-from smar.data.database import Connection, copy, quote, script
-from smar.data.fetch import Fetcher, Source, Url
-from smar.data.images import STATUSES, Decoded, ImageOptions, Unusable
+from smar.data.database import Connection, copy
+from smar.data.fetch import Fetcher
+from smar.data.images import STATUSES, Decoded, ImageOptions
+from smar.data.listing import Listing, Tables, list_pictures, sources
 from smar.data.pool import DecoderPool, Picture, available_cores
-from smar.data.tables import ROW, Table
-from smar.errors import InputError
+from smar.data.tables import Table
 from smar.progress import bar
 from smar.settings import DataSettings
 
 IN_PROCESS = 64
 """So few pictures are decoded in this process: starting others takes longer."""
-BATCH = 64
-"""Rows of a picture table held in memory at once."""
 _NOT_TRIED = 255
-Tables = tuple[Table, Table | None]
-"""The items table and the images table."""
-
-
-@dataclass(frozen=True)
-class Listing:
-    """Every picture of the catalogue, ordered by (position, source, row, sub); int64 [pictures] each."""
-
-    item: NDArray[np.int64]
-    position: NDArray[np.int64]
-    source: NDArray[np.int64]
-    """0: the items table's own column, 1: the images table."""
-    row: NDArray[np.int64]
-    sub: NDArray[np.int64]
-    """Place in the row's list; 0 for a single picture."""
 
 
 @dataclass
@@ -61,13 +42,13 @@ class Outcomes:
     """Offset and length in pictures.bin, [pictures, 2]."""
     errors: dict[int, str] = field(default_factory=dict)
 
-    def record(self, index: int, outcome: Decoded, display: BinaryIO) -> None:
-        """Note one outcome and append its display picture to the file."""
+    def record(self, index: int, outcome: Decoded, display: BinaryIO | None) -> None:
+        """Note one outcome and append its display picture to the file; None: the item has one there."""
         self.status[index] = STATUSES.index(outcome.status)
         self.size[index] = outcome.width, outcome.height
         if outcome.error:
             self.errors[index] = outcome.error
-        if outcome.display:
+        if outcome.display and display is not None:
             self.display[index] = display.tell(), len(outcome.display)
             display.write(outcome.display)
 
@@ -86,66 +67,35 @@ class PictureCounts:
     tried: int
     packed: int
     item_status: dict[str, int]
-
-
-def list_pictures(con: Connection, items: Table, images: Table | None) -> Listing:
-    """Number the pictures of every item and reject rows of the images table that belong to none.
-
-    Raises:
-        InputError: a column is missing, or an image column has a type that holds no pictures.
-    """
-    own = _picture_count(items) if items.column("image") else "0"
-    con.execute(f"CREATE TEMP VIEW own_picture AS SELECT {ROW}, {own} AS pictures FROM {items.scan}")
-    if images is None:
-        con.execute(f"CREATE TEMP VIEW other_picture AS SELECT 0 AS {ROW}, '' AS item_id, 0 AS pictures WHERE false")
-    else:
-        require(images)
-        check_mapping(images)
-        con.execute(
-            f"CREATE TEMP VIEW other_picture AS SELECT {ROW}, {as_text(images, 'item_id')} AS item_id, "
-            f"{_picture_count(images)} AS pictures FROM {images.scan}"
-        )
-    con.execute(script("pictures"))
-    columns = con.execute(
-        "SELECT item_index, position, source, row, sub FROM picture ORDER BY position, source, row, sub"
-    ).fetchnumpy()
-    names = ("item_index", "position", "source", "row", "sub")
-    return Listing(*(np.asarray(columns[name], dtype=np.int64) for name in names))
-
-
-def _picture_count(table: Table) -> str:
-    """SQL for the number of pictures in a row; lists count their elements, null and blank are none."""
-    column, kind = quote(table.column("image") or "image"), table.type("image")
-    if kind.endswith("]"):
-        return f"coalesce(len({column}), 0)"
-    if kind == "VARCHAR":
-        return f"CASE WHEN is_blank({column}) THEN 0 ELSE 1 END"
-    if kind == "BLOB":
-        return f"CASE WHEN {column} IS NULL THEN 0 ELSE 1 END"
-    if kind.startswith("STRUCT") and {"bytes", "path"} <= set(kind.replace("(", " ").replace('"', "").split()):
-        return f"CASE WHEN {column}.bytes IS NULL AND {column}.path IS NULL THEN 0 ELSE 1 END"
-    raise InputError(
-        f"--{table.kind}: column {table.column('image')!r} has type {kind}. Allowed: a path or URL (text), "
-        "encoded bytes, a struct of bytes and path, or a list of these."
-    )
+    several: dict[str, int]
+    """Only where an item may have several: items that do, and pictures that were tried and are broken."""
 
 
 def pack(con: Connection, items: Table, images: Table | None, settings: DataSettings, folder: Path) -> PictureCounts:
     """Write images.npy, pictures.bin and images.parquet; create ``item_picture`` for items.parquet."""
     listing = list_pictures(con, items, images)
-    with_picture, slot = np.unique(listing.item, return_inverse=True)
+    most = settings.pictures_per_item
+    start = _starts(listing, most)
     array = folder / "images.npy"
-    _create(array, len(with_picture), settings.image_size)
-    outcomes = _decode_all(listing, slot, (items, images), settings, folder)
-    rows, packed_of = _item_rows(con, listing, outcomes)
-    _compact(array, slot[packed_of], settings.image_size)
+    _create(array, int(start[-1]), settings.image_size)
+    outcomes, kept = _decode_all(listing, start, (items, images), settings, folder)
+    rows = _item_rows(con, listing, outcomes)
+    _compact(array, kept, settings.image_size)
     con.register("item_picture", rows)
     _write_listing(con, listing, outcomes, folder / "images.parquet")
     counts: dict[str, int] = dict.fromkeys(STATUSES, 0)
     for status in rows["image_status"].to_pylist():
         counts[status] += 1
     tried = int((outcomes.status != _NOT_TRIED).sum())
-    return PictureCounts(len(listing.item), tried, len(packed_of), counts)
+    own = rows["image_rows"].to_numpy()
+    several = {"items_with_several_pictures": int((own > 1).sum()), "pictures_broken": tried - len(kept)}
+    return PictureCounts(len(listing.item), tried, len(kept), counts, several if most > 1 else {})
+
+
+def _starts(listing: Listing, most: int) -> NDArray[np.int64]:
+    """First row of images.npy reserved for each item, at most `most` rows an item; int64 [items + 1]."""
+    listed = np.bincount(listing.item) if len(listing.item) else np.zeros(0, np.int64)
+    return np.concatenate([[0], np.cumsum(np.minimum(listed, most))]).astype(np.int64)
 
 
 def _create(path: Path, rows: int, size: int) -> None:
@@ -156,15 +106,18 @@ def _create(path: Path, rows: int, size: int) -> None:
 
 
 def _decode_all(
-    listing: Listing, slot: NDArray[np.int64], tables: Tables, settings: DataSettings, folder: Path
-) -> Outcomes:
-    """Try the pictures round by round; `slot` [pictures] is the row of images.npy for a picture's item."""
-    outcomes = Outcomes.empty(len(slot))
-    if not len(slot):
+    listing: Listing, start: NDArray[np.int64], tables: Tables, settings: DataSettings, folder: Path
+) -> tuple[Outcomes, NDArray[np.int64]]:
+    """Try the pictures round by round, at most one of an item in each, until an item has all it may have.
+
+    An item's good pictures lie one after the other from its row `start`; returns the rows that were filled, ascending.
+    """
+    outcomes = Outcomes.empty(len(listing.item))
+    found = np.zeros(len(start) - 1, np.int64)
+    if not len(listing.item):
         (folder / "pictures.bin").touch()
-        return outcomes
-    pending = np.ones(int(slot.max()) + 1, dtype=bool)
-    workers = 1 if len(pending) <= IN_PROCESS else settings.workers or available_cores()
+        return outcomes, found
+    workers = 1 if start[-1] <= IN_PROCESS else settings.workers or available_cores()
     with (
         DecoderPool(folder / "images.npy", ImageOptions.of(settings), workers) as pool,
         Fetcher(settings.fetch, settings.max_image_bytes) as fetcher,
@@ -173,89 +126,45 @@ def _decode_all(
     ):
         task = progress.add_task("pictures", total=0)
         for position in range(int(listing.position.max()) + 1):
-            chosen = np.flatnonzero((listing.position == position) & pending[slot])
+            lacking = found < settings.pictures_per_item
+            chosen = np.flatnonzero((listing.position == position) & lacking[listing.item])
+            rows = dict(zip(chosen.tolist(), (start[:-1] + found)[listing.item[chosen]].tolist(), strict=True))
             progress.update(task, total=int(progress.tasks[0].completed) + len(chosen))
-            fetched = fetcher.in_order(_sources(listing, chosen, tables, settings))
-            pictures: Iterator[Picture] = ((int(slot[index]), source) for index, source in fetched)
+            fetched = fetcher.in_order(sources(listing, chosen, tables, settings))
+            pictures: Iterator[Picture] = ((rows[index], source) for index, source in fetched)
             for index, outcome in zip(chosen.tolist(), pool.decode(pictures), strict=True):
-                outcomes.record(index, outcome, display)
-                pending[slot[index]] = outcome.status != "ok"
+                item = listing.item[index]
+                outcomes.record(index, outcome, None if found[item] else display)
+                found[item] += outcome.status == "ok"
                 progress.advance(task)
-    return outcomes
+    filled = np.arange(found.max()) < found[:, None]
+    return outcomes, (start[:-1, None] + np.arange(found.max()))[filled]
 
 
-def _sources(
-    listing: Listing, chosen: NDArray[np.int64], tables: Tables, settings: DataSettings
-) -> Iterator[tuple[int, Source | Unusable]]:
-    """Read the chosen pictures (indices into `listing`, ascending) from their tables, in order."""
-    for number, table in enumerate(tables):
-        mine = chosen[listing.source[chosen] == number]
-        if table is None or not len(mine):
-            continue
-        for file, parquet, first, last in table.spans():
-            part = mine[(listing.row[mine] >= first) & (listing.row[mine] < last)]
-            root = settings.images_root or file.parent
-            column = table.column("image") or "image"
-            for index, value in _values(parquet, column, part, listing.row[part] - first, listing.sub[part]):
-                yield index, _source(value, root)
+def _item_rows(con: Connection, listing: Listing, outcomes: Outcomes) -> pa.Table:
+    """Picture columns of every item: image_row is its first row in images.npy, image_rows how many follow each other.
 
-
-def _values(
-    parquet: Path, column: str, chosen: NDArray[np.int64], rows: NDArray[np.int64], subs: NDArray[np.int64]
-) -> Iterator[tuple[int, object]]:
-    """Stream the values of (row, sub) in one file, skipping the row groups that hold none of them."""
-    if not len(chosen):
-        return
-    with pq.ParquetFile(parquet, pre_buffer=False, buffer_size=1 << 20) as file:
-        start = at = 0
-        for group in range(file.num_row_groups):
-            stop = start + file.metadata.row_group(group).num_rows
-            if at < len(rows) and rows[at] < stop:
-                for batch in file.iter_batches(BATCH, row_groups=[group], columns=[column]):
-                    while at < len(rows) and rows[at] < start + batch.num_rows:
-                        value = batch.column(0)[int(rows[at]) - start].as_py()
-                        yield int(chosen[at]), value[subs[at]] if isinstance(value, list) else value
-                        at += 1
-                    start += batch.num_rows
-            start = stop
-
-
-def _source(value: object, root: Path) -> Source | Unusable:
-    if isinstance(value, dict):
-        value = value.get("path") if value.get("bytes") is None else value["bytes"]
-    if isinstance(value, bytes):
-        return value
-    text = str(value or "").strip()
-    if not text:
-        return Unusable("missing", "an empty reference")
-    if "://" not in text:
-        return root / text
-    if text.lower().startswith(("http://", "https://")):
-        return Url(text)
-    return Unusable("fetch_failed", f"{text.partition(':')[0]}: only http and https are fetched")
-
-
-def _item_rows(con: Connection, listing: Listing, outcomes: Outcomes) -> tuple[pa.Table, NDArray[np.int64]]:
-    """Picture columns of every item, and the indices of the packed pictures in the order of their items."""
+    The picture for the page is the first good one.
+    """
     items = int(con.execute("SELECT count(*) FROM item").fetchall()[0][0])
     status = np.full(items, STATUSES.index("missing"), np.uint8)
     first = np.flatnonzero(listing.position == 0)
     status[listing.item[first]] = outcomes.status[first]
     good = np.flatnonzero(outcomes.status == STATUSES.index("ok"))
-    good = good[np.argsort(listing.item[good])]
-    status[listing.item[good]] = STATUSES.index("ok")
-    row = np.full(items, -1, np.int64)
-    row[listing.item[good]] = np.arange(len(good))
+    with_picture, shown = np.unique(listing.item[good], return_index=True)  # positions rise: the first of each item
+    status[with_picture] = STATUSES.index("ok")
+    count = np.bincount(listing.item[good], minlength=items)
     display = np.tile(np.array([-1, 0], np.int64), (items, 1))
-    display[listing.item[good]] = outcomes.display[good]
+    display[with_picture] = outcomes.display[good[shown]]
     columns = {
         "item_index": np.arange(items, dtype=np.int32),
         "image_status": np.asarray(STATUSES)[status].tolist(),
-        "image_row": row,
+        "image_row": np.where(count > 0, np.cumsum(count) - count, -1),
+        "image_rows": count.astype(np.int32),
         "picture_offset": display[:, 0].copy(),
         "picture_length": display[:, 1].copy(),
     }
-    return pa.table(columns), good
+    return pa.table(columns)
 
 
 def _compact(path: Path, kept: NDArray[np.int64], size: int) -> None:

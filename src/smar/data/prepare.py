@@ -181,6 +181,7 @@ def _count(
         "pictures": packed.listed,
         "pictures_tried": packed.tried,
         "images_packed": packed.packed,
+        **packed.several,
         "rejects": sum(summary.rejects.values()),
     }
     summary.image_status = packed.item_status

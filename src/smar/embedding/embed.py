@@ -134,7 +134,7 @@ def _fixed(matrix: Floats) -> pa.FixedSizeListArray:
 
 
 def _write_payload(dataset: Dataset, out: Path) -> None:
-    internal = {"image_row", "clicked_in_train"}
+    internal = {"image_row", "image_rows", "clicked_in_train"}
     keep = [name for name in dataset.items.column_names if name not in internal]
     with atomic(out / PAYLOAD_FILE) as partial:
         pq.write_table(dataset.items.select(keep), partial)

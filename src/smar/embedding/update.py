@@ -20,7 +20,7 @@ from smar.progress import track
 
 BATCH = 1024
 """Items encoded and written at once: each such record is flushed to disk and then visible to every worker."""
-_INTERNAL = ("image_row", "clicked_in_train", "picture_offset", "picture_length")
+_INTERNAL = ("image_row", "image_rows", "clicked_in_train", "picture_offset", "picture_length")
 
 
 @dataclass(frozen=True)

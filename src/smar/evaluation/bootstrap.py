@@ -6,12 +6,12 @@ from the drawn means. All models see the same draws, so the difference of two mo
 are hard for both cancel out. 95 % intervals are the 2.5th and 97.5th percentile.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from smar.evaluation.metrics import Floats, QueryMetrics, f1, metric_names
+from smar.evaluation.metrics import Floats, Integers, QueryMetrics, f1, metric_names
 
 _BLOCK = 4_000_000
 """Draw counts held at once (resamples x queries); bounds the memory to some 32 MB."""
@@ -36,31 +36,34 @@ class Resampled:
 
     def interval(self, model: str, metric: str) -> Interval:
         """A model's figure."""
-        return _interval(self.measured[model, metric], self.draws[model, metric])
+        return interval_of(self.measured[model, metric], self.draws[model, metric])
 
     def difference(self, first: str, second: str, metric: str) -> Interval:
         """Paired difference `first` minus `second`."""
         value = self.measured[first, metric] - self.measured[second, metric]
-        return _interval(value, self.draws[first, metric] - self.draws[second, metric])
+        return interval_of(value, self.draws[first, metric] - self.draws[second, metric])
 
 
-def _interval(value: float, draws: Floats) -> Interval:
+def interval_of(value: float, draws: Floats) -> Interval:
+    """The measured value with the 2.5th and 97.5th percentile of its draws [resamples]."""
     low, high = np.percentile(draws, [2.5, 97.5])
     return Interval(float(value), float(low), float(high))
+
+
+def draw_counts(queries: int, resamples: int, seed: int) -> Iterator[Integers]:
+    """How often each query is drawn, in blocks of resamples: [block, queries]."""
+    rng = np.random.default_rng(seed)
+    size = max(_BLOCK // queries, 1)
+    for start in range(0, resamples, size):
+        picks = rng.integers(queries, size=(min(size, resamples - start), queries))
+        picks += np.arange(len(picks))[:, None] * queries
+        yield np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)
 
 
 def resample_means(values: Floats, resamples: int, seed: int) -> Floats:
     """Column means of `values` [queries, columns] over drawn queries: [resamples, columns]."""
     queries = len(values)
-    rng = np.random.default_rng(seed)
-    size = max(_BLOCK // queries, 1)
-    blocks = []
-    for start in range(0, resamples, size):
-        picks = rng.integers(queries, size=(min(size, resamples - start), queries))
-        picks += np.arange(len(picks))[:, None] * queries
-        counts = np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)
-        blocks.append(counts @ values / queries)
-    return np.concatenate(blocks)
+    return np.concatenate([counts @ values / queries for counts in draw_counts(queries, resamples, seed)])
 
 
 def resample(metrics: Mapping[str, QueryMetrics], k: int, resamples: int, seed: int = 0) -> Resampled:
@@ -82,6 +85,18 @@ def resample(metrics: Mapping[str, QueryMetrics], k: int, resamples: int, seed: 
         len(rows),
         {key: float(x[0]) for key, x in _named(metrics, measured, k)},
         dict(_named(metrics, draws, k)),
+    )
+
+
+def resample_recall(recall: Mapping[str, Floats], k: int, resamples: int, seed: int = 0) -> Resampled:
+    """The same for a slice of which only the recall is known: model -> recall of the same queries [n]."""
+    values = np.column_stack(list(recall.values()))
+    draws = resample_means(values, resamples, seed)
+    names = [(model, metric_names(k)[0]) for model in recall]
+    return Resampled(
+        len(values),
+        dict(zip(names, values.mean(axis=0).tolist(), strict=True)),
+        dict(zip(names, draws.T, strict=True)),
     )
 
 

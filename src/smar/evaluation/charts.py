@@ -1,6 +1,6 @@
-"""The report's two pictures: recall by slice, and what the gate thinks of queries that need the picture."""
+"""The report's charts: recall by slice, gain by category, what the gate thinks of queries that need the picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,31 +8,42 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from smar.evaluation.examples import Gate
-from smar.evaluation.measure import MetricRow
+from smar.evaluation.bootstrap import Interval
+from smar.evaluation.findings import label
+from smar.evaluation.gate import Gate
+from smar.evaluation.measure import ComparisonRow, MetricRow
 
-COLOURS = {"dpsr": "#9aa5b1", "dpsr-i": "#e3b262", "multimodal": "#6fa8a0", "smar": "#c4472f"}
-LABELS = {
-    "dpsr": "DPSR (words only)",
-    "dpsr-i": "DPSR-i (pictures only)",
-    "multimodal": "always multimodal",
-    "smar": "SMAR (adaptive)",
-}
+COLOURS = {"bm25": "#c9ced6", "dpsr": "#9aa5b1", "dpsr-i": "#e3b262", "multimodal": "#6fa8a0", "smar": "#c4472f"}
 _OTHER = ("#7a6aa8", "#5b7fb5", "#8c8c4a", "#a86a8a")
 _INK, _FAINT = "#2b2f36", "#d9dde2"
 SHOWN_SLICES = 14
 """More slices than this make the chart unreadable; the report's table has them all."""
 
 
+SHOWN_CATEGORIES = 30
+"""The same for categories."""
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure, (axes,) = _panels(width, height, 1)
+    return figure, axes
+
+
+def _panels(width: float, height: float, count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels side by side that share the vertical axis."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    panels = figure.subplots(1, count, sharey=True, squeeze=False)[0].tolist()
+    for axes in panels:
+        _plain(axes)
+    return figure, panels
+
+
+def _plain(axes: Axes) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_FAINT)
     axes.tick_params(colors=_INK, length=0, labelsize=9)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def chosen_slices(rows: Sequence[MetricRow]) -> list[tuple[str, int]]:
@@ -60,7 +71,7 @@ def recall_chart(path: Path, rows: Sequence[MetricRow], metric: str, note: str) 
             value,
             height=height * 0.92,
             color=COLOURS.get(model, _OTHER[number % len(_OTHER)]),
-            label=LABELS.get(model, model),
+            label=label(model),
             xerr=error,
             error_kw={"ecolor": _INK, "elinewidth": 0.8, "capsize": 1.5, "alpha": 0.75},
         )
@@ -72,6 +83,38 @@ def recall_chart(path: Path, rows: Sequence[MetricRow], metric: str, note: str) 
     axes.set_xlabel(f"{metric}, mean over queries, with 95 % interval", color=_INK, fontsize=9)
     _titles(figure, f"{metric} by slice", note)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    figure.savefig(path, format="png")
+
+
+def category_chart(path: Path, gains: Sequence[ComparisonRow], routed: Mapping[str, float] | None, note: str) -> None:
+    """Paired difference by category with 95 % intervals, largest gain on top; beside it the share routed to pictures.
+
+    Args:
+        path: PNG to write.
+        gains: by falling value; of more than `SHOWN_CATEGORIES` those with the most queries are drawn.
+        routed: slice -> share of its queries that the gate sends to the pictures; None without a gate.
+        note: the line under the title.
+    """
+    kept = {row.slice for row in sorted(gains, key=lambda row: -row.queries)[:SHOWN_CATEGORIES]}
+    rows = [row for row in gains if row.slice in kept]
+    figure, panels = _panels(8.5, 1.5 + 0.27 * len(rows), 1 if routed is None else 2)
+    at, value = np.arange(len(rows)), np.array([row.value for row in rows])
+    error = np.clip([[r.value - r.low for r in rows], [r.high - r.value for r in rows]], 0, None)
+    colours = [COLOURS["smar"] if gain > 0 else COLOURS["dpsr"] for gain in value]
+    bars = {"ecolor": _INK, "elinewidth": 0.8, "capsize": 1.5, "alpha": 0.75}
+    panels[0].barh(at, value, height=0.7, color=colours, xerr=error, error_kw=bars)
+    panels[0].axvline(0, color=_INK, linewidth=0.8)
+    panels[0].set_yticks(at, [f"{row.slice.partition('=')[2]} ({row.queries:,})" for row in rows])
+    panels[0].set_ylim(len(rows) - 0.4, -0.6)
+    first = rows[0]
+    panels[0].set_xlabel(f"{first.metric}: {first.model} - {first.baseline}, 95 % interval", color=_INK, fontsize=9)
+    if routed is not None:
+        panels[1].barh(at, [routed[row.slice] for row in rows], height=0.7, color=COLOURS["multimodal"])
+        panels[1].set_xlim(0, 1)
+        panels[1].set_xlabel("share of queries routed to pictures", color=_INK, fontsize=9)
+    for axes in panels:
+        axes.grid(axis="x", color=_FAINT, linewidth=0.8)
+    _titles(figure, f"Where pictures help, by {first.slice.partition('=')[0]} (queries)", note)
     figure.savefig(path, format="png")
 
 
@@ -117,6 +160,41 @@ def gate_chart(path: Path, gate: Gate, threshold: float, note: str) -> None:
     axes.set_ylabel("share of queries", color=_INK, fontsize=9)
     _titles(figure, "What the gate decides", note)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.savefig(path, format="png")
+
+
+def interval_chart(path: Path, figures: Sequence[tuple[str, Interval]], metric: str, title: str, note: str) -> None:
+    """One figure a line with its 95 % interval, written as PNG; a dashed line stands at the first one's value."""
+    figure, axes = _figure(7.5, 1.2 + 0.28 * len(figures))
+    value = np.array([interval.value for _, interval in figures])
+    error = [[i.value - i.low for _, i in figures], [i.high - i.value for _, i in figures]]
+    colours = [COLOURS["smar"] if at == 0 else COLOURS["multimodal"] for at in range(len(figures))]
+    axes.axvline(value[0], color=COLOURS["smar"], linewidth=1, linestyle=(0, (4, 3)))
+    axes.errorbar(value, range(len(figures)), xerr=np.clip(error, 0, None), fmt="none", ecolor=colours, elinewidth=1.6)
+    axes.scatter(value, range(len(figures)), c=colours, s=26, zorder=3)
+    axes.set_yticks(range(len(figures)), [name for name, _ in figures])
+    axes.set_ylim(len(figures) - 0.4, -0.6)
+    axes.grid(axis="x", color=_FAINT, linewidth=0.8)
+    axes.set_xlabel(f"{metric}, mean over queries, with 95 % interval", color=_INK, fontsize=9)
+    _titles(figure, title, note)
+    figure.savefig(path, format="png")
+
+
+def curve_chart(
+    path: Path, lines: Mapping[str, Sequence[tuple[float, Interval]]], x_label: str, metric: str, note: str
+) -> None:
+    """A metric against its cost, one line a name, points (x, figure with interval) in order of x; written as PNG."""
+    figure, axes = _figure(7, 4)
+    for number, (name, points) in enumerate(lines.items()):
+        x, y = [at for at, _ in points], [interval.value for _, interval in points]
+        error = [[i.value - i.low for _, i in points], [i.high - i.value for _, i in points]]
+        colour = COLOURS.get(name, _OTHER[number % len(_OTHER)])
+        axes.errorbar(x, y, yerr=np.clip(error, 0, None), color=colour, marker="o", capsize=2, label=name)
+    axes.grid(color=_FAINT, linewidth=0.8)
+    axes.set_xlabel(x_label, color=_INK, fontsize=9)
+    axes.set_ylabel(metric, color=_INK, fontsize=9)
+    _titles(figure, f"{metric} by budget", note)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(path, format="png")
 
 

@@ -1,4 +1,4 @@
-"""What a report shows beside its figures: queries gained and lost, and where the gate asks for pictures."""
+"""What a report shows beside its figures: queries gained and lost, and queries at both ends of the gate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from smar.evaluation.metrics import Floats, Integers, Relevance, grades_at, per_query
-from smar.evaluation.slices import Slice
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A shown item: its title, and whether it is relevant."""
+    """A shown item: its row in the catalogue, its title, and whether it is relevant."""
 
+    item: int
     title: str
     relevant: bool
 
@@ -27,36 +27,14 @@ class Example:
     probability: float | None
 
 
-@dataclass(frozen=True)
-class Gate:
-    """The gate on the test queries.
-
-    probability: [n_queries]; threshold: a query goes to the pictures above it; routed: slice -> share of its
-    queries that do; needs_image: truth [n_queries], NaN where unknown, None where nothing is known.
-    """
-
-    probability: Floats
-    threshold: float
-    routed: Mapping[str, float]
-    needs_image: Floats | None
-
-
-def routed_shares(
-    probability: Floats, threshold: float, relevance: Relevance, slices: Sequence[Slice]
-) -> dict[str, float]:
-    """Share of each slice's queries whose probability [n_queries] is above the threshold."""
-    query = relevance.query
-    return {s.name: float((probability[np.unique(query[s.entries])] > threshold).mean()) for s in slices}
-
-
 def pick_examples(
     queries: Sequence[str],
     titles: Sequence[str],
     rankings: Mapping[str, Integers],
     relevance: Relevance,
     k: int,
+    compare: tuple[str, str],
     probability: Floats | None = None,
-    compare: tuple[str, str] = ("smar", "dpsr"),
     count: int = 4,
     shown: int = 5,
 ) -> list[Example]:
@@ -67,13 +45,11 @@ def pick_examples(
         rankings: model name -> item rows [n_queries, depth].
         relevance: of the same queries.
         k: recall's cut-off.
+        compare: the two models.
         probability: the gate's, [n_queries].
-        compare: the two models; without both there are no examples.
         count: examples of each kind, fewer where fewer queries differ.
         shown: hits in a list.
     """
-    if not {*compare} <= {*rankings}:
-        return []
     metrics = {model: per_query(ranked, relevance, k) for model, ranked in rankings.items()}
     rows = metrics[compare[0]].rows
     gain = metrics[compare[0]].recall - metrics[compare[1]].recall
@@ -86,7 +62,7 @@ def pick_examples(
         row = int(rows[at])
         lists = {
             model: [
-                Hit(titles[item], bool(grade))
+                Hit(item, titles[item], bool(grade))
                 for item, grade in zip(ranked[row, :shown].tolist(), grades[model][row], strict=True)
                 if item >= 0
             ]
@@ -96,3 +72,33 @@ def pick_examples(
         gate = None if probability is None else float(probability[row])
         examples.append(Example(queries[row], recall, lists, gate))
     return examples
+
+
+@dataclass(frozen=True)
+class RoutedQuery:
+    """A query at one end of the gate: its probability, and the recall of text and of multimodal vectors."""
+
+    query: str
+    probability: float
+    text: float
+    multimodal: float
+
+
+def pick_routed(
+    queries: Sequence[str], probability: Floats, text: Floats, multimodal: Floats, rows: Integers, count: int = 8
+) -> tuple[list[RoutedQuery], list[RoutedQuery]]:
+    """The queries that the gate sends to the pictures most surely, and those that it keeps to the words.
+
+    Args:
+        queries: texts [n_queries]; probability: the gate's [n_queries].
+        text, multimodal: recall with either vectors, [rows].
+        rows: numbers of the queries that have a recall.
+        count: queries of either end; no query is at both.
+    """
+    order = np.argsort(-probability[rows], kind="stable")
+    count = min(count, len(order) // 2)
+    shown = [
+        RoutedQuery(queries[rows[at]], float(probability[rows[at]]), float(text[at]), float(multimodal[at]))
+        for at in (*order[:count], *order[::-1][:count])
+    ]
+    return shown[:count], shown[count:]

@@ -1,10 +1,14 @@
-"""Rankings, judgements and slices -> the rows of the report, each with its interval."""
+"""Rankings, judgements and slices -> the rows of the report: figures with intervals, comparisons with corrected p."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from smar.evaluation.bootstrap import Resampled, resample
-from smar.evaluation.metrics import Integers, Relevance, metric_names, per_query
+import numpy as np
+
+from smar.evaluation.bootstrap import Resampled, resample, resample_recall
+from smar.evaluation.hidden import HIDDEN, Hidden, hidden_recall
+from smar.evaluation.metrics import Floats, Hits, Integers, Relevance, ideal_gain, metric_names, score_hits
+from smar.evaluation.significance import flips_for, holm, sign_flip
 from smar.evaluation.slices import Slice
 from smar.settings import EvaluateSettings
 
@@ -23,8 +27,11 @@ class MetricRow:
 
 
 @dataclass(frozen=True)
-class DifferenceRow:
-    """Paired difference `model` minus `baseline` of one metric on one slice, with its 95 % interval."""
+class ComparisonRow:
+    """Paired difference `model` minus `baseline` of one metric on one slice, with its 95 % interval.
+
+    p: of the paired randomisation test; p_holm: corrected for all comparisons of the family.
+    """
 
     model: str
     baseline: str
@@ -34,19 +41,38 @@ class DifferenceRow:
     low: float
     high: float
     queries: int
+    p: float = 1.0
+    p_holm: float = 1.0
 
     @property
     def significant(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
+        """Whether the corrected p is below 0.05."""
+        return self.p_holm < 0.05
+
+
+@dataclass(frozen=True)
+class Family:
+    """Comparisons that are corrected together: one model with each of the others, on every slice."""
+
+    model: str
+    others: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """All rows, by slice, then model, then metric; differences by slice, then metric."""
+    """All rows, by slice, then model, then metric; comparisons by family, then slice."""
 
     rows: list[MetricRow]
-    differences: list[DifferenceRow]
+    comparisons: list[ComparisonRow]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One slice measured: the resampled figures, and every model's recall per query [queries of the slice]."""
+
+    name: str
+    resampled: Resampled
+    recall: Mapping[str, Floats]
 
 
 def measure(
@@ -54,44 +80,61 @@ def measure(
     relevance: Relevance,
     slices: Sequence[Slice],
     settings: EvaluateSettings,
-    compare: tuple[str, str] = ("smar", "dpsr"),
+    families: Sequence[Family] = (),
+    hidden: Hidden | None = None,
     seed: int = 0,
 ) -> Measured:
-    """Measure every model on every slice.
+    """Measure every model on every slice, and compare.
 
     Args:
         rankings: model name -> item rows by falling score, [n_queries, depth].
         relevance: the relevant items of the same queries.
         slices: from `build_slices`; each has at least one query.
         settings: k and the number of resamples.
-        compare: the two models whose paired difference is reported, where both are there.
-        seed: of the resampling.
+        families: comparisons of R@k, each family corrected by itself.
+        hidden: places of the hidden items, which make one more slice that has R@k only.
+        seed: of the resampling and of the flips.
     """
-    rows: list[MetricRow] = []
-    differences: list[DifferenceRow] = []
+    parts = list(_parts(rankings, relevance, slices, settings, hidden, seed))
+    rows = [
+        MetricRow(model, part.name, metric, i.value, i.low, i.high, part.resampled.queries)
+        for part in parts
+        for model, metric in part.resampled.measured
+        for i in (part.resampled.interval(model, metric),)
+    ]
+    return Measured(rows, [row for family in families for row in _compare(parts, family, settings.k, seed)])
+
+
+def _parts(
+    rankings: Mapping[str, Integers],
+    relevance: Relevance,
+    slices: Sequence[Slice],
+    settings: EvaluateSettings,
+    hidden: Hidden | None,
+    seed: int,
+) -> Iterator[_Part]:
+    k, draws = settings.k, settings.bootstrap
+    hits = {model: Hits.of(ranked, relevance) for model, ranked in rankings.items()}
     for part in slices:
         wanted = relevance.restrict(part.entries)
-        metrics = {model: per_query(ranked, wanted, settings.k) for model, ranked in rankings.items()}
-        resampled = resample(metrics, settings.k, settings.bootstrap, seed)
-        rows += _rows(resampled, part.name, list(rankings), settings.k)
-        if {*compare} <= {*rankings}:
-            differences += _differences(resampled, part.name, compare, settings.k)
-    return Measured(rows, differences)
+        counts, ideal = wanted.counts, ideal_gain(wanted, k)
+        metrics = {m: score_hits(h.only(part.entries), relevance.grades, counts, ideal, k) for m, h in hits.items()}
+        recall = {model: found.recall for model, found in metrics.items()}
+        yield _Part(part.name, resample(metrics, k, draws, seed), recall)
+    if hidden is not None:
+        recall = {m: hidden_recall(found, hidden.pairs, relevance, k) for m, found in hidden.places.items()}
+        yield _Part(HIDDEN, resample_recall(recall, k, draws, seed), recall)
 
 
-def _rows(resampled: Resampled, name: str, models: Sequence[str], k: int) -> list[MetricRow]:
-    return [
-        MetricRow(model, name, metric, i.value, i.low, i.high, resampled.queries)
-        for model in models
-        for metric in metric_names(k)
-        for i in (resampled.interval(model, metric),)
-    ]
-
-
-def _differences(resampled: Resampled, name: str, compare: tuple[str, str], k: int) -> list[DifferenceRow]:
-    first, second = compare
-    return [
-        DifferenceRow(first, second, name, metric, i.value, i.low, i.high, resampled.queries)
-        for metric in metric_names(k)
-        for i in (resampled.difference(first, second, metric),)
-    ]
+def _compare(parts: Sequence[_Part], family: Family, k: int, seed: int) -> list[ComparisonRow]:
+    """All comparisons of a family, corrected together."""
+    metric, flips = metric_names(k)[0], flips_for(len(parts) * len(family.others))
+    rows: list[ComparisonRow] = []
+    for part in parts if family.others else ():
+        own = part.recall[family.model]
+        raw = sign_flip(np.column_stack([own - part.recall[other] for other in family.others]), flips, seed)
+        for other, p in zip(family.others, raw.tolist(), strict=True):
+            i, queries = part.resampled.difference(family.model, other, metric), part.resampled.queries
+            rows.append(ComparisonRow(family.model, other, part.name, metric, i.value, i.low, i.high, queries, p))
+    corrected = holm([row.p for row in rows]).tolist()
+    return [replace(row, p_holm=p) for row, p in zip(rows, corrected, strict=True)]

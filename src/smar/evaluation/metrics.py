@@ -71,15 +71,20 @@ class Relevance:
 
 @dataclass(frozen=True)
 class Judgements:
-    """Queries with their relevant items; `unknown` judgements name an item that the catalogue lacks."""
+    """Queries with their relevant items; `unknown` judgements name an item that the catalogue lacks.
+
+    `hidden` [m], beside the entries of `relevance`: the item's text does not name what the query asks; None where
+    the judgements do not tell.
+    """
 
     queries: list[str]
     relevance: Relevance
     unknown: int
+    hidden: Mask | None = None
 
 
 def read_judgements(qrels: pa.Table, item_ids: pa.ChunkedArray | pa.Array | Sequence[str]) -> Judgements:
-    """Turn a table query, item_id, relevance into numbers; queries in order of first appearance.
+    """Turn a table query, item_id, relevance[, hidden] into numbers; queries in order of first appearance.
 
     Raises:
         InputError: a column is missing or holds a null, or no judgement names an item of the catalogue.
@@ -96,9 +101,25 @@ def read_judgements(qrels: pa.Table, item_ids: pa.ChunkedArray | pa.Array | Sequ
         raise InputError("no judgement names an item of the catalogue; are these the qrels of another dataset?")
     text = qrels["query"].filter(pa.array(found)).cast(pa.string()).combine_chunks().dictionary_encode()
     grades = np.asarray(qrels["relevance"].to_numpy()[found])
-    names = text.dictionary.to_pylist()
-    relevance = Relevance.from_pairs(text.indices.to_numpy(), rows.drop_null().to_numpy(), grades, len(names))
-    return Judgements(names, relevance, int((~found).sum()))
+    names, query, item = text.dictionary.to_pylist(), text.indices.to_numpy(), rows.drop_null().to_numpy()
+    relevance = Relevance.from_pairs(query, item, grades, len(names))
+    hidden = None
+    if "hidden" in qrels.column_names:
+        flag = _flags(qrels["hidden"])[found]
+        keys = query[flag].astype(np.int64) * len(known) + item[flag]
+        hidden = np.isin(relevance.query * len(known) + relevance.items, keys)
+    return Judgements(names, relevance, int((~found).sum()), hidden)
+
+
+def _flags(column: pa.ChunkedArray) -> Mask:
+    """The column `hidden` as bool [n]."""
+    try:
+        flags = column.cast(pa.bool_())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"qrels column 'hidden' must be true or false: {error}.") from None
+    if flags.null_count:
+        raise InputError(f"qrels column 'hidden' holds {flags.null_count:,} nulls; say true or false in every row.")
+    return np.asarray(flags.to_numpy(zero_copy_only=False), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -112,19 +133,52 @@ class QueryMetrics:
     rr: Floats
 
 
-def grades_at(ranked: Integers, relevance: Relevance) -> Integers:
-    """Grade of every ranked item, 0 where it is not relevant: [n_queries, depth]; -1 stands for no item."""
+def entries_at(ranked: Integers, relevance: Relevance) -> Integers:
+    """Entry of `relevance` that every ranked item is, -1 where it is not relevant: [n_queries, depth]."""
     stride = 1 + max(int(ranked.max(initial=0)), int(relevance.items.max(initial=0)))
     keys = relevance.query * stride + relevance.items  # ascending, so one binary search finds every cell
     wanted = np.arange(len(ranked))[:, None] * stride + ranked
     if not len(keys):
-        return np.zeros_like(wanted)
+        return np.full_like(wanted, -1)
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where((keys[at] == wanted) & (ranked >= 0), relevance.grades[at], 0)
+    return np.where((keys[at] == wanted) & (ranked >= 0), at, -1)
 
 
-def _ideal_gain(relevance: Relevance, discount: Floats) -> Floats:
+def grades_at(ranked: Integers, relevance: Relevance) -> Integers:
+    """Grade of every ranked item, 0 where it is not relevant: [n_queries, depth]; -1 stands for no item."""
+    at = entries_at(ranked, relevance)
+    return np.where(at >= 0, np.append(relevance.grades, 0)[at], 0)
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The relevant items of a ranking, by query, then place: a few per query instead of `depth` cells.
+
+    query, place (from 0), entry (of the `Relevance`): each [hits].
+    """
+
+    query: Integers
+    place: Integers
+    entry: Integers
+
+    @classmethod
+    def of(cls, ranked: Integers, relevance: Relevance) -> Self:
+        """Find the relevant items in `ranked` [n_queries, depth]: no item twice for a query, -1 fills up."""
+        if ranked.ndim != 2 or len(ranked) != len(relevance.offsets) - 1:
+            raise ValueError(f"ranked has shape {ranked.shape} for {len(relevance.offsets) - 1} queries")
+        at = entries_at(ranked, relevance)
+        query, place = np.nonzero(at >= 0)
+        return cls(query, place, at[query, place])
+
+    def only(self, entries: Mask) -> "Hits":
+        """The hits whose entry is in the mask [m]."""
+        kept = entries[self.entry]
+        return Hits(self.query[kept], self.place[kept], self.entry[kept])
+
+
+def ideal_gain(relevance: Relevance, k: int) -> Floats:
     """Discounted gain of the best possible top k, [n_queries]."""
+    discount = _discount(k)
     query = relevance.query
     order = np.lexsort((-relevance.grades, query))
     place = np.arange(len(order)) - relevance.offsets[query]
@@ -132,6 +186,10 @@ def _ideal_gain(relevance: Relevance, discount: Floats) -> Floats:
     gains = (2.0 ** relevance.grades[order][inside] - 1) * discount[place[inside]]
     totals = np.bincount(query[inside], weights=gains, minlength=len(relevance.offsets) - 1)
     return totals.astype(np.float64)
+
+
+def _discount(k: int) -> Floats:
+    return 1 / np.log2(np.arange(2, k + 2))
 
 
 def per_query(ranked: Integers, relevance: Relevance, k: int) -> QueryMetrics:
@@ -143,22 +201,30 @@ def per_query(ranked: Integers, relevance: Relevance, k: int) -> QueryMetrics:
         relevance: the relevant items of the same queries.
         k: cut-off, at least 1. Precision divides by k even where the ranking is shorter.
     """
-    if ranked.ndim != 2 or len(ranked) != len(relevance.offsets) - 1:
-        raise ValueError(f"ranked has shape {ranked.shape} for {len(relevance.offsets) - 1} queries")
-    rows = np.flatnonzero(relevance.counts)
-    grades = grades_at(ranked, relevance)[rows]
-    top = grades[:, :k]
-    hits = (top > 0).sum(axis=1)
-    discount = 1 / np.log2(np.arange(2, k + 2))
-    gain = (2.0**top - 1) @ discount[: top.shape[1]]
-    found = grades > 0
-    first = found.argmax(axis=1) if grades.shape[1] else np.zeros(len(rows), dtype=np.int64)
+    return score_hits(Hits.of(ranked, relevance), relevance.grades, relevance.counts, ideal_gain(relevance, k), k)
+
+
+def score_hits(hits: Hits, grades: Integers, counts: Integers, ideal: Floats, k: int) -> QueryMetrics:
+    """`per_query` from the hits alone: what a report needs again and again, slice by slice.
+
+    Args:
+        hits: relevant items found.
+        grades: of every entry that `hits` names, [m].
+        counts: relevant items of each query, [n_queries].
+        ideal: `ideal_gain` of each query, [n_queries].
+        k: cut-off.
+    """
+    rows = np.flatnonzero(counts)
+    top = hits.place < k
+    query, size = hits.query[top], len(counts)
+    found = np.bincount(query, minlength=size)[rows]
+    gains = (2.0 ** grades[hits.entry[top]] - 1) * _discount(k)[hits.place[top]]
+    gain = np.bincount(query, weights=gains, minlength=size)[rows]
+    rr = np.zeros(size)
+    first = np.unique(hits.query, return_index=True)[1]  # hits are sorted by place
+    rr[hits.query[first]] = 1 / (hits.place[first] + 1)
     return QueryMetrics(
-        rows=rows,
-        recall=hits / relevance.counts[rows],
-        precision=hits / k,
-        ndcg=gain / _ideal_gain(relevance, discount)[rows],
-        rr=np.where(found.any(axis=1), 1 / (first + 1), 0.0),
+        rows=rows, recall=found / counts[rows], precision=found / k, ndcg=gain / ideal[rows], rr=rr[rows]
     )
 
 

@@ -9,12 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def candidate_scores(query: Tensor, item: Tensor, query_of_pair: Tensor) -> Tensor:
-    """Cosine of every pair's query with every item: [u, k], [n, k], [B] -> [B, n]."""
-    return (query @ item.T)[query_of_pair]
-
-
-def pair_losses(scores: Tensor, target: Tensor, blocked: Tensor, temperature: float | Tensor) -> Tensor:
+def pair_losses(
+    scores: Tensor, target: Tensor, blocked: Tensor, temperature: float | Tensor, log_q: Tensor | None = None
+) -> Tensor:
     """Softmax cross-entropy of each pair's own item against the batch (in-batch negatives).
 
     Args:
@@ -22,12 +19,37 @@ def pair_losses(scores: Tensor, target: Tensor, blocked: Tensor, temperature: fl
         target: column of each pair's own item [B].
         blocked: bool [B, n], True where the item is a known positive of the query; never at `target`.
         temperature: divides the cosines.
+        log_q: log probability [n] that a batch holds each item, subtracted from the logits (Yi et al. 2019; see
+            `smar.losses.sampling`); none when not given.
 
     Returns:
         Losses [B].
     """
-    logits = (scores / temperature).masked_fill(blocked, float("-inf"))
-    return functional.cross_entropy(logits, target, reduction="none")
+    logits = scores / temperature
+    if log_q is not None:
+        logits = logits - log_q
+    return functional.cross_entropy(logits.masked_fill(blocked, float("-inf")), target, reduction="none")
+
+
+def hinge_losses(scores: Tensor, target: Tensor, blocked: Tensor, margin: float) -> Tensor:
+    """Hinge of each pair's own item against every candidate: mean over negatives of max(0, margin - s_own + s).
+
+    Args:
+        scores, target, blocked: as in `pair_losses`.
+        margin: by how much the own item's cosine must lie above a negative's.
+
+    Returns:
+        Losses [B]; 0 where a pair has no negative.
+    """
+    own = target[:, None]
+    negative = (~blocked).scatter(1, own, False)
+    violation = (margin - scores.gather(1, own) + scores).clamp_min(0) * negative
+    return violation.sum(1) / negative.sum(1).clamp_min(1)
+
+
+def prefix(vectors: Tensor, dim: int) -> Tensor:
+    """First `dim` numbers of vectors [n, k], brought back to unit length (Matryoshka representation)."""
+    return functional.normalize(vectors[:, :dim], dim=-1)
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
@@ -36,7 +58,7 @@ def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
 
 
 def adaptive_scores(text: Tensor, multimodal: Tensor, probability: Tensor) -> Tensor:
-    """Soft score p f_m + (1 - p) f_t: scores [B, n] twice, image probability [B] -> [B, n]."""
+    """Soft score p f_m + (1 - p) f_t: scores [u, n] twice, image probability [u] -> [u, n]."""
     p = probability[:, None]
     return p * multimodal + (1 - p) * text
 

@@ -7,16 +7,16 @@ from transformers import AutoConfig, BertConfig, PreTrainedConfig, ResNetConfig,
 from transformers.configuration_utils import SubConfigSpec
 
 from smar.errors import InputError
+from smar.sections import LossSettings
 from smar.settings import ModelSettings, TowerSettings, VisionSettings
-
-KINDS = ("smar", "dpsr", "dpsr-i")
 
 
 @strict
 class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     """Configuration of SMAR and of its baselines (reference: paper.md, "Model").
 
-    `kind` is `smar`, `dpsr` (query and item-text tower) or `dpsr-i` (query and item-image tower). `dim` is k.
+    `kind` is `smar`, `dpsr` (query and item-text tower), `dpsr-i` (query and item-image tower) or `clip` (all three
+    towers, added up instead of fused). `fusion` names a class of `smar.model.fusion.FUSIONS`. `dim` is k.
     `threshold` is the image probability above which a routing service asks the pictures.
     """
 
@@ -34,12 +34,16 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     dim: int = 128
     pooling: str = "cls"
     share_text: bool = False
+    fusion: str = "cross"
     fusion_layers: int = 1
     query_length: int = 30
     text_length: int = 100
     text_fields: list[str] | None = None
     modality_dropout: float = 0.1
     temperature: float = 1 / 30
+    learn_temperature: bool = False
+    temperature_bounds: list[float] | None = None
+    matryoshka: list[int] | None = None
     threshold: float = 0.5
     initializer_range: float = 0.02
 
@@ -50,6 +54,7 @@ def build_config(
     vocabulary: int,
     text_fields: tuple[str, ...],
     temperature: float,
+    loss: LossSettings = LossSettings(),
 ) -> SmarConfig:
     """Configuration for `settings`: towers given by name or path keep their own, the others are made fresh."""
     return SmarConfig(
@@ -60,31 +65,41 @@ def build_config(
         dim=settings.dim,
         pooling=settings.pooling,
         share_text=settings.share_text,
+        fusion=settings.fusion,
         fusion_layers=settings.fusion_layers,
         query_length=settings.query_length,
         text_length=settings.text_length,
         text_fields=list(text_fields),
         modality_dropout=settings.modality_dropout,
         temperature=temperature,
+        learn_temperature=loss.learn_temperature,
+        temperature_bounds=list(loss.temperature_bounds),
+        matryoshka=list(settings.matryoshka),
     )
 
 
 def pretrained_config(name: str) -> Any:
-    """Configuration of a pretrained encoder; a two-tower checkpoint such as CLIP's gives its vision part.
+    """Configuration of a pretrained encoder or of a two-tower checkpoint such as CLIP's.
 
     Raises:
-        InputError: nothing can be loaded under this name or path.
+        InputError: nothing can be loaded under this name or path, or it is no encoder.
     """
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise InputError(f"no pretrained encoder under {name!r}: {error}. Give a local folder or a hub name.") from None
+    if config.is_encoder_decoder:
+        raise InputError(
+            f"{name!r} is an encoder-decoder ({config.model_type}): a tower needs an encoder alone, "
+            "such as BERT, MiniLM or DistilBERT for text and ViT, CLIP or ResNet for pictures."
+        )
     return config
 
 
 def _text_config(tower: TowerSettings, vocabulary: int) -> dict[str, Any]:
     if tower.pretrained:
-        return pretrained_config(tower.pretrained).to_dict()  # type: ignore[no-any-return]
+        config = pretrained_config(tower.pretrained)
+        return getattr(config, "text_config", config).to_dict()  # type: ignore[no-any-return]
     config = BertConfig(
         vocab_size=vocabulary,
         hidden_size=tower.hidden,

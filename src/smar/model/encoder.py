@@ -73,19 +73,22 @@ class Encoder:
 
     @torch.inference_mode()
     def encode_item(
-        self, fields: Sequence[Sequence[str]], images: npt.NDArray[np.uint8], has_image: npt.NDArray[np.bool_]
+        self,
+        fields: Sequence[Sequence[str]],
+        images: npt.NDArray[np.uint8],
+        pictures: npt.NDArray[np.bool_] | npt.NDArray[np.int64],
     ) -> ItemOutput:
         """Encode n items.
 
         Args:
             fields: one list of n strings a text field, in the order of `config.text_fields`.
-            images: fitted pictures uint8 [m, s, s, 3] of the items that have one, in order.
-            has_image: bool [n] with m True values.
+            images: fitted pictures uint8 [m, s, s, 3], those of an item one after the other, in the order of items.
+            pictures: how many of them each item has, int [n]; or bool [n], True for one.
         """
         ids, mask = self._pad(self.processor.token_ids(self.processor.item_texts(fields), self.config.text_length))
         shown = self.config.kind != "dpsr" and len(images) > 0
         pixels = self.processor.pixels(images).to(self.model.device) if shown else None
-        visible = torch.from_numpy(has_image).to(self.model.device)
+        visible = torch.from_numpy(pictures).to(self.model.device)
         with self._autocast():
             output: ItemOutput = self.model.encode_item_ids(ids, mask, pixels, visible)
         return output
@@ -108,13 +111,14 @@ class Encoder:
         Args:
             fields: one list a text field.
             images: packed pictures [rows, s, s, 3]; may be memory-mapped.
-            image_row: row of each item's picture, -1 for none, [n].
+            image_row: row of each item's picture, -1 for none, [n]; or the rows of several, [n, N], -1 fills up.
             batch_size: items encoded at once.
         """
         for start in range(0, len(image_row), batch_size):
             rows = image_row[start : start + batch_size]
             part = [field[start : start + batch_size] for field in fields]
-            out = self.encode_item(part, images[rows[rows >= 0]], rows >= 0)
+            shown = rows >= 0
+            out = self.encode_item(part, images[rows[shown]], shown if rows.ndim == 1 else shown.sum(1))
             arrays = [x.float().cpu().numpy() for x in (out.text, out.image, out.multimodal)]
             yield ItemVectors(arrays[0], arrays[1], arrays[2], out.has_image.cpu().numpy())
 

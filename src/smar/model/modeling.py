@@ -3,12 +3,13 @@
     query  ->  Q  ----------------------------> embedding [n, k], gate logit [n]
     title  ->  S_t  ---------------+----------> text        [n, k]
     picture -> S_i  --+------------|----------> image       [n, k]
-                      +-> cross attention S_m -> multimodal  [n, k]
+                      +-> fusion S_m ----------> multimodal  [n, k]
 
 S_m sits on the hidden states of S_t and S_i, so one pass gives all three item vectors. A baseline is the same
-class with fewer towers: `dpsr` has no pictures, `dpsr-i` has no item text.
+class with fewer parts: `dpsr` has no pictures, `dpsr-i` no item text, `clip` no fusion but norm(S_t + S_i).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,10 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 
 from smar.model.configuration import SmarConfig
-from smar.model.fusion import CrossAttentionFusion
+from smar.model.fusion import FUSIONS
+from smar.model.fusion.base import Modality
 from smar.model.gate import Gate
+from smar.model.pictures import place
 from smar.model.towers import ImageTower, TextTower
 
 
@@ -66,13 +69,15 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
             self.image_tower = ImageTower(config.vision_config, config.dim, config.pooling)
         if config.kind == "smar":
             image_hidden = self.image_tower.projection.in_features
-            self.fusion = CrossAttentionFusion(
-                text.hidden_size, image_hidden, text.num_attention_heads, config.fusion_layers
+            self.fusion = FUSIONS[config.fusion](
+                text.hidden_size, image_hidden, text.num_attention_heads, config.fusion_layers, config.pooling
             )
-            self.multimodal_projection = nn.Linear(text.hidden_size, config.dim)
+            self.multimodal_projection = nn.Linear(self.fusion.width, config.dim)
             self.gate = Gate(self.query_tower.projection.in_features)
-        if config.kind == "dpsr-i":
+        if config.kind in ("dpsr-i", "clip"):
             self.null_image = nn.Parameter(torch.zeros(config.dim))
+        if config.learn_temperature:
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
         self.post_init()
 
     @torch.no_grad()
@@ -80,6 +85,16 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
         super()._init_weights(module)
         if "null_image" in module._parameters:
             init.normal_(module.null_image, std=self.config.initializer_range)
+        if "log_temperature" in module._parameters:
+            init.constant_(module.log_temperature, math.log(self.config.temperature))
+
+    def temperature(self) -> float | Tensor:
+        """Temperature of the softmax; a learned one is brought back inside its bounds, where its gradient lives on."""
+        if not self.config.learn_temperature:
+            return self.config.temperature  # type: ignore[no-any-return]
+        with torch.no_grad():
+            self.log_temperature.clamp_(*map(math.log, self.config.temperature_bounds))
+        return self.log_temperature.exp()
 
     def encode_query_ids(self, ids: Tensor, mask: Tensor) -> QueryOutput:
         """Query token ids and mask [n, t] -> `QueryOutput`. Baselines' gates are fixed: 0 for words, 1 for pictures."""
@@ -90,52 +105,51 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
         certain = -float("inf") if self.config.kind == "dpsr" else float("inf")
         return QueryOutput(embedding, torch.full_like(embedding[:, 0], certain))
 
-    def encode_item_ids(self, ids: Tensor, mask: Tensor, pixels: Tensor | None, has_image: Tensor) -> ItemOutput:
-        """Encode n items, m of which show a picture.
+    def encode_item_ids(self, ids: Tensor, mask: Tensor, pixels: Tensor | None, pictures: Tensor) -> ItemOutput:
+        """Encode n items that show m pictures together.
 
         Args:
             ids, mask: item text tokens [n, t].
-            pixels: pictures [m, 3, s, s] of the items where `has_image` holds, in their order; None when m is 0.
-            has_image: bool [n] with m True values.
+            pixels: pictures [m, 3, s, s], those of an item one after the other, in the order of items; None if m is 0.
+            pictures: how many of them each item has, int64 [n]; or bool [n], True for one.
         """
-        kind = self.config.kind
+        kind, has_image = self.config.kind, pictures > 0
         if kind == "dpsr":
             hidden, pooled = self.text_tower(ids, mask)
             text = self.text_tower.embed(pooled)
             return ItemOutput(text, torch.zeros_like(text), text, torch.zeros_like(has_image))
-        patches, image = self._images(pixels, has_image)
+        shown, image = self._images(pixels, pictures)
         if kind == "dpsr-i":
             return ItemOutput(image, image, image, has_image)
         hidden, pooled = self.text_tower(ids, mask)
-        if self.config.pooling == "cls":  # layers never mix text positions, so the first alone gives the same result
-            hidden, mask = hidden[:, :1], mask[:, :1]
-        fused = self.fusion(hidden, patches, has_image)
-        multimodal = self.multimodal_projection(self.text_tower.pool(fused, mask))
-        return ItemOutput(
-            self.text_tower.embed(pooled), image, functional.normalize(multimodal.float(), dim=-1), has_image
-        )
+        text = self.text_tower.embed(pooled)
+        if kind == "clip":
+            fused = text + image * has_image[:, None]
+        else:
+            fused = self.multimodal_projection(self.fusion(Modality(hidden, mask.bool(), pooled), shown)).float()
+        return ItemOutput(text, image, functional.normalize(fused, dim=-1), has_image)
 
-    def _images(self, pixels: Tensor | None, has_image: Tensor) -> tuple[Tensor, Tensor]:
-        """Patch states [n, p, h] and image vectors [n, k], with zeros / the null vector for items without a picture."""
-        n, tower = len(has_image), self.image_tower
+    def _images(self, pixels: Tensor | None, pictures: Tensor) -> tuple[Modality, Tensor]:
+        """States of the items' pictures and image vectors [n, k], the null vector for items without a picture."""
+        n, tower = len(pictures), self.image_tower
         if self.config.kind == "smar":
             null = tower.embed(self.fusion.null_image[None])[0]
         else:
             null = functional.normalize(self.null_image, dim=-1)
         image = null.expand(n, -1)
         if pixels is None or not len(pixels):
-            return image.new_zeros(n, 1, tower.projection.in_features), image
+            blank = image.new_zeros(n, 1, tower.projection.in_features)
+            return Modality(blank, torch.zeros_like(pictures, dtype=torch.bool)[:, None], blank[:, 0]), image
         states, pooled = tower(pixels)
-        where = has_image.nonzero().squeeze(1)
-        image = image.clone().index_copy(0, where, tower.embed(pooled))
-        if len(where) == n:
-            return states, image
-        return states.new_zeros(n, *states.shape[1:]).index_copy(0, where, states), image
+        shown = place(states, pooled, pictures)
+        where = pictures.nonzero().squeeze(1)
+        return shown, image.clone().index_copy(0, where, tower.embed(shown.pooled[where]))
 
     def forward(self, batch: dict[str, Any]) -> tuple[QueryOutput, ItemOutput]:
         """Encode a training batch (see `smar.training.batches.Collator`)."""
         query = self.encode_query_ids(batch["query_ids"], batch["query_mask"])
-        item = self.encode_item_ids(batch["item_ids"], batch["item_mask"], batch["pixels"], batch["has_image"])
+        pictures = batch.get("pictures", batch["has_image"])
+        item = self.encode_item_ids(batch["item_ids"], batch["item_mask"], batch["pixels"], pictures)
         return query, item
 
 

@@ -87,6 +87,12 @@ def fit_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerF
     )
 
 
+def processor_parts(settings: ModelSettings) -> tuple[object, ...]:
+    """What a new processor is made of beside the dataset: models with equal parts share one."""
+    text = {settings.query.pretrained, settings.text.pretrained} - {None}
+    return (text or settings.vocabulary, settings.vision.pretrained)
+
+
 def build_processor(settings: ModelSettings, image_size: int, texts: Iterable[str]) -> SmarProcessor:
     """Processor for a new model: the pretrained towers' own parts, or fresh ones fitted on `texts`.
 

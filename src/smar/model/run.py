@@ -1,10 +1,12 @@
 """The run folder as later stages see it: which dataset it belongs to, which stages are finished, its models."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
 
 from smar.errors import InputError
 from smar.files import Manifest
-from smar.model.configuration import KINDS
 from smar.model.encoder import Encoder
 from smar.settings import Settings, load_settings
 
@@ -19,31 +21,51 @@ class RunManifest(Manifest):
     dataset: str
 
 
+class Validated(BaseModel):
+    """What validation said of a stage's weights: R@`k` after `step`, over `queries` queries among `items` items."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step: int
+    k: int
+    recall: float
+    queries: int
+    items: int
+
+
 class StageRecord(Manifest):
-    """``STAGE/manifest.json`` of a finished stage."""
+    """``STAGE/manifest.json`` of a finished stage. `kind` is the model's name in the report: its kind, or its own.
+
+    `steps` were trained; `validated.step` says which of them the weights are of. `seconds` and `cpu_seconds` add up
+    over interruptions; `cpu_seconds` over processes and threads, too.
+    """
 
     kind: str
     stage: str
     steps: int
     pairs: int
     seconds: float
+    cpu_seconds: float = 0.0
     loss: float | None = None
+    pairs_per_second: float | None = None
+    processes: int = 1
+    validated: Validated | None = None
 
 
-def run_settings(run: Path) -> Settings:
-    """The complete configuration of a run; raises InputError where `run` is none."""
+def run_settings(run: Path, assignments: Sequence[str] = ()) -> Settings:
+    """The complete configuration of a run, ``section.key=value`` texts applied; raises InputError where it is none."""
     RunManifest.read(run, "smar train")
-    return load_settings(run / CONFIG_FILE)
+    return load_settings(run / CONFIG_FILE, assignments)
 
 
-def load_encoder(run: Path, kind: str | None = None) -> Encoder:
-    """The finished model of a run, or its baseline of the given kind.
+def load_encoder(run: Path, baseline: str | None = None) -> Encoder:
+    """The finished model of a run, or its baseline of the given name.
 
     Raises:
         InputError: the run is missing, unfinished or damaged.
     """
     settings = run_settings(run)
-    folder = (run if kind is None else run / "baselines" / kind) / "stage2"
+    folder = (run if baseline is None else run / "baselines" / baseline) / "stage2"
     if not (folder / "manifest.json").is_file():
         raise InputError(
             f"{run} is not finished: {folder} has no trained model. Run `smar train` with the same --out again."
@@ -52,12 +74,13 @@ def load_encoder(run: Path, kind: str | None = None) -> Encoder:
 
 
 def baselines(run: Path) -> list[str]:
-    """Kinds of the baselines that the run holds."""
-    return [kind for kind in KINDS if (run / "baselines" / kind).is_dir()]
+    """Names of the baselines that the run holds, in the order of its configuration."""
+    names = [baseline.label for baseline in run_settings(run).train.baselines]
+    return [name for name in names if (run / "baselines" / name).is_dir()]
 
 
 def finished_stages(run: Path) -> list[StageRecord]:
     """Records of every finished stage: the run's own model, then its baselines by name."""
-    folders = [run, *(run / "baselines" / kind for kind in baselines(run))]
+    folders = [run, *(run / "baselines" / name for name in baselines(run))]
     stages = [folder / stage for folder in folders for stage in STAGES]
     return [StageRecord.read(stage, "smar train") for stage in stages if (stage / "manifest.json").is_file()]

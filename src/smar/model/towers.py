@@ -1,6 +1,6 @@
 """The towers: transformers' own encoders, each followed by pooling, projection and L2 normalisation."""
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,13 @@ class Tower(nn.Module):
         self.encoder = encoder
         self.pooling = pooling
         self.projection = nn.Linear(hidden, dim)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of `nn.Module`, but a frozen encoder stays in evaluation mode: no dropout, no new batch statistics."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.encoder.parameters()):
+            self.encoder.eval()
+        return self
 
     def pool(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """Pool hidden states [n, t, h] under mask [n, t] (1 = real token) to [n, h]: first token or mean."""

@@ -5,7 +5,7 @@ Popular queries and items repeat inside a batch. Encoding each once saves a fift
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from smar.model.tokens import Ints, TokenTable
+from smar.training.negatives import NegativeSampler
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,20 @@ class KnownPositives:
         self.items = pairs.item[order]
         self.offsets = np.searchsorted(pairs.query[order], np.arange(queries + 1))
 
+    def of(self, queries: Ints) -> tuple[Ints, Ints]:
+        """All known positives of `queries` [m]: places in `queries` and items, both [entries], ordered by place."""
+        start, count = self.offsets[queries], self.offsets[queries + 1] - self.offsets[queries]
+        place = np.repeat(np.arange(len(queries)), count)
+        return place, self.items[np.arange(len(place)) + np.repeat(start - count.cumsum() + count, count)]
+
     def blocked(self, queries: Ints, items: Ints, total_items: int) -> npt.NDArray[np.bool_]:
         """Bool [len(queries), len(items)]: is the item a known positive of the query? Both lists without repeats."""
         column = np.full(total_items, -1, np.int64)
         column[items] = np.arange(len(items))
+        place, liked = self.of(queries)
+        columns = column[liked]
         out = np.zeros((len(queries), len(items)), bool)
-        for row, query in enumerate(queries):
-            columns = column[self.items[self.offsets[query] : self.offsets[query + 1]]]
-            out[row, columns[columns >= 0]] = True
+        out[place[columns >= 0], columns[columns >= 0]] = True
         return out
 
 
@@ -51,8 +58,10 @@ class Collator:
     """Turns indices of pairs into a batch of tensors.
 
     The batch: `query_ids`, `query_mask` [u, t]; `item_ids`, `item_mask` [n, t]; `pixels` uint8 [m, s, s, 3] of the
-    items where `has_image` [n] holds; `query_of_pair`, `target` [B]: row and column of each pair; `blocked` bool
-    [B, n]; `weight` [B]; `item_rows` [n]: the items' rows in the dataset, for messages.
+    items where `has_image` [n] holds; where items may have several pictures (`image_row` is [items, N]), how many each
+    has: `pictures` int64 [n]; `query_of_pair`, `target` [B]: row and column of each pair; `blocked` bool [B, n];
+    `liked` bool [u, n]: known positives of the queries; `weight` [B]; `query_rows` [u], `item_rows` [n]: rows in the
+    training data and in the catalogue. Further negatives bring fields of their own (`NegativeSampler`).
     """
 
     pairs: Pairs
@@ -61,17 +70,23 @@ class Collator:
     images: npt.NDArray[np.uint8] | None
     image_row: Ints
     known: KnownPositives
+    negatives: NegativeSampler = field(default_factory=NegativeSampler)
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Any]:
         """Batch of the pairs at `indices`."""
         rows = np.asarray(indices)
         queries, query_of_pair = np.unique(self.pairs.query[rows], return_inverse=True)
-        items, target = np.unique(self.pairs.item[rows], return_inverse=True)
-        blocked = self.known.blocked(queries, items, len(self.items))[query_of_pair]
+        drawn = self.negatives.draw(rows, queries, len(self.items))
+        items, place = np.unique(np.concatenate([self.pairs.item[rows], drawn.items]), return_inverse=True)
+        target = place[: len(rows)]
+        liked = self.known.blocked(queries, items, len(self.items))
+        blocked = liked[query_of_pair]
         blocked[np.arange(len(rows)), target] = False
         query_ids, query_mask = self.queries.rows(queries)
         item_ids, item_mask = self.items.rows(items)
-        has_image = (self.image_row[items] >= 0) & (self.images is not None)
+        picture_rows = self.image_row[items]
+        shown = (picture_rows >= 0) & (self.images is not None)
+        has_image = shown if shown.ndim == 1 else shown.any(1)
         batch = {
             "query_ids": query_ids,
             "query_mask": query_mask,
@@ -82,9 +97,20 @@ class Collator:
             "query_of_pair": torch.from_numpy(query_of_pair),
             "target": torch.from_numpy(target),
             "blocked": torch.from_numpy(blocked),
+            "liked": torch.from_numpy(liked),
             "weight": torch.from_numpy(self.pairs.weight[rows]),
+            "query_rows": torch.from_numpy(queries),
             "item_rows": torch.from_numpy(items),
+            **self.negatives.fields(drawn, items, place),
         }
         if self.images is not None and has_image.any():
-            batch["pixels"] = torch.from_numpy(self.images[self.image_row[items[has_image]]])
+            batch["pixels"] = torch.from_numpy(self.images[picture_rows[shown]])
+        if shown.ndim > 1:
+            batch["pictures"] = torch.from_numpy(shown.sum(1))
         return batch
+
+    def facts(self, queries: Ints, items: Ints) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Known positives bool [u, n] and log sampling probabilities [n], if corrected, of items from elsewhere."""
+        log_q = self.negatives.log_q
+        liked = torch.from_numpy(self.known.blocked(queries, items, len(self.items)))
+        return liked, None if log_q is None else torch.from_numpy(log_q[items])

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,26 @@ from transformers import TrainerCallback
 from smar.errors import InputError
 from smar.files import sha256, write_json
 from smar.progress import bar, console
+from smar.training.distributed import barrier, rank, total
 
 SEAL = "seal.json"
 
 
-def seal(checkpoint: Path, seconds: float) -> None:
+@dataclass(frozen=True)
+class Spent:
+    """Seconds trained so far: of the clock, and of all cores and processes."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+def seal(checkpoint: Path, spent: Spent) -> None:
     """Write ``seal.json``: checksums of every file, and the seconds trained so far."""
     files = {path.name: sha256(path) for path in sorted(checkpoint.iterdir()) if path.name != SEAL}
-    write_json(checkpoint / SEAL, {"seconds": seconds, "files": files})
+    write_json(checkpoint / SEAL, {"seconds": spent.seconds, "cpu_seconds": spent.cpu_seconds, "files": files})
 
 
-def latest(folder: Path) -> tuple[Path, float] | None:
+def latest(folder: Path) -> tuple[Path, Spent] | None:
     """Newest sealed checkpoint and its seconds; unsealed ones (killed while saving) are removed, saying so.
 
     Raises:
@@ -46,7 +56,7 @@ def latest(folder: Path) -> tuple[Path, float] | None:
                     f"checkpoint {checkpoint} is corrupt: {name} {fault}. Delete {checkpoint} to go on from the one "
                     f"before it, or {folder} to start this stage again."
                 )
-        return checkpoint, float(record["seconds"])
+        return checkpoint, Spent(float(record["seconds"]), float(record.get("cpu_seconds", 0.0)))
     return None
 
 
@@ -64,19 +74,20 @@ def _read_seal(checkpoint: Path) -> dict[str, Any]:
 class StageCallback(TrainerCallback):  # type: ignore[misc]
     """Progress bar, training clock and checkpoint seals of one stage."""
 
-    def __init__(self, label: str, seconds: float) -> None:
-        self.label, self.before, self.started = label, seconds, time.perf_counter()
+    def __init__(self, label: str, before: Spent) -> None:
+        self.label, self.before = label, before
+        self.started, self.started_cpu = time.perf_counter(), time.process_time()
         self.progress = bar()
         self.task = self.progress.add_task(label)
 
-    @property
-    def seconds(self) -> float:
-        """Seconds trained, earlier sittings included."""
-        return self.before + time.perf_counter() - self.started
+    def spent(self) -> Spent:
+        """Seconds trained, earlier sittings included. Every process must ask."""
+        cpu = total(time.process_time() - self.started_cpu)
+        return Spent(self.before.seconds + time.perf_counter() - self.started, self.before.cpu_seconds + cpu)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start clock and bar."""
-        self.started = time.perf_counter()
+        self.started, self.started_cpu = time.perf_counter(), time.process_time()
         self.progress.start()
         self.progress.update(self.task, total=state.max_steps, completed=state.global_step)
 
@@ -90,8 +101,11 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
             self.progress.update(self.task, description=f"{self.label} loss {logs['loss']:.3f}")
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Seal the checkpoint just written."""
-        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.seconds)
+        """Seal the checkpoint just written, once every process has added its random state."""
+        spent = self.spent()
+        barrier()
+        if rank() == 0:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", spent)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop the bar."""

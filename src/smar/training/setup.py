@@ -56,15 +56,15 @@ class TrainingData:
         )
 
 
-def new_processor(settings: Settings, data: TrainingData) -> SmarProcessor:
-    """Processor of a run, shared by its model and baselines."""
+def new_processor(settings: Settings, data: TrainingData, model: ModelSettings | None = None) -> SmarProcessor:
+    """Processor of a run's own model, or of a baseline `model`."""
     size = data.dataset.manifest.image_size
     if size != settings.data.image_size:
         raise InputError(
             f"data.image_size is {settings.data.image_size}, but {data.dataset.path} was packed at {size} pixels: "
             f"set data.image_size={size}, or prepare the dataset again."
         )
-    return build_processor(settings.model, size, data.texts())
+    return build_processor(model or settings.model, size, data.texts())
 
 
 def new_model(settings: Settings, model: ModelSettings, processor: SmarProcessor) -> SmarModel:
@@ -79,6 +79,7 @@ def new_model(settings: Settings, model: ModelSettings, processor: SmarProcessor
         len(processor.tokenizer),
         settings.data.text_fields,
         settings.train.temperature,
+        settings.train.loss,
     )
     expected = getattr(config.vision_config, "image_size", None)
     if model.vision.pretrained and expected not in (None, settings.data.image_size):
@@ -87,20 +88,31 @@ def new_model(settings: Settings, model: ModelSettings, processor: SmarProcessor
             f"{settings.data.image_size}: prepare with data.image_size={expected}."
         )
     built = SmarModel._from_config(config, attn_implementation="eager")
-    for name, tower in model.towers.items():
-        shared = name == "text_tower" and model.share_text and model.kind != "dpsr-i"
-        if tower.pretrained and hasattr(built, name) and not shared:
-            encoder = getattr(built, name).encoder
-            missing = encoder.load_state_dict(_weights(tower), strict=False).missing_keys  # its pooler is not used
-            if missing:
-                raise InputError(f"{tower.pretrained} lacks weights of its own architecture: {', '.join(missing[:5])}.")
-            encoder.requires_grad_(not tower.frozen)
+    for name, tower in _pretrained(built, model):
+        encoder = getattr(built, name).encoder
+        missing = encoder.load_state_dict(_weights(tower, name), strict=False).missing_keys  # its pooler is not used
+        if missing:
+            raise InputError(f"{tower.pretrained} lacks weights of its own architecture: {', '.join(missing[:5])}.")
+    freeze(built, model)
     return built  # type: ignore[no-any-return]
 
 
-def _weights(tower: TowerSettings) -> dict[str, object]:
-    """Weights of a pretrained encoder; of a two-tower checkpoint, its vision part."""
+def freeze(built: SmarModel, model: ModelSettings) -> None:
+    """Leave the encoders that the settings call frozen out of training; a loaded model has forgotten which."""
+    for name, tower in _pretrained(built, model):
+        getattr(built, name).encoder.requires_grad_(not tower.frozen)
+
+
+def _pretrained(built: SmarModel, model: ModelSettings) -> list[tuple[str, TowerSettings]]:
+    """The model's towers that have a pretrained encoder of their own, by name."""
+    shared = "text_tower" if model.share_text and model.kind != "dpsr-i" else ""
+    towers = model.towers.items()
+    return [(name, tower) for name, tower in towers if tower.pretrained and hasattr(built, name) and name != shared]
+
+
+def _weights(tower: TowerSettings, name: str) -> dict[str, object]:
+    """Weights of a pretrained encoder; of a two-tower checkpoint, its part for the tower `name`."""
     encoder = AutoModel.from_pretrained(tower.pretrained)
     if hasattr(pretrained_config(str(tower.pretrained)), "vision_config"):
-        encoder = encoder.vision_model
+        encoder = encoder.vision_model if name == "image_tower" else encoder.text_model
     return encoder.state_dict()  # type: ignore[no-any-return]

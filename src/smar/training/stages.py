@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from smar.model.run import STAGES
 from smar.settings import LossWeights, ModelSettings, Settings, StageSettings
 
 _ONLY = {"dpsr": LossWeights(text=1), "dpsr-i": LossWeights(image=1)}
@@ -10,34 +11,27 @@ _ONLY = {"dpsr": LossWeights(text=1), "dpsr-i": LossWeights(image=1)}
 
 @dataclass(frozen=True)
 class Job:
-    """One model to train: its settings, the folder it goes to, and its stages by name."""
+    """One model to train: its name in the report, its settings, the folder it goes to, and its stages by name."""
 
+    name: str
     model: ModelSettings
     folder: Path
     stages: dict[str, StageSettings]
 
-    @property
-    def kind(self) -> str:
-        """`smar`, `dpsr` or `dpsr-i`."""
-        return self.model.kind
-
 
 def jobs(settings: Settings, run: Path) -> list[Job]:
-    """The run's own model, then its baselines under ``RUN/baselines/<kind>``."""
-    stages = {"stage1": settings.train.stage1, "stage2": settings.train.stage2}
-    planned = [_job(settings.model, run, stages, None)]
+    """The run's own model, then its baselines under ``RUN/baselines/<name>``."""
+    planned = [_job(settings.model.kind, settings, run)]
     for baseline in settings.train.baselines:
-        model = settings.model.model_copy(update={"kind": baseline.kind})
-        planned.append(_job(model, run / "baselines" / baseline.kind, stages, baseline.steps))
+        planned.append(_job(baseline.label, settings.of_baseline(baseline), run / "baselines" / baseline.label))
     return planned
 
 
-def _job(model: ModelSettings, folder: Path, stages: dict[str, StageSettings], steps: tuple[int, int] | None) -> Job:
-    """A baseline keeps the stages' rates and batches, but knows one loss only."""
-    own = {}
-    for position, (name, stage) in enumerate(stages.items()):
-        update: dict[str, object] = {} if model.kind == "smar" else {"weights": _ONLY[model.kind]}
-        if steps is not None:
-            update["steps"] = steps[position]
-        own[name] = stage.model_copy(update=update)
-    return Job(model, folder, own)
+def _job(name: str, settings: Settings, folder: Path) -> Job:
+    """`dpsr` and `dpsr-i` know one loss only; `clip` keeps the three of stage 1, since it has no gate to train."""
+    train, kind = settings.train, settings.model.kind
+    stages: dict[str, StageSettings] = dict(zip(STAGES, (train.stage1, train.stage2), strict=True))
+    if kind != "smar":
+        weights = _ONLY.get(kind) or train.stage1.weights.model_copy(update={"adaptive": 0.0, "gate": 0.0})
+        stages = {name: stage.model_copy(update={"weights": weights}) for name, stage in stages.items()}
+    return Job(name, settings.model, folder, stages)

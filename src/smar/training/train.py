@@ -1,34 +1,42 @@
 """`smar train`: a model and its baselines, stage by stage, each stage resumable.
 
 RUN/config.yaml, manifest.json     the complete configuration; the dataset it belongs to
-RUN/processor/                     tokenizer and image processor, fitted once
+RUN/processor/                     tokenizer and image processor, fitted once, shared by all that need an equal one
 RUN/stage1/, RUN/stage2/           finished stages: model, processor, manifest.json; checkpoints while under way
-RUN/baselines/<kind>/stage1, ...   the same for each baseline
+RUN/baselines/<name>/stage1, ...   the same for each baseline; processor/ where it has other tokens or pictures
 """
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
 from smar.data.dataset import Dataset
 from smar.errors import InputError
 from smar.model.encoder import Encoder
 from smar.model.modeling import SmarModel
-from smar.model.processing import SmarProcessor
+from smar.model.processing import SmarProcessor, processor_parts
 from smar.model.quiet import quiet
 from smar.model.run import CONFIG_FILE, RunManifest, StageRecord, run_settings
 from smar.progress import console
 from smar.settings import Settings, StageSettings, save_settings
 from smar.training.batches import Collator
-from smar.training.checkpoints import StageCallback, latest
-from smar.training.setup import TrainingData, new_model, new_processor
+from smar.training.card import write_card
+from smar.training.checkpoints import Spent, StageCallback, latest
+from smar.training.distributed import barrier, in_turn, processes, rank, world
+from smar.training.guard import LossGuard
+from smar.training.mining import mine
+from smar.training.negatives import NegativeSampler
+from smar.training.setup import TrainingData, freeze, new_model, new_processor
 from smar.training.stages import Job, jobs
 from smar.training.trainer import SmarTrainer
+from smar.training.validation import BEST_FILE, Measure, Validation, ValidationSet
 
 
 @dataclass(frozen=True)
@@ -46,12 +54,12 @@ def train(dataset: Dataset, run: Path, settings: Settings) -> TrainSummary:
     """
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)
-    open_run(dataset, run, settings)
-    data = TrainingData.from_dataset(dataset, settings.data.text_fields)
-    processor = _run_processor(run, settings, data)
-    records = []
-    with quiet():
-        for job in jobs(settings, run):
+    with processes(), quiet():
+        in_turn(lambda: open_run(dataset, run, settings))
+        data = TrainingData.from_dataset(dataset, settings.data.text_fields)
+        planned = in_turn(lambda: [(job, _processor(run, job, settings, data)) for job in jobs(settings, run)])
+        records = []
+        for job, processor in planned:
             records += _train_job(job, settings, data, processor)
     return TrainSummary(tuple(records))
 
@@ -84,11 +92,13 @@ def _changes(before: dict[str, object], now: dict[str, object], prefix: str = ""
     return out
 
 
-def _run_processor(run: Path, settings: Settings, data: TrainingData) -> SmarProcessor:
-    folder = run / "processor"
+def _processor(run: Path, job: Job, settings: Settings, data: TrainingData) -> SmarProcessor:
+    """The run's processor, or a baseline's own; made before any training, so that a wrong path is told at once."""
+    shared = processor_parts(job.model) == processor_parts(settings.model)
+    folder = (run if shared else job.folder) / "processor"
     if not folder.is_dir():
-        partial = run / "processor.partial"
-        new_processor(settings, data).save_pretrained(partial)
+        partial = folder.with_name("processor.partial")
+        new_processor(settings, data, job.model).save_pretrained(partial)
         partial.replace(folder)
     processor: SmarProcessor = SmarProcessor.from_pretrained(folder)
     return processor
@@ -102,11 +112,27 @@ def _train_job(job: Job, settings: Settings, data: TrainingData, processor: Smar
         if (folder / "manifest.json").is_file():
             records.append(StageRecord.read(folder, "smar train"))
         else:
+            batches = with_negatives(collator, settings, stage, data, start)
             torch.manual_seed(settings.train.seed)
             model = new_model(settings, job.model, processor) if start is None else Encoder.from_pretrained(start).model
-            records.append(_train_stage(job, name, stage, model, collator, settings, processor))
+            freeze(model, job.model)
+            records.append(_train_stage(job, name, stage, model, batches, settings, processor, data))
+        barrier()
         start = folder
     return records
+
+
+def with_negatives(
+    collator: Collator, settings: Settings, stage: StageSettings, data: TrainingData, before: Path | None
+) -> Collator:
+    """`collator` with the negatives of a stage; `before` is the finished stage whose model mines the hard ones."""
+    wanted, pairs = settings.train.negatives, collator.pairs
+    counts = np.bincount(pairs.item, minlength=len(collator.items))
+    negatives = NegativeSampler.of(wanted, settings.train.seed, counts, min(stage.batch_size * world(), len(pairs)))
+    if wanted.hard and before is not None and stage.steps:
+        mined = in_turn(lambda: mine(before, data, collator.known, wanted, settings.train.bf16))
+        negatives = negatives.with_mined(mined, wanted.hard)
+    return replace(collator, negatives=negatives)
 
 
 def _train_stage(
@@ -117,76 +143,135 @@ def _train_stage(
     collator: Collator,
     settings: Settings,
     processor: SmarProcessor,
+    data: TrainingData,
 ) -> StageRecord:
     folder = job.folder / name
-    resume = latest(folder) if folder.is_dir() else None
+    resume = in_turn(lambda: latest(folder) if folder.is_dir() else None)
     if resume:
-        console.print(f"{job.kind} {name}: going on from {resume[0].name}")
-    clock = StageCallback(f"{job.kind} {name}", resume[1] if resume else 0.0)
+        console.print(f"{job.name} {name}: going on from {resume[0].name}")
+    clock = StageCallback(f"{job.name} {name}", resume[1] if resume else Spent())
     arguments = _arguments(stage, folder, settings, len(collator.pairs))
+    board = TensorBoardCallback()
+    validation = _validation(stage, folder, settings, data, processor, board)
+    if resume and validation:
+        validation.resume(resume[0])
     trainer = SmarTrainer(
         weights=stage.weights,
+        loss=settings.train.loss,
+        negatives=settings.train.negatives,
         processor=processor,
+        collator=collator,
+        guard=LossGuard(data, f"{job.name} {name}", _advice(name, stage, settings)),
+        micro_batch=settings.train.micro_batch,
         model=model.train(),
         args=arguments,
-        train_dataset=list(range(len(collator.pairs))),
-        data_collator=collator,
-        callbacks=[clock],
+        callbacks=[board, *([validation] if validation else []), clock],
         optimizers=(optimizer(model, job, stage), None),
     )
     trainer.remove_callback(PrinterCallback)
     if stage.steps:
         trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
-    pairs = stage.steps * arguments.per_device_train_batch_size
+    steps, spent = trainer.state.global_step, clock.spent() if stage.steps else Spent()
+    pairs = steps * arguments.per_device_train_batch_size * world()
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
     record = StageRecord(
-        kind=job.kind,
+        kind=job.name,
         stage=name,
-        steps=stage.steps,
+        steps=steps,
         pairs=pairs,
-        seconds=clock.seconds if stage.steps else 0.0,
+        seconds=spent.seconds,
         loss=losses[-1] if losses else None,
+        cpu_seconds=spent.cpu_seconds,
+        pairs_per_second=pairs / spent.seconds if spent.seconds else None,
+        processes=world(),
+        validated=validation.finish(model) if validation else None,
     )
+    if rank() == 0:
+        _save_stage(folder, model, processor, record, data, settings)
+    return record
+
+
+def _save_stage(
+    folder: Path,
+    model: SmarModel,
+    processor: SmarProcessor,
+    record: StageRecord,
+    data: TrainingData,
+    settings: Settings,
+) -> None:
+    """The finished stage, its manifest last; what only an unfinished stage needs goes."""
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    write_card(folder, record, data, settings)
     record.write(folder)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    return record
+    (folder / BEST_FILE).unlink(missing_ok=True)
+
+
+def _validation(
+    stage: StageSettings,
+    folder: Path,
+    settings: Settings,
+    data: TrainingData,
+    processor: SmarProcessor,
+    board: TensorBoardCallback,
+) -> Validation | None:
+    every = settings.train.evaluate_steps
+    part = ValidationSet.from_dataset(data.dataset, settings) if every and stage.steps else None
+    if part is None:
+        return None
+    measure = Measure.of_stage(data.dataset, part, processor, stage.weights, settings)
+    return Validation(measure, folder, every, settings.train.patience, board)
+
+
+def _advice(name: str, stage: StageSettings, settings: Settings) -> str:
+    lower = f"Lower train.{name}.learning_rate ({stage.learning_rate:g} now), raise its warmup"
+    return f"{lower}, or set train.bf16=false." if settings.train.bf16 else f"{lower}, or look at these pairs."
 
 
 def _arguments(stage: StageSettings, folder: Path, settings: Settings, pairs: int) -> TrainingArguments:
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "logs")
-    return TrainingArguments(
+    if pairs < 2 * world():
+        raise InputError(f"{pairs} training pairs are too few for {world()} processes: each needs two in a batch.")
+    on_cpu = not torch.cuda.is_available()
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=max(stage.steps, 1),
-        per_device_train_batch_size=min(stage.batch_size, pairs),
+        per_device_train_batch_size=min(stage.batch_size, pairs // world()),
         dataloader_drop_last=True,
         learning_rate=stage.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=round(stage.warmup * stage.steps),
         max_grad_norm=1.0,
         bf16=settings.train.bf16,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=on_cpu,
+        ddp_backend="gloo" if on_cpu and world() > 1 else None,
         seed=settings.train.seed,
         save_strategy="steps",
         save_steps=settings.train.save_steps,
         save_total_limit=2,
-        logging_steps=20,
-        report_to=["tensorboard"],
+        logging_steps=min(20, max(stage.steps, 1)),
+        report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=[],
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # else one process would split its batch over all cards by itself
+    return arguments
 
 
 def optimizer(model: SmarModel, job: Job, stage: StageSettings) -> torch.optim.AdamW:
-    """Fused AdamW: towers that start from pretrained weights have their own rate; vectors and norms do not decay."""
-    slow = tuple(f"{name}.encoder." for name, tower in job.model.towers.items() if tower.pretrained)
+    """Fused AdamW: an encoder may have a rate of its own, pretrained ones do; vectors and norms do not decay."""
+    rates = {
+        f"{name}.encoder.": tower.learning_rate or (stage.pretrained_learning_rate if tower.pretrained else None)
+        for name, tower in job.model.towers.items()
+    }
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = stage.pretrained_learning_rate if name.startswith(slow) else stage.learning_rate
+            own = next((rate for tower, rate in rates.items() if name.startswith(tower)), None)
+            rate = own or stage.learning_rate
             decay = stage.weight_decay if parameter.dim() > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     parameters = [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]

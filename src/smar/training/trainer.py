@@ -1,94 +1,196 @@
 """The training step: a stage's losses over one batch, inside transformers' `Trainer` (checkpoints, schedule, bf16)."""
 
+import time
 from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import Module, functional
+from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel, Trainer
 
-from smar.errors import TrainingError
-from smar.losses.contrastive import (
-    adaptive_scores,
-    candidate_scores,
-    counterfactual_labels,
-    pair_losses,
-    weighted_mean,
-)
+from smar.losses.contrastive import adaptive_scores, counterfactual_labels, prefix, weighted_mean
+from smar.losses.objective import Objective
 from smar.model.modeling import ItemOutput, QueryOutput
 from smar.model.processing import SmarProcessor
+from smar.sections import LossSettings, NegativeSettings
 from smar.settings import LossWeights
+from smar.training.batches import Collator
+from smar.training.distributed import average_gradients, gather_rows, world
+from smar.training.encode import encode_batch
+from smar.training.guard import LossGuard
+from smar.training.memory import MEMORY_FILE, Memory, recall
+from smar.training.negatives import keep_scheduled
 
 
 def stage_losses(
-    weights: LossWeights, query: QueryOutput, item: ItemOutput, batch: dict[str, Tensor], temperature: float
+    weights: LossWeights,
+    query: QueryOutput,
+    item: ItemOutput,
+    batch: dict[str, Tensor],
+    temperature: float | Tensor,
+    loss: LossSettings = LossSettings(),
 ) -> dict[str, Tensor]:
     """The stage's losses by name, each a scalar; those of weight zero are not computed.
 
     L_i counts only pairs whose item shows a picture: the null vector has nothing to align.
     """
     rows, target, blocked, weight = (batch[name] for name in ("query_of_pair", "target", "blocked", "weight"))
+    objective = Objective(loss, temperature, rows, target, blocked, batch.get("liked"), batch.get("log_q"))
     vectors = {"text": item.text, "image": item.image, "multimodal": item.multimodal}
     mixed = weights.adaptive or weights.gate
     needed = [name for name in vectors if getattr(weights, name) or (mixed and name != "image")]
-    scores = {name: candidate_scores(query.embedding, vectors[name], rows) for name in needed}
-    losses = {name: pair_losses(scores[name], target, blocked, temperature) for name in needed}
+    scores = {name: query.embedding @ vectors[name].T for name in needed}
+    losses = {name: objective.by_query(scores[name]) for name in needed}
     out = {}
     for name in needed:
         seen = weight * item.has_image[target] if name == "image" else weight
         if getattr(weights, name):
-            out[name] = weighted_mean(losses[name], seen)
+            out[name] = weighted_mean(objective.total(scores[name], losses[name]), seen)
     if weights.adaptive:
-        soft = adaptive_scores(scores["text"], scores["multimodal"], query.image_probability[rows])
-        out["adaptive"] = weighted_mean(pair_losses(soft, target, blocked, temperature), weight)
+        soft = adaptive_scores(scores["text"], scores["multimodal"], query.image_probability)
+        out["adaptive"] = weighted_mean(objective.total(soft), weight)
     if weights.gate:
         label = counterfactual_labels(losses["text"], losses["multimodal"], rows, len(query.gate_logit))
         out["gate"] = functional.binary_cross_entropy_with_logits(query.gate_logit, label)
     return out
 
 
+def add_prefix_losses(
+    losses: dict[str, Tensor],
+    sizes: Sequence[int],
+    weights: LossWeights,
+    query: QueryOutput,
+    item: ItemOutput,
+    *rest: Any,
+) -> dict[str, Tensor]:
+    """Add to each loss that of the embeddings cut to each of `sizes` (Kusupati et al. 2022, Matryoshka).
+
+    The gate has no embedding: its loss stays as it is. `rest` are the further arguments of `stage_losses`.
+    """
+    ungated = weights.model_copy(update={"gate": 0.0})
+    for size in sizes:
+        short = QueryOutput(prefix(query.embedding, size), query.gate_logit)
+        text, image, multimodal = (prefix(vector, size) for vector in (item.text, item.image, item.multimodal))
+        added = stage_losses(ungated, short, ItemOutput(text, image, multimodal, item.has_image), *rest)
+        losses = {name: value + added[name] if name in added else value for name, value in losses.items()}
+    return losses
+
+
 def hide_pictures(batch: dict[str, Any], share: float) -> dict[str, Any]:
-    """Modality dropout: hide the picture of a random `share` of the batch's items."""
+    """Modality dropout: hide the picture, or all pictures, of a random `share` of the batch's items."""
     if not share or batch["pixels"] is None:
         return batch
-    kept = torch.rand(len(batch["pixels"]), device=batch["pixels"].device) >= share
-    has_image = batch["has_image"].clone()
-    has_image[batch["has_image"]] = kept
-    return {**batch, "pixels": batch["pixels"][kept], "has_image": has_image}
+    before = batch["has_image"]
+    kept = torch.rand(int(before.sum()), device=batch["pixels"].device) >= share
+    has_image = before.clone()
+    has_image[before] = kept
+    if "pictures" not in batch:
+        return {**batch, "pixels": batch["pixels"][kept], "has_image": has_image}
+    pixels = batch["pixels"][kept.repeat_interleave(batch["pictures"][before])]
+    return {**batch, "pixels": pixels, "has_image": has_image, "pictures": batch["pictures"] * has_image}
 
 
 class SmarTrainer(Trainer):  # type: ignore[misc]
-    """`Trainer` whose loss is a stage's weighted sum; every part of it is logged."""
+    """`Trainer` whose loss is a stage's weighted sum; every part of it is logged.
 
-    def __init__(self, *, weights: LossWeights, processor: SmarProcessor, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.weights, self.processor = weights, processor
+    It hands itself only the numbers of pairs. The batch is made of them inside the step, from those of all processes
+    (see `smar.training.distributed`), so that a prefetched batch never draws a random number too early.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: LossWeights,
+        processor: SmarProcessor,
+        loss: LossSettings,
+        negatives: NegativeSettings,
+        collator: Collator,
+        guard: LossGuard,
+        micro_batch: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(train_dataset=list(range(len(collator.pairs))), data_collator=_pair_numbers, **kwargs)
+        self.weights, self.processor, self.loss, self.negatives = weights, processor, loss, negatives
+        self.collator, self.guard, self.micro_batch = collator, guard, micro_batch
         self.parts: dict[str, list[Tensor]] = defaultdict(list)
+        self.pairs: list[int] = []
+        self.logged: tuple[int, float] | None = None
+        self.memory: Memory | None = None
+
+    @property
+    def progress(self) -> float:
+        """Share of the stage's steps that are done."""
+        return float(self.state.global_step / self.state.max_steps)
 
     def compute_loss(
         self, model: PreTrainedModel, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
     ) -> Tensor:
-        """Encode the batch and add up the stage's losses."""
-        config = self.accelerator.unwrap_model(model).config
-        batch = hide_pictures(inputs, config.modality_dropout if config.kind == "smar" else 0.0)
-        if batch["pixels"] is not None:
-            batch["pixels"] = self.processor.pixels(batch["pixels"])
-        query, item = model(batch)
-        losses = stage_losses(self.weights, query, item, batch, config.temperature)
+        """Encode the batch of all processes and add up the stage's losses."""
+        model, numbers = self.accelerator.unwrap_model(model), inputs["pairs"]
+        self.pairs = gather_rows(numbers, [len(numbers)] * world()).tolist()
+        self.guard.check_batch(self.state.global_step + 1, self.pairs)
+        batch = keep_scheduled(self.collator(self.pairs), self.progress)
+        encode = partial(self._encode, model)
+        query, item = encode_batch(model, batch, self.micro_batch, self._own_share, encode)
+        batch = self._prepare_inputs({**batch, "pixels": None})
+        if self.negatives.memory and self.progress >= self.negatives.memory_warmup:
+            self.memory, item, batch = recall(self.memory, item, batch, self.collator.facts, self.negatives.memory)
+        rest = (query, item, batch, model.temperature(), self.loss)
+        losses = add_prefix_losses(
+            stage_losses(self.weights, *rest), model.config.matryoshka or (), self.weights, *rest
+        )
         total = torch.stack([getattr(self.weights, name) * value for name, value in losses.items()]).sum()
-        if not torch.isfinite(total):
-            parts = {name: float(value.detach()) for name, value in losses.items()}
-            raise TrainingError(
-                f"the loss is {parts} at step {self.state.global_step + 1} (dataset items "
-                f"{batch['item_rows'][:8].tolist()}...): lower the stage's learning_rate, or set train.bf16=false."
-            )
-        for name, value in losses.items():
-            self.parts[name].append(value.detach())
+        parts = {name: value.detach() for name, value in losses.items()}
+        self.guard.check_loss(self.state.global_step + 1, total.item(), parts, self.pairs)
+        for name, value in parts.items():
+            self.parts[name].append(value)
         return total
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.memory is not None and self.args.should_save:
+            self.memory.save(Path(output_dir) / MEMORY_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and (Path(checkpoint) / MEMORY_FILE).is_file():
+            self.memory = Memory.load(Path(checkpoint) / MEMORY_FILE, self.args.device)
+
+    def _own_share(self, batch: dict[str, Any]) -> dict[str, Any]:
+        config = self.model.config
+        return hide_pictures(self._prepare_inputs(batch), config.modality_dropout if config.kind == "smar" else 0.0)
+
+    def _encode(self, model: PreTrainedModel, batch: dict[str, Any]) -> tuple[QueryOutput, ItemOutput]:
+        if batch["pixels"] is not None:
+            batch = {**batch, "pixels": self.processor.pixels(batch["pixels"])}
+        output: tuple[QueryOutput, ItemOutput] = model(batch)
+        return output
+
+    def training_step(self, model: Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Loss and gradient of one batch, the gradient averaged over the processes."""
+        self.logged = self.logged or (self.state.global_step, time.perf_counter())
+        loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
+        average_gradients(self.model.parameters())
+        norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        self.guard.check_gradient(self.state.global_step + 1, norm.item(), self.pairs)
+        return loss
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the mean of each loss since the last log."""
+        """Add the mean of each loss, the temperature and the pairs per second since the last log."""
         means = {f"loss_{name}": torch.stack(values).mean().item() for name, values in self.parts.items() if values}
         self.parts.clear()
+        if self.logged and (steps := self.state.global_step - self.logged[0]):
+            means["pairs_per_second"] = steps * len(self.pairs) / (time.perf_counter() - self.logged[1])
+            self.logged = None
+        with torch.no_grad():
+            means["temperature"] = float(self.accelerator.unwrap_model(self.model).temperature())
         super().log({**logs, **means}, *args, **kwargs)
+
+
+def _pair_numbers(numbers: list[int]) -> dict[str, Tensor]:
+    return {"pairs": torch.tensor(numbers)}

@@ -1,0 +1,101 @@
+"""Peak memory and CPU time of a training step: a plain batch, a small one, and the large one with gradient caching.
+
+    python benchmarks/gradient_cache.py [--batch 4096] [--micro 256] [--steps 2]
+
+Every case runs in a process of its own on one thread with the default model on a generated shop, in bfloat16. Memory
+is the largest resident set, less what the process holds before its first step (libraries, model, tokens).
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+
+from smar.data.dataset import Dataset
+from smar.data.demo import generate_shop
+from smar.data.prepare import prepare
+from smar.settings import Settings, load_settings
+from smar.training.encode import encode_batch
+from smar.training.setup import TrainingData, new_model, new_processor
+from smar.training.stages import jobs
+from smar.training.train import optimizer
+from smar.training.trainer import stage_losses
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--batch", type=int, default=4096)
+    options.add_argument("--micro", type=int, default=256)
+    options.add_argument("--steps", type=int, default=2)
+    options.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    if chosen.case:
+        folder, batch, micro = chosen.case
+        print(json.dumps(case(Path(folder), int(batch), int(micro) or None, chosen.steps)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generate_shop(folder / "shop", items=6000, searches=30_000)
+        tables = [str(folder / "shop" / f"{table}.parquet") for table in ("items", "clicks")]
+        prepare(Settings().data, [tables[0]], [tables[1]], [], [], None, folder / "dataset")
+        rows = [(chosen.micro, 0), (chosen.batch, 0), (chosen.batch, chosen.micro)]
+        found = [measured(folder / "dataset", batch, micro, chosen.steps) for batch, micro in rows]
+    print(f"{'batch':>6} {'parts of':>9} {'items':>6} {'peak MiB':>9} {'CPU s/step':>11}")
+    for (batch, micro), row in zip(rows, found, strict=True):
+        print(f"{batch:6} {micro or '-':>9} {row['items']:6} {row['mib']:9.0f} {row['seconds']:11.2f}")
+    plain, cached = found[1:]
+    print(
+        f"memory {cached['mib'] / plain['mib']:.2f} of the plain step, time {cached['seconds'] / plain['seconds']:.2f}"
+    )
+
+
+def measured(dataset: Path, batch: int, micro: int, steps: int) -> dict[str, float]:
+    words = [sys.executable, __file__, "--steps", steps, "--case", dataset, batch, micro]
+    out = subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True).stdout
+    return json.loads(out.splitlines()[-1])
+
+
+def case(path: Path, size: int, micro: int | None, steps: int) -> dict[str, float]:
+    torch.set_num_threads(1)
+    dataset = Dataset.open(path)
+    settings = load_settings(data=dataset.manifest.settings)
+    data = TrainingData.from_dataset(dataset, settings.data.text_fields)
+    job, processor = jobs(settings, Path("unused"))[0], new_processor(settings, data)
+    stage, collate = job.stages["stage2"], data.collator(processor, job.model)
+    model = new_model(settings, job.model, processor).train()
+    rule, rng = optimizer(model, job, stage), np.random.default_rng(0)
+    before, spent = resident(), []
+    for _ in range(steps):
+        batch = collate(rng.choice(len(data.pairs), size, replace=False))
+        started = time.process_time()
+        query, item = encode_batch(model, batch, micro, lambda own: own, partial(encode, model, processor))
+        losses = stage_losses(stage.weights, query, item, batch, model.config.temperature)
+        torch.stack([getattr(stage.weights, name) * value for name, value in losses.items()]).sum().backward()
+        rule.step()
+        model.zero_grad(set_to_none=True)
+        spent.append(time.process_time() - started)
+    return {"mib": resident() - before, "seconds": min(spent), "items": len(batch["item_ids"])}
+
+
+def encode(model, processor, part):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return model({**part, "pixels": None if part["pixels"] is None else processor.pixels(part["pixels"])})
+
+
+def resident() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""How a report came about: what the runs are called, what they were trained on and for how long."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from smar.data.dataset import Dataset
+from smar.errors import InputError
+from smar.evaluation.bm25 import NAME as BM25
+from smar.evaluation.findings import Facts
+from smar.evaluation.metrics import Judgements
+from smar.model.run import RunManifest, finished_stages, run_settings
+from smar.settings import Settings
+
+
+@dataclass(frozen=True)
+class NamedRun:
+    """A run folder and what the report calls its own model."""
+
+    path: Path
+    name: str
+
+
+def name_runs(runs: Sequence[Path], names: Sequence[str]) -> list[NamedRun]:
+    """Name the runs: as given, else one run by its model's kind ("smar") and several by their folders.
+
+    Raises:
+        InputError: there are more or fewer names than runs, two are the same, or one cannot be a file's name.
+    """
+    if names and len(names) != len(runs):
+        raise InputError(f"--names gives {len(names)} names ({', '.join(names)}) for {len(runs)} runs; give one a run.")
+    if not names:
+        names = [run_settings(runs[0]).model.kind] if len(runs) == 1 else [run.resolve().name for run in runs]
+    names = [re.sub(r"\s+", "_", name) for name in names]
+    for name in names:
+        if not re.fullmatch(r"[\w.+=-]*\w[\w.+=-]*", name) or name == BM25:
+            raise InputError(
+                f"{name!r} cannot name a run: letters, digits and . _ + = - only, and not {BM25}. Give --names."
+            )
+        if names.count(name) > 1:
+            raise InputError(f"two runs are called {name!r}; tell them apart, for example --names {name}-a,{name}-b.")
+    return [NamedRun(run, name) for run, name in zip(runs, names, strict=True)]
+
+
+def report_facts(
+    runs: Sequence[NamedRun], dataset: Dataset, settings: Settings, judged: Judgements, qrels: str | None
+) -> Facts:
+    """The report's head: counts, where relevance comes from, and of each run its dataset, steps and seconds."""
+    counts = dataset.manifest.counts
+    rows: list[tuple[str, object]] = [
+        ("items", counts["items"]),
+        ("training pairs", counts["pairs_train"]),
+        ("relevant are", "test clicks" if qrels is None else f"judgements of {Path(qrels).name}"),
+        ("queries", len(judged.queries)),
+        ("judgements of unknown items, left out", judged.unknown),
+    ]
+    seconds: dict[str, float] = defaultdict(float)
+    for run in runs:
+        of = f"{run.name}: " if len(runs) > 1 else ""
+        same = RunManifest.read(run.path, "smar train").dataset == dataset.digest
+        other = "ANOTHER dataset: its training pairs may hold these test clicks"
+        stages = finished_stages(run.path)
+        rows.append((f"{of}trained on", "this dataset" if same else other))
+        rows.append((f"{of}steps", "; ".join(f"{stage.kind} {stage.stage} {stage.steps:,}" for stage in stages)))
+        for stage in stages:
+            seconds[of + stage.kind] += stage.seconds
+    return Facts(settings.data.note, rows, dict(seconds), settings.evaluate.needs_image)

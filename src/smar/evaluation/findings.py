@@ -1,0 +1,107 @@
+"""What an evaluation found: everything that the report, the charts and the terminal show."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from smar.evaluation.examples import Example, RoutedQuery
+from smar.evaluation.gate import Gate
+from smar.evaluation.hidden import HIDDEN
+from smar.evaluation.measure import ComparisonRow, MetricRow
+from smar.evaluation.slices import ALL
+
+COLD = "cold_items"
+LABELS = {
+    "bm25": "BM25",
+    "dpsr": "DPSR (words only)",
+    "dpsr-i": "DPSR-i (pictures only)",
+    "multimodal": "always multimodal",
+    "smar": "SMAR (adaptive)",
+    "text": "always text",
+    "image": "its picture vectors",
+    "route": "hard routing",
+    "random-gate": "random gate",
+    "oracle-gate": "oracle gate (upper bound)",
+    "shuffled": "shuffled pictures",
+    "no-pictures": "no pictures",
+}
+KEY_SLICES = {ALL: "all queries", COLD: "cold items", HIDDEN: "hidden"}
+"""Slices that stand wherever recall does, where the data have them: a text tower knows clicked items by heart."""
+
+
+def label(model: str) -> str:
+    """How tables and charts call a model."""
+    run, slash, name = model.rpartition("/")
+    return run + slash + LABELS.get(name, name)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the report says of its making.
+
+    note: what kind of data this is, for example "generated shop, simulated log" (empty: the user's own).
+    rows: (what, value) pairs, counts and settings; training_seconds: model -> seconds.
+    needs_image: from this share on a query counts as needing the picture.
+    """
+
+    note: str = ""
+    rows: Sequence[tuple[str, object]] = ()
+    training_seconds: Mapping[str, float] = field(default_factory=dict)
+    needs_image: float = 0.5
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The content of a report.
+
+    rows: of `measure`, slice `all` among them; comparisons: likewise, may be empty.
+    controls: names of the models that are controls; all others are shown in the charts.
+    own, reference: the models whose difference is shown by slice and category; reference None where there is no other.
+    left_out: (slice, queries) that were too small.
+    gates: of every model that has one, the first run's first.
+    examples: queries gained and lost; routed: queries at the two ends of the first gate.
+    pictures: item row -> path of its picture from the report.
+    categories: the slice column of the chart by category, "" for none.
+    """
+
+    rows: Sequence[MetricRow]
+    comparisons: Sequence[ComparisonRow] = ()
+    facts: Facts = Facts()
+    controls: frozenset[str] = frozenset()
+    own: str = "smar"
+    reference: str | None = None
+    left_out: Sequence[tuple[str, int]] = ()
+    gates: Sequence[Gate] = ()
+    examples: Sequence[Example] = ()
+    routed: tuple[Sequence[RoutedQuery], Sequence[RoutedQuery]] = ((), ())
+    pictures: Mapping[int, str] = field(default_factory=dict)
+    categories: str = ""
+
+    @property
+    def recall(self) -> str:
+        """The recall metric's name, "R@50" for k = 50."""
+        return next(row.metric for row in self.rows if row.metric.startswith("R@"))
+
+    @property
+    def models(self) -> list[str]:
+        """Models that are no controls, in the order of the rows."""
+        return [name for name in dict.fromkeys(row.model for row in self.rows) if name not in self.controls]
+
+    @property
+    def slices(self) -> dict[str, int]:
+        """Slice -> queries, in the order of the rows."""
+        return {row.slice: row.queries for row in self.rows}
+
+    @property
+    def found(self) -> dict[tuple[str, str, str], MetricRow]:
+        """(model, slice, metric) -> row."""
+        return {(row.model, row.slice, row.metric): row for row in self.rows}
+
+    def compared(self, baseline: str | None) -> dict[str, ComparisonRow]:
+        """Slice -> the comparison of `own` with this model."""
+        return {row.slice: row for row in self.comparisons if (row.model, row.baseline) == (self.own, baseline)}
+
+    def gains(self) -> list[ComparisonRow]:
+        """The comparisons with the reference by category, largest gain first."""
+        start = f"{self.categories}="
+        rows = [row for name, row in self.compared(self.reference).items() if name.startswith(start)]
+        return sorted(rows, key=lambda row: -row.value) if self.categories else []

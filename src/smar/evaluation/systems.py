@@ -1,0 +1,157 @@
+"""The rows of a report: a run's own model, its baselines, and the controls (paper.md, "Controls").
+
+Controls, all of the run's own model:
+    text           words only: the gate held at 0
+    multimodal     pictures always: the gate held at 1
+    image          the picture's own vectors
+    route          a hard gate: p > threshold asks the multimodal vectors, else the text vectors
+    random-gate    the run's own gate values dealt out to other queries: what is the gate's *aim* worth?
+    oracle-gate    per query the better of text and multimodal by recall: an upper bound, no model
+    shuffled       every item shows another item's picture: is it the picture that helps?
+    no-pictures    every item is encoded without its picture
+The last two are gated as the run is, and cost a pass over the catalogue each.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from smar.data.dataset import Dataset
+from smar.evaluation.metrics import Floats as Doubles
+from smar.evaluation.metrics import Integers, per_query
+from smar.evaluation.scores import Catalogue, Ranked, Task, choose, mixed_blocks, rank_blocks, shortened
+from smar.model.encoder import Encoder, Floats
+from smar.model.run import baselines, load_encoder
+from smar.progress import track
+
+ALWAYS, ORACLE = "multimodal", "oracle-gate"
+CONTROLS = ("text", "image", "route", "random-gate", ORACLE, "shuffled", "no-pictures")
+"""Controls beside `multimodal`, which stands among the models."""
+_ALL, _NONE = np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32)
+
+
+@dataclass(frozen=True)
+class RankedRun:
+    """A run's own model, its baselines and controls by name, its gate's probabilities [n_queries] (None: no gate)."""
+
+    name: str
+    own: Ranked
+    others: Mapping[str, Ranked]
+    probability: Doubles | None
+    threshold: float
+
+
+@dataclass(frozen=True)
+class System:
+    """A row of the report under its final name; `run` is the run's name, None for a model of no run."""
+
+    name: str
+    ranked: Ranked
+    run: str | None
+    control: bool = False
+    bound: bool = False
+    """An upper bound that no model reaches: shown, never compared."""
+
+
+def encode_catalogue(encoder: Encoder, dataset: Dataset, what: str, image_row: Integers | None = None) -> Catalogue:
+    """Encode every item; `image_row` gives the items other pictures than the dataset does."""
+    fields = dataset.fields(tuple(encoder.config.text_fields))
+    rows = dataset.image_row if image_row is None else image_row
+    batches = encoder.encode_items(fields, dataset.images, rows)
+    vectors = list(track(batches, f"encode items ({what})", -(-len(rows) // 256)))
+    text, image, multimodal = (
+        np.concatenate([getattr(part, name) for part in vectors]) for name in ("text", "image", "multimodal")
+    )
+    return Catalogue(text, image, text if np.array_equal(text, multimodal) else multimodal)
+
+
+def _encode(
+    encoder: Encoder, dataset: Dataset, what: str, queries: Sequence[str], dim: int | None
+) -> tuple[Floats, Floats, Catalogue]:
+    """Query vectors [q, dim], the gate's probabilities [q], and the catalogue."""
+    embedding, p = encoder.encode_queries(queries)
+    return shortened(embedding, dim), p, encode_catalogue(encoder, dataset, what).cut(dim)
+
+
+def shuffled_rows(image_row: Integers, seed: int = 0) -> Integers:
+    """The pictures' rows [n] dealt out anew among the items that have a picture (-1 stays -1)."""
+    shuffled = image_row.copy()
+    shown = image_row >= 0
+    shuffled[shown] = np.random.default_rng(seed).permutation(image_row[shown])
+    return shuffled
+
+
+def rank_run(run: Path, name: str, dataset: Dataset, queries: Sequence[str], task: Task, controls: bool) -> RankedRun:
+    """Rank with each baseline found under ``RUN/baselines``, with the run's own model, and with its controls."""
+    others: dict[str, Ranked] = {}
+    for baseline in baselines(run):
+        embedding, p, catalogue = _encode(load_encoder(run, baseline), dataset, baseline, queries, task.dim)
+        free = f"{baseline}-baseline" if baseline in (ALWAYS, *CONTROLS) else baseline
+        others |= rank_blocks(mixed_blocks(embedding, catalogue, {free: p[:, None]}), task)
+    encoder = load_encoder(run)
+    embedding, p, catalogue = _encode(encoder, dataset, name, queries, task.dim)
+    # a model without a gate of its own has it fixed at exactly 0 or 1
+    gated = not np.isin(p, (0, 1)).all()
+    own = rank_blocks(mixed_blocks(embedding, catalogue, _gates(p, encoder.config.threshold, gated, controls)), task)
+    if gated and controls:
+        own[ORACLE] = _oracle(own["text"], own[ALWAYS], task)
+    if controls and catalogue.multimodal is not catalogue.text:
+        own |= _picture_controls(encoder, dataset, embedding, p[:, None], catalogue, task)
+    main = own.pop("")
+    probability = p.astype(np.float64) if gated else None
+    return RankedRun(name, main, others | own, probability, encoder.config.threshold)
+
+
+def _gates(p: Floats, threshold: float, gated: bool, controls: bool) -> dict[str, Floats]:
+    """p of the run's own model ("") and of the controls that only hold the gate in another way."""
+    gates = {"": p[:, None]}
+    if gated:
+        gates[ALWAYS] = _ALL
+    if gated and controls:
+        gates["text"] = _NONE
+        gates["route"] = (p[:, None] > threshold).astype(np.float32)
+        gates["random-gate"] = np.random.default_rng(0).permutation(p)[:, None]
+    return gates
+
+
+def _picture_controls(
+    encoder: Encoder, dataset: Dataset, query: Floats, p: Floats, catalogue: Catalogue, task: Task
+) -> dict[str, Ranked]:
+    """`image`, `shuffled` and `no-pictures`; p is [n_queries, 1]."""
+    image = Catalogue(catalogue.image, catalogue.image, catalogue.image)
+    ranked = rank_blocks(mixed_blocks(query, image, {"image": _ALL}), task)
+    rows = {"shuffled": shuffled_rows(dataset.image_row), "no-pictures": np.full_like(dataset.image_row, -1)}
+    for name, row in rows.items():
+        other = encode_catalogue(encoder, dataset, name, row).cut(task.dim)
+        ranked |= rank_blocks(mixed_blocks(query, other, {name: p}), task)
+    return ranked
+
+
+def _oracle(text: Ranked, multimodal: Ranked, task: Task) -> Ranked:
+    """Per query the answer with the higher recall at the task's k."""
+    recall = [per_query(ranked.ranking, task.relevance, task.k) for ranked in (text, multimodal)]
+    better = np.zeros(len(text.ranking), dtype=bool)
+    better[recall[0].rows] = recall[1].recall > recall[0].recall
+    return choose(better, multimodal, text, task)
+
+
+def name_systems(runs: Sequence[RankedRun], first: Iterable[System] = ()) -> list[System]:
+    """Every row with a name of its own: `first`, then per run baselines, `multimodal`, the run itself; controls last.
+
+    A baseline or control goes by its plain name where only one run has it, else by RUN/NAME.
+    """
+    systems = list(first)
+    plain = [name for run in runs for name in run.others]
+    taken = {run.name for run in runs} | {system.name for system in systems}
+    controls: list[System] = []
+    for run in runs:
+        for name, ranked in run.others.items():
+            clash = plain.count(name) > 1 or name in taken
+            full = f"{run.name}/{name}" if clash else name
+            control = name in CONTROLS
+            row = System(full, ranked, run.name, control, bound=name == ORACLE)
+            (controls if control else systems).append(row)
+        systems.append(System(run.name, run.own, run.name))
+    return systems + sorted(controls, key=lambda row: CONTROLS.index(row.name.rpartition("/")[2]))

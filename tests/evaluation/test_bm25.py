@@ -1,0 +1,46 @@
+"""BM25 against the formula, word for word."""
+
+import math
+
+import numpy as np
+
+from smar.evaluation.bm25 import Bm25, bm25_blocks, words
+
+TEXTS = ["Red dress, 2 pockets", "blue DRESS", "kettle 1.7 L red red", "", "Ärmelloses Kleid"]
+
+
+def slow(query: str, k1: float = 1.5, b: float = 0.75) -> list[float]:
+    documents = [words(text) for text in TEXTS]
+    mean = sum(map(len, documents)) / len(documents)
+    scores = []
+    for document in documents:
+        total = 0.0
+        for word in words(query):
+            holding = sum(word in other for other in documents)
+            idf = math.log(1 + (len(documents) - holding + 0.5) / (holding + 0.5))
+            count = document.count(word)
+            total += idf * count / (count + k1 * (1 - b + b * len(document) / mean))
+        scores.append(total)
+    return scores
+
+
+def test_scores_follow_the_formula_up_to_its_constant() -> None:
+    index = Bm25(TEXTS)
+    for query in ("red dress", "KETTLE red", "1 7", "ärmelloses kleid", "red red dress"):
+        want, got = np.array(slow(query)), index.scores(query)
+        found = want > 0
+        assert (got > -np.inf).tolist() == found.tolist()
+        ratio = got[found] / want[found]
+        np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)  # Lucene leaves out the factor k1 + 1, others do not
+
+
+def test_no_known_word_finds_nothing() -> None:
+    for query in ("", "zebra", "?!"):
+        assert (Bm25(TEXTS).scores(query) == -np.inf).all()
+    assert (Bm25(["", "..."]).scores("red") == -np.inf).all()
+
+
+def test_blocks_join_the_fields() -> None:
+    ((first, scores),) = bm25_blocks([["red", "blue"], ["dress", None or ""]], ["dress", "blue", "none"])
+    assert first == 0
+    assert (scores["bm25"] > -np.inf).tolist() == [[True, False], [False, True], [False, False]]

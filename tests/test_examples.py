@@ -1,0 +1,53 @@
+"""The examples run on what their docstrings say they read."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+REAL = EXAMPLES.parents[1] / "shared" / "data" / "myntra"
+
+
+def fashion_truth(folder: Path, out: Path) -> list[dict[str, object]]:
+    command = [sys.executable, EXAMPLES / "fashion_truth.py", folder, out]
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+    return list(pq.read_table(out).to_pylist())
+
+
+def test_hidden_is_a_colour_asked_and_not_named(tmp_path: Path) -> None:
+    tables: dict[str, dict[str, object]] = {
+        "items": {"item_id": ["1", "2", "3"], "title_colours_shown": [["red"], [], ["blue", "red"]]},
+        "queries": {
+            "query": ["red shoe", "shoe", "blue shoe"],
+            "constraints": [json.dumps(x) for x in ({"colour": "red"}, {"type": "Shoe"}, {"colour": "blue"})],
+        },
+        "qrels": {
+            "query": ["red shoe", "red shoe", "shoe", "blue shoe", "blue shoe"],
+            "item_id": ["1", "2", "2", "1", "3"],
+            "relevance": [2] * 5,
+        },
+    }
+    for name, columns in tables.items():
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    rows = fashion_truth(tmp_path, tmp_path / "truth.parquet")
+    hidden = {(row["query"], row["item_id"]): row["hidden"] for row in rows}
+    assert hidden == {
+        ("red shoe", "1"): False,
+        ("red shoe", "2"): True,
+        ("shoe", "2"): False,
+        ("blue shoe", "1"): True,
+        ("blue shoe", "3"): False,
+    }
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real catalogue lies beside the development machine's checkout only")
+def test_truth_of_the_real_catalogue(tmp_path: Path) -> None:
+    rows = fashion_truth(REAL, tmp_path / "truth.parquet")
+    assert len(rows) == pq.read_metadata(REAL / "qrels.parquet").num_rows
+    assert 0 < sum(bool(row["hidden"]) for row in rows) < len(rows)

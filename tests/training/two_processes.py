@@ -1,0 +1,43 @@
+"""Run by test_distributed.py in two processes: gradients of a shared batch against those of the whole one."""
+
+from functools import partial
+
+import torch
+from tiny_batch import batch_of, gradients, largest_difference, loss_of, tiny
+
+from smar.training.distributed import average_gradients, processes, rank, total, world
+from smar.training.encode import encode_batch
+
+
+def encode(model, processor, part):
+    if part["pixels"] is not None:
+        part = {**part, "pixels": processor.pixels(part["pixels"])}
+    return model(part)
+
+
+def compare(pictures: torch.Tensor, queries: int, micro_batch: int | None) -> float:
+    model, processor = tiny()
+    batch, run = batch_of(queries, len(pictures), pictures), partial(encode, model, processor)
+    loss_of(*run(batch), batch).backward()
+    expected = gradients(model)
+    loss_of(*encode_batch(model, batch, micro_batch, lambda own: own, run), batch).backward()
+    average_gradients(model.parameters())
+    return largest_difference(expected, gradients(model))
+
+
+torch.set_num_threads(1)
+with processes():
+    assert world() == 2
+    assert total(rank() + 1.0) == 3
+    row = torch.arange(15)
+    for name, pictures, queries, micro_batch in [
+        ("plain", row % 3 > 0, 7, None),
+        ("cached", row % 3 > 0, 7, 3),
+        ("process 1 sees no picture", row % 2 == 0, 7, None),
+        ("no picture at all", row < 0, 7, None),
+        ("one query", row % 3 > 0, 1, None),
+    ]:
+        difference = compare(pictures, queries, micro_batch)
+        if rank() == 0:
+            print(f"{name}: {difference:.1e}", flush=True)
+        assert difference < 1e-5, name
