@@ -239,7 +239,7 @@ def test_demo_walks_the_whole_line_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert first.code == 0, first.err
     assert first.says("demo done", "generated shop, simulated log", "next: smar serve")
     assert "Not-fashion" in first.out
-    for made in ("report/metrics.json", "report/report.md", "index/manifest.json"):
+    for made in ("report/metrics.json", "report/report.md", "index/current"):
         assert (tmp_path / "demo" / made).is_file()
     weights = tmp_path / "demo" / "run" / "stage2" / "model.safetensors"
     trained = weights.stat().st_mtime_ns

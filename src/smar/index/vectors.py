@@ -6,8 +6,8 @@ lie far from the query, so the planner chooses by how many items the filter leav
 
 - few (`SCAN_FLOATS`): their vectors are scanned exactly;
 - more: the inverted file with the filter as a bitmap. Lists are visited nearest first, those without a match left out:
-  first as many matching items as an unfiltered search looks at, then as many again, then twice as many, until a step
-  changes at most two hits in fifty. A filter that has to do with the query stops there; one that leaves only far items,
+  first as many lists as without a filter, then as many again, then twice as many, until a step changes at most two
+  hits in fifty. A filter that has to do with the query stops there; one that leaves only far items,
   whose best are spread over all lists, ends with an exact scan of what matches.
 """
 
@@ -31,6 +31,7 @@ _ROUNDS = 5
 _JUDGED = 50  # hits by which a filtered search judges whether it may stop
 _SETTLED = 0.04
 _STEPS = 4
+_FIRST = 10  # matching items for each judged hit that the first step looks at
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -148,11 +149,10 @@ class VectorStore:
 
     def _probe_matching(self, queries: Vectors, k: int, nprobe: int, allowed: Allowed) -> list[Rows]:
         matching = allowed.per_list(self._list_of, self.index.nlist)
-        budget = nprobe * len(self) / self.index.nlist
         near = queries @ self._centroids.T
         with _one_thread():
             return [
-                self._until_settled(query, scores, k, budget, matching, allowed)
+                self._until_settled(query, scores, k, nprobe, matching, allowed)
                 for query, scores in zip(queries, near, strict=True)
             ]
 
@@ -161,7 +161,7 @@ class VectorStore:
         query: Vectors,
         near: Vectors,
         k: int,
-        budget: float,
+        nprobe: int,
         matching: npt.NDArray[np.int64],
         allowed: Allowed,
     ) -> Rows:
@@ -175,9 +175,9 @@ class VectorStore:
         held = np.cumsum(matching[lists])
         judged = max(k, _JUDGED)
         best: Rows = np.empty(0, np.int64)
-        start = 0
+        start, wanted = 0, _FIRST * judged
         for _ in range(_STEPS):
-            stop = int(np.searchsorted(held, budget)) + 1
+            stop = max(start + nprobe, int(np.searchsorted(held, wanted)) + 1)
             part = lists[start:stop]
             new = self._visit(query, part, near[part], self._candidates(k), allowed)
             together = self._best(query, np.concatenate([best, new]), max(self._candidates(k), judged))
@@ -187,7 +187,7 @@ class VectorStore:
             best, start = together, stop
             if start >= len(lists):
                 break
-            budget = 2 * max(budget, held[start - 1])
+            nprobe, wanted = start, 2 * max(wanted, int(held[start - 1]))
         return self._scan_all(query[None], k, allowed)[0]
 
     def _visit(self, query: Vectors, lists: Rows, near: Vectors, candidates: int, allowed: Allowed) -> Rows:

@@ -89,6 +89,8 @@ def publish_version(folder: Path, partial: Path) -> Path:
 
     The caller holds the lock.
     """
+    for path in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
+        sync_folder(path)
     version = partial.with_suffix("")
     partial.rename(version)
     before = read_current(folder).version if (folder / CURRENT_FILE).exists() else None
