@@ -63,7 +63,7 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
             shared = self.query_tower.encoder if config.share_text else None
             self.text_tower = TextTower(text, config.dim, config.pooling, shared)
         if config.kind != "dpsr":
-            self.image_tower = ImageTower(config.vision_config, config.dim, config.pooling)
+            self.image_tower = ImageTower(config.vision_config, config.dim, config.pooling, config.image_adapter)
         if config.kind == "smar":
             image_hidden = self.image_tower.projection.in_features
             self.fusion = CrossAttentionFusion(
@@ -90,13 +90,22 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
         certain = -float("inf") if self.config.kind == "dpsr" else float("inf")
         return QueryOutput(embedding, torch.full_like(embedding[:, 0], certain))
 
-    def encode_item_ids(self, ids: Tensor, mask: Tensor, pixels: Tensor | None, has_image: Tensor) -> ItemOutput:
+    def encode_item_ids(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        pixels: Tensor | None,
+        has_image: Tensor,
+        fusion_mask: Tensor | None = None,
+    ) -> ItemOutput:
         """Encode n items, m of which show a picture.
 
         Args:
             ids, mask: item text tokens [n, t].
             pixels: pictures [m, 3, s, s] of the items where `has_image` holds, in their order; None when m is 0.
+                Patch states of the image encoder [m, p, h] may stand for them.
             has_image: bool [n] with m True values.
+            fusion_mask: tokens that the multimodal vector is made of [n, t]; `mask` when not given.
         """
         kind = self.config.kind
         if kind == "dpsr":
@@ -107,6 +116,8 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
         if kind == "dpsr-i":
             return ItemOutput(image, image, image, has_image)
         hidden, pooled = self.text_tower(ids, mask)
+        if fusion_mask is not None:  # encoded again: the other tokens' states tell of the hidden ones
+            hidden, mask = self.text_tower(ids, fusion_mask)[0], fusion_mask
         if self.config.pooling == "cls":  # layers never mix text positions, so the first alone gives the same result
             hidden, mask = hidden[:, :1], mask[:, :1]
         fused = self.fusion(hidden, patches, has_image)
@@ -135,7 +146,9 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
     def forward(self, batch: dict[str, Any]) -> tuple[QueryOutput, ItemOutput]:
         """Encode a training batch (see `smar.training.batches.Collator`)."""
         query = self.encode_query_ids(batch["query_ids"], batch["query_mask"])
-        item = self.encode_item_ids(batch["item_ids"], batch["item_mask"], batch["pixels"], batch["has_image"])
+        item = self.encode_item_ids(
+            batch["item_ids"], batch["item_mask"], batch["pixels"], batch["has_image"], batch.get("fusion_mask")
+        )
         return query, item
 
 

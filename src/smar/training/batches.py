@@ -50,15 +50,16 @@ class KnownPositives:
 class Collator:
     """Turns indices of pairs into a batch of tensors.
 
-    The batch: `query_ids`, `query_mask` [u, t]; `item_ids`, `item_mask` [n, t]; `pixels` uint8 [m, s, s, 3] of the
-    items where `has_image` [n] holds; `query_of_pair`, `target` [B]: row and column of each pair; `blocked` bool
-    [B, n]; `weight` [B]; `item_rows` [n]: the items' rows in the dataset, for messages.
+    The batch: `query_ids`, `query_mask` [u, t]; `item_ids`, `item_mask` [n, t]; `pixels` uint8 [m, s, s, 3], or
+    float16 patch states [m, p, h], of the items where `has_image` [n] holds; `query_of_pair`, `target` [B]: row and
+    column of each pair; `blocked` bool [B, n]; `weight` [B]; `item_rows` [n]: the items' rows in the dataset, for
+    messages.
     """
 
     pairs: Pairs
     queries: TokenTable
     items: TokenTable
-    images: npt.NDArray[np.uint8] | None
+    images: npt.NDArray[np.uint8] | npt.NDArray[np.float16] | None
     image_row: Ints
     known: KnownPositives
 

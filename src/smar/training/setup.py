@@ -10,7 +10,7 @@ from smar.errors import InputError
 from smar.model.configuration import build_config, pretrained_config
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor, build_processor
-from smar.model.tokens import TokenTable
+from smar.model.tokens import Ints, TokenTable
 from smar.settings import ModelSettings, Settings, TowerSettings
 from smar.training.batches import Collator, KnownPositives, Pairs
 
@@ -41,6 +41,11 @@ class TrainingData:
     def texts(self) -> list[str]:
         """Every text the tokenizer is fitted on."""
         return [*self.queries, *(text for field in self.fields for text in field)]
+
+    def categories(self, column: str) -> Ints:
+        """Number of each pair's category, int64 [pairs]."""
+        _, number = np.unique(np.asarray(self.dataset.fields([column])[0], dtype=object), return_inverse=True)
+        return number.astype(np.int64)[self.pairs.item]
 
     def collator(self, processor: SmarProcessor, model: ModelSettings) -> Collator:
         """Batches of these pairs, tokenised once."""
@@ -94,8 +99,16 @@ def new_model(settings: Settings, model: ModelSettings, processor: SmarProcessor
             missing = encoder.load_state_dict(_weights(tower), strict=False).missing_keys  # its pooler is not used
             if missing:
                 raise InputError(f"{tower.pretrained} lacks weights of its own architecture: {', '.join(missing[:5])}.")
-            encoder.requires_grad_(not tower.frozen)
+    freeze(built, model)
     return built  # type: ignore[no-any-return]
+
+
+def freeze(model: SmarModel, settings: ModelSettings, image: bool = False) -> None:
+    """Train every encoder but those that the settings freeze, and the image encoder if `image`; loading forgets it."""
+    for name, tower in settings.towers.items():
+        if hasattr(model, name):
+            frozen = bool(tower.pretrained and tower.frozen) or (image and name == "image_tower")
+            getattr(model, name).encoder.requires_grad_(not frozen)
 
 
 def _weights(tower: TowerSettings) -> dict[str, object]:

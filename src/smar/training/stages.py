@@ -1,9 +1,9 @@
-"""What a run trains, as data: the model and its baselines, each in two stages with its own losses and steps."""
+"""What a run trains, as data: the model and its baselines, each in its stages with their own losses and steps."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from smar.settings import LossWeights, ModelSettings, Settings, StageSettings
+from smar.settings import LossWeights, ModelSettings, Schedule, Settings, StageSettings
 
 _ONLY = {"dpsr": LossWeights(text=1), "dpsr-i": LossWeights(image=1)}
 
@@ -14,7 +14,7 @@ class Job:
 
     model: ModelSettings
     folder: Path
-    stages: dict[str, StageSettings]
+    stages: dict[str, Schedule]
 
     @property
     def kind(self) -> str:
@@ -24,7 +24,9 @@ class Job:
 
 def jobs(settings: Settings, run: Path) -> list[Job]:
     """The run's own model, then its baselines under ``RUN/baselines/<kind>``."""
-    stages = {"stage1": settings.train.stage1, "stage2": settings.train.stage2}
+    stages: dict[str, Schedule] = {"stage1": settings.train.stage1, "stage2": settings.train.stage2}
+    if settings.train.stage0.steps:
+        stages = {"stage0": settings.train.stage0, **stages}
     planned = [_job(settings.model, run, stages, None)]
     for baseline in settings.train.baselines:
         model = settings.model.model_copy(update={"kind": baseline.kind})
@@ -32,12 +34,14 @@ def jobs(settings: Settings, run: Path) -> list[Job]:
     return planned
 
 
-def _job(model: ModelSettings, folder: Path, stages: dict[str, StageSettings], steps: tuple[int, int] | None) -> Job:
-    """A baseline keeps the stages' rates and batches, but knows one loss only."""
+def _job(model: ModelSettings, folder: Path, stages: dict[str, Schedule], steps: tuple[int, int] | None) -> Job:
+    """A baseline keeps the stages' rates and batches, but knows one loss only; words alone have no stage 0."""
     own = {}
-    for position, (name, stage) in enumerate(stages.items()):
-        update: dict[str, object] = {} if model.kind == "smar" else {"weights": _ONLY[model.kind]}
-        if steps is not None:
-            update["steps"] = steps[position]
-        own[name] = stage.model_copy(update=update)
+    budget = {} if steps is None else dict(zip(("stage1", "stage2"), steps, strict=True))
+    for name, stage in stages.items():
+        update: dict[str, object] = {"steps": budget.get(name, stage.steps)}
+        if model.kind != "smar" and isinstance(stage, StageSettings):
+            update["weights"] = _ONLY[model.kind]
+        if name != "stage0" or model.kind != "dpsr":
+            own[name] = stage.model_copy(update=update)
     return Job(model, folder, own)

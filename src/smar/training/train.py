@@ -1,8 +1,11 @@
 """`smar train`: a model and its baselines, stage by stage, each stage resumable.
 
+Stage 0, if asked for, trains the image tower alone (`smar.training.words`). Where a stage freezes the image encoder,
+the patch states of all pictures are made once and take the pictures' place (`smar.training.patches`).
+
 RUN/config.yaml, manifest.json     the complete configuration; the dataset it belongs to
 RUN/processor/                     tokenizer and image processor, fitted once
-RUN/stage1/, RUN/stage2/           finished stages: model, processor, manifest.json; checkpoints while under way
+RUN/stage0/, stage1/, stage2/      finished stages: model, processor, manifest.json; checkpoints while under way
 RUN/baselines/<kind>/stage1, ...   the same for each baseline
 """
 
@@ -23,12 +26,11 @@ from smar.model.processing import SmarProcessor
 from smar.model.quiet import quiet
 from smar.model.run import CONFIG_FILE, RunManifest, StageRecord, run_settings
 from smar.progress import console
-from smar.settings import Settings, StageSettings, save_settings
-from smar.training.batches import Collator
+from smar.settings import Schedule, Settings, save_settings
+from smar.training.build import Workshop
 from smar.training.checkpoints import StageCallback, latest
 from smar.training.setup import TrainingData, new_model, new_processor
 from smar.training.stages import Job, jobs
-from smar.training.trainer import SmarTrainer
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def train(dataset: Dataset, run: Path, settings: Settings) -> TrainSummary:
     records = []
     with quiet():
         for job in jobs(settings, run):
-            records += _train_job(job, settings, data, processor)
+            records += _train_job(Workshop(job, run, settings, data, processor, data.collator(processor, job.model)))
     return TrainSummary(tuple(records))
 
 
@@ -94,46 +96,33 @@ def _run_processor(run: Path, settings: Settings, data: TrainingData) -> SmarPro
     return processor
 
 
-def _train_job(job: Job, settings: Settings, data: TrainingData, processor: SmarProcessor) -> list[StageRecord]:
-    collator = data.collator(processor, job.model)
+def _train_job(workshop: Workshop) -> list[StageRecord]:
+    job, settings, processor = workshop.job, workshop.settings, workshop.processor
     records, start = [], None
-    for name, stage in job.stages.items():
+    for name in job.stages:
         folder = job.folder / name
         if (folder / "manifest.json").is_file():
             records.append(StageRecord.read(folder, "smar train"))
         else:
             torch.manual_seed(settings.train.seed)
             model = new_model(settings, job.model, processor) if start is None else Encoder.from_pretrained(start).model
-            records.append(_train_stage(job, name, stage, model, collator, settings, processor))
+            records.append(_train_stage(workshop, name, model))
         start = folder
     return records
 
 
-def _train_stage(
-    job: Job,
-    name: str,
-    stage: StageSettings,
-    model: SmarModel,
-    collator: Collator,
-    settings: Settings,
-    processor: SmarProcessor,
-) -> StageRecord:
-    folder = job.folder / name
+def _train_stage(workshop: Workshop, name: str, model: SmarModel) -> StageRecord:
+    job, settings, processor = workshop.job, workshop.settings, workshop.processor
+    stage, folder = job.stages[name], job.folder / name
     resume = latest(folder) if folder.is_dir() else None
     if resume:
         console.print(f"{job.kind} {name}: going on from {resume[0].name}")
+    examples = workshop.examples(name, model)
+    learner = workshop.learner(model, examples)
     clock = StageCallback(f"{job.kind} {name}", resume[1] if resume else 0.0)
-    arguments = _arguments(stage, folder, settings, len(collator.pairs))
-    trainer = SmarTrainer(
-        weights=stage.weights,
-        processor=processor,
-        model=model.train(),
-        args=arguments,
-        train_dataset=list(range(len(collator.pairs))),
-        data_collator=collator,
-        callbacks=[clock],
-        optimizers=(optimizer(model, job, stage), None),
-    )
+    arguments = _arguments(stage, folder, settings, examples.count)
+    optimizers = (optimizer(learner, job, stage), None)
+    trainer = workshop.trainer(name, learner, examples, args=arguments, callbacks=[clock], optimizers=optimizers)
     trainer.remove_callback(PrinterCallback)
     if stage.steps:
         trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
@@ -155,7 +144,7 @@ def _train_stage(
     return record
 
 
-def _arguments(stage: StageSettings, folder: Path, settings: Settings, pairs: int) -> TrainingArguments:
+def _arguments(stage: Schedule, folder: Path, settings: Settings, pairs: int) -> TrainingArguments:
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "logs")
     return TrainingArguments(
         output_dir=str(folder),
@@ -180,7 +169,7 @@ def _arguments(stage: StageSettings, folder: Path, settings: Settings, pairs: in
     )
 
 
-def optimizer(model: SmarModel, job: Job, stage: StageSettings) -> torch.optim.AdamW:
+def optimizer(model: torch.nn.Module, job: Job, stage: Schedule) -> torch.optim.AdamW:
     """Fused AdamW: towers that start from pretrained weights have their own rate; vectors and norms do not decay."""
     slow = tuple(f"{name}.encoder." for name, tower in job.model.towers.items() if tower.pretrained)
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}

@@ -18,7 +18,11 @@ from smar.losses.contrastive import (
 )
 from smar.model.modeling import ItemOutput, QueryOutput
 from smar.model.processing import SmarProcessor
-from smar.settings import LossWeights
+from smar.model.tokens import Ints
+from smar.settings import LossWeights, PictureSettings
+from smar.training.alignment import align
+from smar.training.categories import CategorySampler
+from smar.training.pictures import vary
 
 
 def stage_losses(
@@ -61,9 +65,17 @@ def hide_pictures(batch: dict[str, Any], share: float) -> dict[str, Any]:
 class SmarTrainer(Trainer):  # type: ignore[misc]
     """`Trainer` whose loss is a stage's weighted sum; every part of it is logged."""
 
-    def __init__(self, *, weights: LossWeights, processor: SmarProcessor, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        weights: LossWeights,
+        processor: SmarProcessor,
+        pictures: PictureSettings,
+        category: Ints | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.weights, self.processor = weights, processor
+        self.weights, self.processor, self.pictures, self.category = weights, processor, pictures, category
         self.parts: dict[str, list[Tensor]] = defaultdict(list)
 
     def compute_loss(
@@ -72,10 +84,12 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         """Encode the batch and add up the stage's losses."""
         config = self.accelerator.unwrap_model(model).config
         batch = hide_pictures(inputs, config.modality_dropout if config.kind == "smar" else 0.0)
-        if batch["pixels"] is not None:
-            batch["pixels"] = self.processor.pixels(batch["pixels"])
+        batch = vary(batch, self.pictures, self.processor, config.kind == "smar")
         query, item = model(batch)
         losses = stage_losses(self.weights, query, item, batch, config.temperature)
+        if self.weights.alignment:
+            with self.accelerator.autocast():
+                losses["alignment"] = align(self.accelerator.unwrap_model(model), item, batch, config.temperature)
         total = torch.stack([getattr(self.weights, name) * value for name, value in losses.items()]).sum()
         if not torch.isfinite(total):
             parts = {name: float(value.detach()) for name, value in losses.items()}
@@ -86,6 +100,12 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         for name, value in losses.items():
             self.parts[name].append(value.detach())
         return total
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.category is None:
+            return super()._get_train_sampler(train_dataset)
+        step, share = self.get_total_train_batch_size(self.args), self.pictures.same_category
+        return CategorySampler(self.category, step, share, self.args.seed, lambda: int(self.state.epoch or 0))
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the mean of each loss since the last log."""
