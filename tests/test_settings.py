@@ -56,8 +56,19 @@ def test_a_file_that_contradicts_the_dataset_is_refused_unless_overridden(tmp_pa
         ("model.text.layers=5", "share_text"),
         ("model.query.heads=5", "multiple of heads"),
         ("train.seed", "section.key=value"),
+        ("model.vision.frozen=true", r"train\.stage1\.freeze_image"),
+        ("train.stage1.freeze_image=true", "random weights"),
+        ("train.pictures.token_dropout=1", r"train\.pictures\.token_dropout"),
+        ("model.vision.stages=1", r"model\.vision\.stages"),
     ],
 )
 def test_wrong_settings_are_named(assignment: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_settings(None, [assignment])
+
+
+def test_a_frozen_encoder_and_stage_0_contradict_each_other() -> None:
+    pretrained = "model.vision.pretrained=folder"
+    with pytest.raises(InputError, match=r"train\.stage0 trains the image encoder"):
+        load_settings(None, [pretrained, "model.vision.frozen=true", "train.stage0.steps=5"])
+    load_settings(None, [pretrained, "train.stage0.steps=5", "train.stage1.freeze_image=true"])

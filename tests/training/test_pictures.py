@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smar.errors import InputError
 from smar.losses.pictures import alignment_loss, word_loss
 from smar.model.configuration import build_config
 from smar.model.modeling import SmarModel
@@ -263,3 +264,11 @@ def test_only_items_with_picture_and_word_are_named():
     assert batch["item_rows"].tolist() == [2, 3]
     assert np.array_equal(batch["pixels"].numpy(), shop.images[[1, 2]])
     assert batch["target"].tolist() == [[0.5, 0.5], [0.0, 1.0]]
+
+
+def test_stage_0_without_a_picture_is_refused():
+    _, processor = small_model()
+    shop = Shop()
+    shop.image_row = np.full(5, -1)
+    with pytest.raises(InputError, match="stage0 needs items with pictures"):
+        WordCollator.of(shop.collator(), processor)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import Trainer
 
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
+from smar.model.tokens import Ints
 from smar.settings import Settings, StageSettings
 from smar.training.alignment import AlignmentCollator, ItemKeys
 from smar.training.batches import Collator
@@ -38,6 +40,16 @@ class Workshop:
     data: TrainingData
     processor: SmarProcessor
     pairs: Collator
+
+    def __post_init__(self) -> None:
+        """Look the category column up before anything is trained; raises InputError where there is none."""
+        _ = self.category
+
+    @cached_property
+    def category(self) -> Ints | None:
+        """Number of each pair's category [pairs]; None where batches are not made of categories."""
+        options = self.settings.train.pictures
+        return self.data.categories(options.category_column) if options.same_category else None
 
     def examples(self, name: str, model: SmarModel) -> Examples:
         """Examples of a stage; the model's encoders are frozen as the stage wants them.
@@ -73,12 +85,11 @@ class Workshop:
         arguments |= {"data_collator": examples.collate, "train_dataset": list(range(examples.count))}
         if not isinstance(stage, StageSettings):
             return WordTrainer(processor=processor, augment=options.augment, model=learner.train(), **arguments)
-        category = self.data.categories(options.category_column) if options.same_category else None
         return SmarTrainer(
             weights=stage.weights,
             processor=processor,
             pictures=options,
-            category=category,
+            category=self.category,
             model=learner.train(),
             **arguments,
         )

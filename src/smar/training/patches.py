@@ -85,8 +85,9 @@ def _write(path: Path, images: npt.NDArray[np.uint8], model: SmarModel, processo
     tower = model.image_tower.to(device).eval()
     out: States | None = None
     for start in track(range(0, len(images), BATCH), "patch states"):
+        pixels = processor.pixels(np.array(images[start : start + BATCH])).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            states = tower.patches(processor.pixels(images[start : start + BATCH]).to(device)).half().cpu().numpy()
+            states = tower.patches(pixels).half().cpu().numpy()
         if not np.isfinite(states).all():
             raise InputError(f"the image encoder's states do not fit into float16. {WHOLE}.")
         if out is None:

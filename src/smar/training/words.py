@@ -77,7 +77,8 @@ def word_bags(items: TokenTable, queries: TokenTable, pairs: Pairs, allowed: npt
 
 def _runs(start: Ints, count: Ints) -> Ints:
     """The numbers start[i], start[i] + 1, ... of each i, count[i] of them, one run after the other."""
-    return np.arange(int(count.sum())) + np.repeat(start - (np.cumsum(count) - count), count)
+    shift: Ints = np.repeat(start - (np.cumsum(count) - count), count)
+    return np.arange(len(shift)) + shift
 
 
 def _text_words(texts: TokenTable, allowed: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
