@@ -11,6 +11,7 @@ RUN/baselines/<kind>/stage1, ...   the same for each baseline
 
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,9 +118,11 @@ def _train_stage(workshop: Workshop, name: str, model: SmarModel) -> StageRecord
     resume = latest(folder) if folder.is_dir() else None
     if resume:
         console.print(f"{job.kind} {name}: going on from {resume[0].name}")
+    started = time.perf_counter()
     examples = workshop.examples(name, model)
+    prepared = time.perf_counter() - started  # patch states are a part of what the stage costs
     learner = workshop.learner(model, examples)
-    clock = StageCallback(f"{job.kind} {name}", resume[1] if resume else 0.0)
+    clock = StageCallback(f"{job.kind} {name}", prepared + (resume[1] if resume else 0.0))
     arguments = _arguments(stage, folder, settings, examples.count)
     optimizers = (optimizer(learner, job, stage), None)
     trainer = workshop.trainer(name, learner, examples, args=arguments, callbacks=[clock], optimizers=optimizers)

@@ -135,6 +135,7 @@ class WordModel(nn.Module):
     def __init__(self, tower: ImageTower, words: int) -> None:
         super().__init__()
         self.image_tower = tower
+        tower.projection.requires_grad_(False)  # not on the way to the words
         self.head = nn.Linear(tower.projection.in_features, words)
 
     def forward(self, pixels: Tensor) -> Tensor:
