@@ -11,12 +11,17 @@ _ONLY = {"dpsr": LossWeights(text=1), "dpsr-i": LossWeights(image=1)}
 
 @dataclass(frozen=True)
 class Job:
-    """One model to train: its name in the report, its settings, the folder it goes to, and its stages by name."""
+    """One model to train: its name in the report, its settings as a run of its own, its folder, its stages by name."""
 
     name: str
-    model: ModelSettings
+    settings: Settings
     folder: Path
     stages: dict[str, StageSettings]
+
+    @property
+    def model(self) -> ModelSettings:
+        """What is built."""
+        return self.settings.model
 
 
 def jobs(settings: Settings, run: Path) -> list[Job]:
@@ -34,4 +39,4 @@ def _job(name: str, settings: Settings, folder: Path) -> Job:
     if kind != "smar":
         weights = _ONLY.get(kind) or train.stage1.weights.model_copy(update={"adaptive": 0.0, "gate": 0.0})
         stages = {name: stage.model_copy(update={"weights": weights}) for name, stage in stages.items()}
-    return Job(name, settings.model, folder, stages)
+    return Job(name, settings, folder, stages)

@@ -60,7 +60,7 @@ def train(dataset: Dataset, run: Path, settings: Settings) -> TrainSummary:
         planned = in_turn(lambda: [(job, _processor(run, job, settings, data)) for job in jobs(settings, run)])
         records = []
         for job, processor in planned:
-            records += _train_job(job, settings, data, processor)
+            records += _train_job(job, job.settings, data, processor)
     return TrainSummary(tuple(records))
 
 
