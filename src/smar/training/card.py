@@ -10,38 +10,38 @@ from smar.settings import Schedule, Settings
 from smar.training.setup import TrainingData
 
 WHAT = {
-    "smar": "a query tower, item-text, item-image and cross-attention multimodal towers, and a gate that decides for "
+    "smar": "a query tower, item-text, item-image and multimodal towers, and a gate that decides for "
     "each query how much pictures count (SMAR, SIGIR 2023)",
     "dpsr": "a query tower and an item-text tower: product search by words",
-    "clip": "a query tower, item-text and item-image towers whose vectors are added up: CLIP-style late fusion",
     "dpsr-i": "a query tower and an item-image tower: product search by pictures alone",
+    "clip": "a query, an item-text and an item-image tower, the last two added up: product search by late fusion",
 }
 
 
-def write_card(folder: Path, kind: str, record: StageRecord, data: TrainingData, settings: Settings) -> None:
-    """Write ``folder/README.md`` of a model of `kind`: front matter, data, training, metrics, limits, use."""
+def write_card(folder: Path, record: StageRecord, data: TrainingData, settings: Settings) -> None:
+    """Write ``folder/README.md`` front matter, data, training, metrics, limits, use."""
     front = {
         "license": "other",
         "library_name": "transformers",
         "pipeline_tag": "feature-extraction",
-        "tags": ["smar", kind, "product-search", "e-commerce", "multimodal", "retrieval"],
+        "tags": ["smar", settings.model.kind, "product-search", "e-commerce", "multimodal", "retrieval"],
     }
     header = f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n"
     parts = [
-        _head(kind, record),
+        _head(record, settings),
         _data(data, settings),
         _training(record, settings),
         _metrics(record),
-        _limits(kind),
+        _limits(settings.model.kind),
         _use(),
     ]
     with atomic(folder / "README.md") as partial:
         partial.write_text(header + "\n" + "\n".join(parts), encoding="utf-8")
 
 
-def _head(kind: str, record: StageRecord) -> str:
+def _head(record: StageRecord, settings: Settings) -> str:
     return (
-        f"# {record.kind}, {record.stage}\n\nProduct retrieval: {WHAT[kind]}. Trained with `smar`. "
+        f"# {record.kind}, {record.stage}\n\nProduct retrieval: {WHAT[settings.model.kind]}. Trained with `smar`. "
         "The weights have no licence of their own yet: whoever publishes them fills in `license` above.\n"
     )
 

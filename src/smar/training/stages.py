@@ -10,12 +10,17 @@ _ONLY = {"dpsr": LossWeights(text=1), "dpsr-i": LossWeights(image=1)}
 
 @dataclass(frozen=True)
 class Job:
-    """One model to train: its name in the report, its settings, the folder it goes to, and its stages by name."""
+    """One model to train: its name in the report, its settings as a run of its own, its folder, its stages by name."""
 
     name: str
-    model: ModelSettings
+    settings: Settings
     folder: Path
     stages: dict[str, Schedule]
+
+    @property
+    def model(self) -> ModelSettings:
+        """What is built."""
+        return self.settings.model
 
 
 def jobs(settings: Settings, run: Path) -> list[Job]:
@@ -37,4 +42,4 @@ def _job(name: str, settings: Settings, folder: Path) -> Job:
         weights = _ONLY.get(kind) or train.stage1.weights.model_copy(update={"adaptive": 0.0, "gate": 0.0})
         own = {name: stage.model_copy(update={"weights": weights}) for name, stage in own.items()}
     first: dict[str, Schedule] = {"stage0": train.stage0} if train.stage0.steps and kind != "dpsr" else {}
-    return Job(name, settings.model, folder, {**first, **own})
+    return Job(name, settings, folder, {**first, **own})

@@ -61,7 +61,7 @@ def train(dataset: Dataset, run: Path, settings: Settings) -> TrainSummary:
         records = []
         for job, processor in planned:
             pairs = data.collator(processor, job.model)
-            records += _train_job(Workshop(job, run, settings, data, processor, pairs))
+            records += _train_job(Workshop(job, run, job.settings, data, processor, pairs))
     return TrainSummary(tuple(records))
 
 
@@ -172,7 +172,7 @@ def _save_stage(workshop: Workshop, folder: Path, model: SmarModel, record: Stag
     """The finished stage, its manifest last; what only an unfinished stage needs goes."""
     model.save_pretrained(folder)
     workshop.processor.save_pretrained(folder)
-    write_card(folder, workshop.job.model.kind, record, workshop.data, workshop.settings)
+    write_card(folder, record, workshop.data, workshop.settings)
     record.write(folder)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
