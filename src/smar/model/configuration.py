@@ -17,7 +17,8 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     """Configuration of SMAR and of its baselines (reference: paper.md, "Model").
 
     `kind` is `smar`, `dpsr` (query and item-text tower) or `dpsr-i` (query and item-image tower). `dim` is k.
-    `threshold` is the image probability above which a routing service asks the pictures.
+    `threshold` is the image probability above which a routing service asks the pictures. `category_share`: P(category)
+    of an item-side gate, with "" for every other category; None where the gate asks the query.
     """
 
     model_type = "smar"
@@ -41,6 +42,7 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     modality_dropout: float = 0.1
     temperature: float = 1 / 30
     threshold: float = 0.5
+    category_share: dict[str, float] | None = None
     initializer_range: float = 0.02
 
 

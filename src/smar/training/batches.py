@@ -52,7 +52,7 @@ class Collator:
 
     The batch: `query_ids`, `query_mask` [u, t]; `item_ids`, `item_mask` [n, t]; `pixels` uint8 [m, s, s, 3] of the
     items where `has_image` [n] holds; `query_of_pair`, `target` [B]: row and column of each pair; `blocked` bool
-    [B, n]; `weight` [B]; `item_rows` [n]: the items' rows in the dataset, for messages.
+    [B, n]; `weight` [B]; `item_rows` [n]: the items' rows in the dataset, for messages; `share` [u] where given.
     """
 
     pairs: Pairs
@@ -61,6 +61,8 @@ class Collator:
     images: npt.NDArray[np.uint8] | None
     image_row: Ints
     known: KnownPositives
+    rows: Ints  # the pairs that are trained on; the others are held out, and still no one's negatives
+    share: npt.NDArray[np.float32] | None = None  # p of each query, where the gate does not learn it in this stage
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Any]:
         """Batch of the pairs at `indices`."""
@@ -85,6 +87,8 @@ class Collator:
             "weight": torch.from_numpy(self.pairs.weight[rows]),
             "item_rows": torch.from_numpy(items),
         }
+        if self.share is not None:
+            batch["share"] = torch.from_numpy(self.share[queries])
         if self.images is not None and has_image.any():
             batch["pixels"] = torch.from_numpy(self.images[self.image_row[items[has_image]]])
         return batch

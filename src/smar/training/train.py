@@ -8,7 +8,7 @@ RUN/baselines/<kind>/stage1, ...   the same for each baseline
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from smar.progress import console
 from smar.settings import Settings, StageSettings, save_settings
 from smar.training.batches import Collator
 from smar.training.checkpoints import StageCallback, latest
+from smar.training.gate import finish_gate, training_shares
 from smar.training.setup import TrainingData, new_model, new_processor
 from smar.training.stages import Job, jobs
 from smar.training.trainer import SmarTrainer
@@ -47,7 +48,8 @@ def train(dataset: Dataset, run: Path, settings: Settings) -> TrainSummary:
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)
     open_run(dataset, run, settings)
-    data = TrainingData.from_dataset(dataset, settings.data.text_fields)
+    fold = settings.train.gate.holdout
+    data = TrainingData.from_dataset(dataset, settings.data.text_fields, fold, settings.train.seed)
     processor = _run_processor(run, settings, data)
     records = []
     with quiet():
@@ -104,7 +106,10 @@ def _train_job(job: Job, settings: Settings, data: TrainingData, processor: Smar
         else:
             torch.manual_seed(settings.train.seed)
             model = new_model(settings, job.model, processor) if start is None else Encoder.from_pretrained(start).model
-            records.append(_train_stage(job, name, stage, model, collator, settings, processor))
+            if job.kind == "smar" and name == "stage2":
+                encoder = Encoder(model, processor, bf16=settings.train.bf16)
+                collator = replace(collator, share=training_shares(encoder, data, settings))
+            records.append(_train_stage(job, name, stage, model, collator, settings, processor, data))
         start = folder
     return records
 
@@ -117,19 +122,20 @@ def _train_stage(
     collator: Collator,
     settings: Settings,
     processor: SmarProcessor,
+    data: TrainingData,
 ) -> StageRecord:
     folder = job.folder / name
     resume = latest(folder) if folder.is_dir() else None
     if resume:
         console.print(f"{job.kind} {name}: going on from {resume[0].name}")
     clock = StageCallback(f"{job.kind} {name}", resume[1] if resume else 0.0)
-    arguments = _arguments(stage, folder, settings, len(collator.pairs))
+    arguments = _arguments(stage, folder, settings, len(collator.rows))
     trainer = SmarTrainer(
         weights=stage.weights,
         processor=processor,
         model=model.train(),
         args=arguments,
-        train_dataset=list(range(len(collator.pairs))),
+        train_dataset=collator.rows.tolist(),
         data_collator=collator,
         callbacks=[clock],
         optimizers=(optimizer(model, job, stage), None),
@@ -147,6 +153,8 @@ def _train_stage(
         seconds=clock.seconds if stage.steps else 0.0,
         loss=losses[-1] if losses else None,
     )
+    if job.kind == "smar" and name == "stage2":
+        finish_gate(Encoder(model, processor, bf16=settings.train.bf16), data, settings, folder)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     record.write(folder)

@@ -40,7 +40,8 @@ def stage_losses(
         if getattr(weights, name):
             out[name] = weighted_mean(losses[name], seen)
     if weights.adaptive:
-        soft = adaptive_scores(scores["text"], scores["multimodal"], query.image_probability[rows])
+        share = batch.get("share", query.image_probability)
+        soft = adaptive_scores(scores["text"], scores["multimodal"], share[rows])
         out["adaptive"] = weighted_mean(pair_losses(soft, target, blocked, temperature), weight)
     if weights.gate:
         label = counterfactual_labels(losses["text"], losses["multimodal"], rows, len(query.gate_logit))
