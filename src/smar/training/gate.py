@@ -49,7 +49,11 @@ class GateFit:
 
 
 def fit_direction(evidence: Evidence, settings: Settings) -> tuple[Tensor, Tensor, float]:
-    """Ridge regression of the queries' advantage on the gate's features: weight [h], bias, penalty."""
+    """Ridge regression of the queries' advantage on the gate's features: weight [h], bias, penalty.
+
+    The labels of single clicks are noise for the most part, so the penalty is the largest whose cross-validated error
+    lies within one standard error of the least.
+    """
     heldout = evidence.heldout
     label = advantage(heldout.constant(0), heldout.constant(1))
     if settings.train.gate.mode == "category" and evidence.category is not None:
@@ -60,14 +64,17 @@ def fit_direction(evidence: Evidence, settings: Settings) -> tuple[Tensor, Tenso
     features, target = evidence.features[queries].double(), group_mean(label, query, len(queries)).double()
     fold = torch.from_numpy(np.random.default_rng(settings.train.seed).permutation(len(queries)) % _FOLDS)
 
-    def error(penalty: float) -> float:
-        missed = 0.0
+    def errors(penalty: float) -> Tensor:
+        missed = torch.empty_like(target)
         for number in range(_FOLDS):
             weight, bias = ridge(features[fold != number], target[fold != number], penalty)
-            missed += float((features[fold == number] @ weight + bias - target[fold == number]).square().sum())
+            missed[fold == number] = (features[fold == number] @ weight + bias - target[fold == number]).square()
         return missed
 
-    penalty = min(_PENALTIES, key=error)
+    tried = {penalty: errors(penalty) for penalty in _PENALTIES}
+    best = min(tried.values(), key=lambda missed: float(missed.mean()))
+    limit = best.mean() + best.std() / len(best) ** 0.5
+    penalty = max(penalty for penalty, missed in tried.items() if missed.mean() <= limit)
     weight, bias = ridge(features, target, penalty)
     return weight.float(), bias.float(), penalty
 
