@@ -124,6 +124,7 @@ class ModelSettings(Section):
     share_text: bool = Field(True, description="query and item text share one encoder, each with its own projection")
     fusion: Literal["cross", "reverse", "both", "merge", "gated", "concat"] = "cross"
     fusion_layers: int = Field(1, ge=1)
+    gate: Literal["query", "category"] = Field("query", description="the gate asks the query, or the item's category")
     vocabulary: int = Field(8000, ge=100, description="WordPiece tokens, fitted on catalogue and training queries")
     query_length: int = Field(30, ge=4)
     text_length: int = Field(100, ge=4)
@@ -175,10 +176,8 @@ class Stage1Weights(LossWeights):
 
 
 class Stage2Weights(LossWeights):
-    """Adaptive fine-tuning; the towers' own losses keep both scores calibrated for every query."""
+    """Adaptive fine-tuning: only the mixed score, so that each tower learns the queries that the gate gives it."""
 
-    text: float = Field(1.0, ge=0)
-    multimodal: float = Field(1.0, ge=0)
     adaptive: float = Field(1.0, ge=0)
     gate: float = Field(0.2, ge=0)
 
@@ -265,6 +264,19 @@ class PictureSettings(Section):
     precompute: bool = Field(True, description="run a frozen image encoder once, not in every step")
 
 
+class GateSettings(Section):
+    """How the gate learns (docs/model.md); all but `none` end with a level and a threshold from validation.
+
+    `counterfactual`: the label is "the multimodal score beats the text score", measured on pairs that the towers did
+    not train on, averaged per query. `category`: the same label, averaged over the category of the clicked items.
+    `soft`: end to end in stage 2. `none`: as `soft`, and nothing is chosen on validation.
+    """
+
+    mode: Literal["counterfactual", "category", "soft", "none"] = "counterfactual"
+    holdout: float = Field(0.0, ge=0, le=0.5, description="share of the training pairs kept from the towers")
+    max_pairs: int = Field(20_000, ge=1, description="held-out and validation pairs used at most, each")
+
+
 class TrainSettings(Section):
     """`smar train`."""
 
@@ -273,6 +285,7 @@ class TrainSettings(Section):
     stage2: Stage2Settings = Stage2Settings()
     loss: LossSettings = LossSettings()
     negatives: NegativeSettings = NegativeSettings()
+    gate: GateSettings = GateSettings()
     baselines: tuple[BaselineSettings, ...] = (BaselineSettings(kind="dpsr"), BaselineSettings(kind="dpsr-i"))
     pictures: PictureSettings = PictureSettings()
     temperature: float = Field(1 / 30, gt=0)
@@ -333,6 +346,19 @@ class Settings(Section):
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     ablate: AblateSettings = AblateSettings()
+
+    @model_validator(mode="after")
+    def _category_gate_is_fitted(self) -> Self:
+        if self.model.gate == "category" and self.train.gate.mode not in ("counterfactual", "category"):
+            raise ValueError(
+                f"model.gate=category is not fitted with train.gate.mode={self.train.gate.mode}: "
+                "set train.gate.mode=counterfactual"
+            )
+        if self.train.gate.holdout and self.train.gate.mode in ("soft", "none"):
+            raise ValueError(
+                f"train.gate.holdout does nothing with train.gate.mode={self.train.gate.mode}: set it to 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _patches_fit(self) -> Self:

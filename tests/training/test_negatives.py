@@ -28,6 +28,7 @@ def make(negatives):
         images=np.arange(ITEMS, dtype=np.uint8)[:, None, None, None].repeat(3, 3),
         image_row=np.where(np.arange(ITEMS) % 4, np.arange(ITEMS), -1),
         known=KnownPositives(pairs, QUERIES),
+        rows=np.arange(len(pairs)),
         negatives=negatives,
     )
 

@@ -17,7 +17,8 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
 
     `kind` is `smar`, `dpsr` (query and item-text tower), `dpsr-i` (query and item-image tower) or `clip` (all three
     towers, added up instead of fused). `fusion` names a class of `smar.model.fusion.FUSIONS`. `dim` is k.
-    `threshold` is the image probability above which a routing service asks the pictures.
+    `threshold` is the image probability above which a routing service asks the pictures. `category_share`: P(category)
+    of an item-side gate, with "" for every other category; None where the gate asks the query.
     """
 
     model_type = "smar"
@@ -46,6 +47,7 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     temperature_bounds: list[float] | None = None
     matryoshka: list[int] | None = None
     threshold: float = 0.5
+    category_share: dict[str, float] | None = None
     initializer_range: float = 0.02
 
 

@@ -97,10 +97,13 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
         return self.log_temperature.exp()
 
     def encode_query_ids(self, ids: Tensor, mask: Tensor) -> QueryOutput:
-        """Query token ids and mask [n, t] -> `QueryOutput`. Baselines' gates are fixed: 0 for words, 1 for pictures."""
+        """Query token ids and mask [n, t] -> `QueryOutput`. Baselines' gates are fixed: 0 for words, 1 for pictures.
+
+        With an item-side gate the query asks for pictures always: the item's vector holds the mixture.
+        """
         _, pooled = self.query_tower(ids, mask)
         embedding = self.query_tower.embed(pooled)
-        if self.config.kind == "smar":
+        if self.config.kind == "smar" and self.config.category_share is None:
             return QueryOutput(embedding, self.gate(pooled))
         certain = -float("inf") if self.config.kind == "dpsr" else float("inf")
         return QueryOutput(embedding, torch.full_like(embedding[:, 0], certain))

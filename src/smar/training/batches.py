@@ -66,8 +66,8 @@ class Collator:
     float16 patch states [m, p, h], of the items where `has_image` [n] holds; where items may have several pictures
     (`image_row` is [items, N]), how many each has: `pictures` int64 [n]; `query_of_pair`, `target` [B]: row and column
     of each pair; `blocked` bool [B, n]; `liked` bool [u, n]: known positives of the queries; `weight` [B];
-    `query_rows` [u], `item_rows` [n]: rows in the training data and in the catalogue. Further negatives bring fields
-    of their own (`NegativeSampler`).
+    `query_rows` [u], `item_rows` [n]: rows in the training data and in the catalogue; `share` [u] where given. Further
+    negatives bring fields of their own (`NegativeSampler`).
     """
 
     pairs: Pairs
@@ -76,6 +76,8 @@ class Collator:
     images: npt.NDArray[np.uint8] | npt.NDArray[np.float16] | None
     image_row: Ints
     known: KnownPositives
+    rows: Ints  # the pairs that are trained on; the others are held out, and still no one's negatives
+    share: npt.NDArray[np.float32] | None = None  # p of each query, where the gate does not learn it in this stage
     negatives: NegativeSampler = field(default_factory=NegativeSampler)
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Any]:
@@ -109,6 +111,8 @@ class Collator:
             "item_rows": torch.from_numpy(items),
             **self.negatives.fields(drawn, items, place),
         }
+        if self.share is not None:
+            batch["share"] = torch.from_numpy(self.share[queries])
         if self.images is not None and has_image.any():
             batch["pixels"] = torch.from_numpy(self.images[picture_rows[shown]])
         if shown.ndim > 1:

@@ -9,6 +9,7 @@ import numpy as np
 from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 
+from smar.model.encoder import Encoder
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
 from smar.model.tokens import Ints
@@ -16,6 +17,7 @@ from smar.settings import Schedule, Settings, StageSettings
 from smar.training.alignment import AlignmentItems, ItemKeys
 from smar.training.batches import Collator
 from smar.training.distributed import in_turn, world
+from smar.training.gate import training_shares
 from smar.training.guard import LossGuard
 from smar.training.mining import mine
 from smar.training.negatives import NegativeSampler
@@ -65,6 +67,9 @@ class Workshop:
             return WordCollator.of(pairs, self.processor)
         freeze(model, self.job.model, stage.freeze_image)
         pairs = replace(pairs, negatives=self._negatives(stage, None if name == "stage1" else before))
+        if name == "stage2" and self.job.model.kind == "smar":
+            encoder = Encoder(model, self.processor, bf16=self.settings.train.bf16)
+            pairs = replace(pairs, share=training_shares(encoder, self.data, self.settings))
         fixed = stage.freeze_image or self.job.model.vision.frozen
         if fixed and self.settings.train.pictures.precompute and stage.steps and pairs.images is not None:
             bf16 = self.settings.train.bf16
@@ -74,9 +79,9 @@ class Workshop:
         return pairs
 
     def _negatives(self, stage: StageSettings, before: Path | None) -> NegativeSampler:
-        wanted, pairs = self.settings.train.negatives, self.pairs.pairs
-        counts, batch = np.bincount(pairs.item, minlength=len(self.pairs.items)), stage.batch_size * world()
-        negatives = NegativeSampler.of(wanted, self.settings.train.seed, counts, min(batch, len(pairs)))
+        wanted, items = self.settings.train.negatives, self.pairs.pairs.item[self.pairs.rows]
+        counts, batch = np.bincount(items, minlength=len(self.pairs.items)), stage.batch_size * world()
+        negatives = NegativeSampler.of(wanted, self.settings.train.seed, counts, min(batch, len(items)))
         if wanted.hard and before is not None and stage.steps:
             bf16 = self.settings.train.bf16
             mined = in_turn(lambda: mine(before, self.data, self.pairs.known, wanted, bf16))
@@ -101,7 +106,7 @@ class Workshop:
             collator=examples,
             guard=LossGuard(self.data, f"{self.job.name} {name}", _advice(name, stage, train.bf16)),
             alignment=self._alignment(stage, examples),
-            category=self.category,
+            category=None if self.category is None else self.category[examples.rows],
             micro_batch=train.micro_batch,
             model=model.train(),
             **arguments,

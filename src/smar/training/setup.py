@@ -17,16 +17,19 @@ from smar.training.batches import Collator, KnownPositives, Pairs
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Distinct training queries, item text fields and the pairs between them."""
+    """Distinct training queries, item text fields and the pairs between them; `rows` are the pairs trained on."""
 
     dataset: Dataset
     queries: list[str]
     fields: list[list[str]]
     pairs: Pairs
+    rows: Ints
 
     @classmethod
-    def from_dataset(cls, dataset: Dataset, text_fields: tuple[str, ...]) -> "TrainingData":
-        """Read the training pairs into arrays."""
+    def from_dataset(
+        cls, dataset: Dataset, text_fields: tuple[str, ...], holdout: float = 0.0, seed: int = 0
+    ) -> "TrainingData":
+        """Read the training pairs into arrays; a share of them, `holdout`, is kept from the towers."""
         table = dataset.pairs("train")
         if not len(table):
             raise InputError(f"{dataset.path} has no training pair: prepare it with an earlier --test-from.")
@@ -36,7 +39,8 @@ class TrainingData:
             item=table["item_index"].to_numpy().astype(np.int64),
             weight=table["weight"].to_numpy().astype(np.float32),
         )
-        return cls(dataset, queries.tolist(), dataset.fields(text_fields), pairs)
+        rows = np.flatnonzero(np.random.default_rng([seed, 1]).random(len(pairs)) >= holdout)
+        return cls(dataset, queries.tolist(), dataset.fields(text_fields), pairs, rows)
 
     def texts(self) -> list[str]:
         """Every text the tokenizer is fitted on."""
@@ -58,6 +62,7 @@ class TrainingData:
             images=None if model.kind == "dpsr" else self.dataset.images,
             image_row=self.dataset.image_row,
             known=KnownPositives(self.pairs, len(self.queries)),
+            rows=self.rows if model.kind == "smar" else np.arange(len(self.pairs)),
         )
 
 

@@ -33,6 +33,7 @@ from smar.training.build import Workshop
 from smar.training.card import write_card
 from smar.training.checkpoints import Spent, StageCallback, latest
 from smar.training.distributed import barrier, in_turn, processes, rank, world
+from smar.training.gate import finish_gate
 from smar.training.setup import TrainingData, new_model, new_processor
 from smar.training.stages import Job, jobs
 from smar.training.validation import BEST_FILE
@@ -56,7 +57,8 @@ def train(dataset: Dataset, run: Path, settings: Settings) -> TrainSummary:
         torch.set_num_threads(settings.train.threads)
     with processes(), quiet():
         in_turn(lambda: open_run(dataset, run, settings))
-        data = TrainingData.from_dataset(dataset, settings.data.text_fields)
+        fold = settings.train.gate.holdout
+        data = TrainingData.from_dataset(dataset, settings.data.text_fields, fold, settings.train.seed)
         planned = in_turn(lambda: [(job, _processor(run, job, settings, data)) for job in jobs(settings, run)])
         records = []
         for job, processor in planned:
@@ -131,7 +133,7 @@ def _train_stage(workshop: Workshop, name: str, model: SmarModel, before: Path |
     examples = workshop.examples(name, model, before)
     # patch states and mined negatives are a part of what the stage costs
     spent = Spent(spent.seconds + time.perf_counter() - started, spent.cpu_seconds + time.process_time() - cpu)
-    count = len(examples.items if isinstance(examples, WordCollator) else examples.pairs)
+    count = len(examples.items if isinstance(examples, WordCollator) else examples.rows)
     arguments = _arguments(stage, folder, settings, count)
     clock, board = StageCallback(label, spent), TensorBoardCallback()  # which reads its folder from the environment
     validation = workshop.validation(name, board)
@@ -148,6 +150,9 @@ def _train_stage(workshop: Workshop, name: str, model: SmarModel, before: Path |
     trainer.remove_callback(PrinterCallback)
     if stage.steps:
         trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
+    validated = validation.finish(model) if validation else None
+    if name == "stage2" and job.model.kind == "smar" and rank() == 0:
+        finish_gate(Encoder(model, workshop.processor, bf16=settings.train.bf16), workshop.data, settings, folder)
     steps, spent = trainer.state.global_step, clock.spent() if stage.steps else Spent()
     pairs = steps * arguments.per_device_train_batch_size * world()
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
@@ -161,7 +166,7 @@ def _train_stage(workshop: Workshop, name: str, model: SmarModel, before: Path |
         cpu_seconds=spent.cpu_seconds,
         pairs_per_second=pairs / spent.seconds if spent.seconds else None,
         processes=world(),
-        validated=validation.finish(model) if validation else None,
+        validated=validated,
     )
     if rank() == 0:
         _save_stage(workshop, folder, model, record)

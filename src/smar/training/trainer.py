@@ -56,7 +56,8 @@ def stage_losses(
         if getattr(weights, name):
             out[name] = weighted_mean(objective.total(scores[name], losses[name]), seen)
     if weights.adaptive:
-        soft = adaptive_scores(scores["text"], scores["multimodal"], query.image_probability)
+        share = batch.get("share", query.image_probability)
+        soft = adaptive_scores(scores["text"], scores["multimodal"], share)
         out["adaptive"] = weighted_mean(objective.total(soft), weight)
     if weights.gate:
         label = counterfactual_labels(losses["text"], losses["multimodal"], rows, len(query.gate_logit))
@@ -121,7 +122,7 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         micro_batch: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(train_dataset=list(range(len(collator.pairs))), data_collator=_pair_numbers, **kwargs)
+        super().__init__(train_dataset=collator.rows.tolist(), data_collator=_pair_numbers, **kwargs)
         self.weights, self.processor, self.loss, self.negatives = weights, processor, loss, negatives
         self.collator, self.guard, self.micro_batch = collator, guard, micro_batch
         self.pictures, self.alignment, self.category = pictures, alignment, category

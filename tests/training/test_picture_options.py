@@ -83,7 +83,7 @@ class Shop:
     def collator(self):
         pairs = Pairs(np.array([0, 1]), np.array([0, 1]), np.ones(2, np.float32))
         table = TokenTable.from_lists([[2, 5 + n, 3] for n in range(5)], pad=0)
-        return Collator(pairs, table, table, self.images, self.image_row, KnownPositives(pairs, 2))
+        return Collator(pairs, table, table, self.images, self.image_row, KnownPositives(pairs, 2), np.arange(2))
 
 
 def test_items_are_alike_by_title_or_by_picture():
