@@ -83,7 +83,10 @@ class TowerSettings(Section):
     @model_validator(mode="after")
     def _frozen_is_pretrained_and_has_no_rate(self) -> Self:
         if self.frozen and (self.pretrained is None or self.learning_rate is not None):
-            raise ValueError("frozen: true keeps pretrained weights as they are: give pretrained, and no learning_rate")
+            raise ValueError(
+                "frozen: true keeps pretrained weights as they are: give pretrained, and no learning_rate (what an "
+                "earlier stage learned is kept by train.stage1.freeze_image and train.stage2.freeze_image)"
+            )
         return self
 
 
@@ -92,12 +95,15 @@ class VisionSettings(TowerSettings):
 
     `resnet`: three convolutional stages of `layers` blocks each, up to `hidden` channels, one token per 16 x 16 pixels;
     from scratch it learns colour and shape in far fewer steps than a transformer. `vit`: `layers` transformer layers
-    over square patches.
+    over square patches. Fewer `stages` make a finer grid: 2 give one token per 8 x 8 pixels. `adapter` transformer
+    layers on top keep training where the encoder itself is frozen.
     """
 
     kind: Literal["resnet", "vit"] = "resnet"
     layers: int = Field(1, ge=1)
+    stages: int = Field(3, ge=2, le=4, description="stages of a resnet; one token is 2 ** (stages + 1) pixels wide")
     patch: int = Field(8, ge=2, description="side of a vit's patch in pixels; must divide data.image_size")
+    adapter: int = Field(0, ge=0, le=4, description="trainable transformer layers over the encoder's patch states")
 
 
 Kind = Literal["smar", "dpsr", "dpsr-i", "clip"]
@@ -157,6 +163,7 @@ class LossWeights(Section):
     multimodal: float = Field(0.0, ge=0)
     adaptive: float = Field(0.0, ge=0)
     gate: float = Field(0.0, ge=0)
+    alignment: float = Field(0.0, ge=0, description="item picture against item text; needs no clicks")
 
 
 class Stage1Weights(LossWeights):
@@ -176,8 +183,8 @@ class Stage2Weights(LossWeights):
     gate: float = Field(0.2, ge=0)
 
 
-class StageSettings(Section):
-    """One training stage as data."""
+class Schedule(Section):
+    """Length and rates of a stage."""
 
     steps: int = Field(800, ge=0)
     batch_size: int = Field(256, ge=2)
@@ -185,7 +192,19 @@ class StageSettings(Section):
     pretrained_learning_rate: float = Field(5e-5, gt=0, description="for towers that start from pretrained weights")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
     weight_decay: float = Field(0.01, ge=0)
+
+
+class Stage0Settings(Schedule):
+    """The image tower alone learns to name the words of pictures; absent with 0 steps (see `smar.training.words`)."""
+
+    steps: int = Field(0, ge=0)
+
+
+class StageSettings(Schedule):
+    """One training stage as data."""
+
     weights: LossWeights = LossWeights()
+    freeze_image: bool = Field(False, description="keep the image encoder as the stage before left it")
 
 
 class Stage1Settings(StageSettings):
@@ -233,14 +252,29 @@ class BaselineSettings(Section):
         return self
 
 
+class PictureSettings(Section):
+    """What makes the picture count in training (see `smar.training.pictures`)."""
+
+    alignment_items: int = Field(128, ge=0, description="random items of the catalogue beside a batch's own")
+    token_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of an item's words hidden from the multimodal path"
+    )
+    same_category: float = Field(0.0, ge=0, le=1, description="share of the batches with pairs of one category")
+    category_column: str = "category"
+    augment: bool = Field(False, description="flip, zoom and shift pictures; colours stay")
+    precompute: bool = Field(True, description="run a frozen image encoder once, not in every step")
+
+
 class TrainSettings(Section):
     """`smar train`."""
 
+    stage0: Stage0Settings = Stage0Settings()
     stage1: Stage1Settings = Stage1Settings()
     stage2: Stage2Settings = Stage2Settings()
     loss: LossSettings = LossSettings()
     negatives: NegativeSettings = NegativeSettings()
     baselines: tuple[BaselineSettings, ...] = (BaselineSettings(kind="dpsr"), BaselineSettings(kind="dpsr-i"))
+    pictures: PictureSettings = PictureSettings()
     temperature: float = Field(1 / 30, gt=0)
     bf16: bool = True
     threads: int | None = Field(None, ge=1)
@@ -342,6 +376,21 @@ class Settings(Section):
             return overridden(self, changes)
         except ValueError as error:
             raise ValueError(f"train.baselines, {baseline.label}: {error}") from None
+
+    @model_validator(mode="after")
+    def _frozen_images_were_trained(self) -> Self:
+        train, vision = self.train, self.model.vision
+        if train.stage0.steps and vision.frozen:
+            raise ValueError(
+                "train.stage0 trains the image encoder, model.vision.frozen forbids it: leave one out. "
+                "train.stage1.freeze_image keeps what stage 0 learned"
+            )
+        if train.stage1.freeze_image and not (train.stage0.steps or vision.pretrained):
+            raise ValueError(
+                "train.stage1.freeze_image would keep random weights: give train.stage0.steps or "
+                "model.vision.pretrained, or train the encoder in stage 1 and freeze it in stage 2"
+            )
+        return self
 
 
 def _merge(tree: dict[str, Any], assignment: str) -> None:

@@ -36,6 +36,7 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     share_text: bool = False
     fusion: str = "cross"
     fusion_layers: int = 1
+    image_adapter: int = 0
     query_length: int = 30
     text_length: int = 100
     text_fields: list[str] | None = None
@@ -67,6 +68,7 @@ def build_config(
         share_text=settings.share_text,
         fusion=settings.fusion,
         fusion_layers=settings.fusion_layers,
+        image_adapter=settings.vision.adapter,
         query_length=settings.query_length,
         text_length=settings.text_length,
         text_fields=list(text_fields),
@@ -119,7 +121,7 @@ def _vision_config(tower: VisionSettings, image_size: int) -> dict[str, Any]:
         config = pretrained_config(tower.pretrained)
         return getattr(config, "vision_config", config).to_dict()  # type: ignore[no-any-return]
     if tower.kind == "resnet":
-        widths = [tower.hidden // 4, tower.hidden // 2, tower.hidden]
+        widths = [tower.hidden // 2 ** (tower.stages - 1 - stage) for stage in range(tower.stages)]
         depths = [tower.layers] * len(widths)
         config = ResNetConfig(embedding_size=widths[0], hidden_sizes=widths, depths=depths, layer_type="basic")
     else:

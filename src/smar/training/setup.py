@@ -10,7 +10,7 @@ from smar.errors import InputError
 from smar.model.configuration import build_config, pretrained_config
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor, build_processor
-from smar.model.tokens import TokenTable
+from smar.model.tokens import Ints, TokenTable
 from smar.settings import ModelSettings, Settings, TowerSettings
 from smar.training.batches import Collator, KnownPositives, Pairs
 
@@ -41,6 +41,11 @@ class TrainingData:
     def texts(self) -> list[str]:
         """Every text the tokenizer is fitted on."""
         return [*self.queries, *(text for field in self.fields for text in field)]
+
+    def categories(self, column: str) -> Ints:
+        """Number of each pair's category, int64 [pairs]."""
+        _, number = np.unique(np.asarray(self.dataset.fields([column])[0], dtype=object), return_inverse=True)
+        return number.astype(np.int64)[self.pairs.item]
 
     def collator(self, processor: SmarProcessor, model: ModelSettings) -> Collator:
         """Batches of these pairs, tokenised once."""
@@ -97,10 +102,12 @@ def new_model(settings: Settings, model: ModelSettings, processor: SmarProcessor
     return built  # type: ignore[no-any-return]
 
 
-def freeze(built: SmarModel, model: ModelSettings) -> None:
-    """Leave the encoders that the settings call frozen out of training; a loaded model has forgotten which."""
-    for name, tower in _pretrained(built, model):
-        getattr(built, name).encoder.requires_grad_(not tower.frozen)
+def freeze(built: SmarModel, model: ModelSettings, image: bool = False) -> None:
+    """Train every encoder but those that the settings freeze, and the image encoder if `image`; loading forgets it."""
+    for name, tower in model.towers.items():
+        if hasattr(built, name):
+            frozen = bool(tower.pretrained and tower.frozen) or (image and name == "image_tower")
+            getattr(built, name).encoder.requires_grad_(not frozen)
 
 
 def _pretrained(built: SmarModel, model: ModelSettings) -> list[tuple[str, TowerSettings]]:
