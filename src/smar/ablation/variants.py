@@ -13,7 +13,7 @@ import yaml
 
 from smar.data.dataset import Dataset
 from smar.errors import InputError, one_of
-from smar.settings import AblateSettings, ModelSettings, Settings, load_settings
+from smar.settings import AblateSettings, Settings, load_settings
 
 BASE = "base"
 WORDS = ("note", "curve")
@@ -81,9 +81,33 @@ def builtin(base: Settings) -> dict[str, dict[str, Any]]:
     }
     if len(base.data.text_fields) > 1:
         variants["first-field-only"] = {"data.text_fields": [base.data.text_fields[0]], "note": "less item text"}
-    if "fusion" in ModelSettings.model_fields:
-        variants["no-cross-attention"] = {"model.fusion": "concat", "note": "the fusion is an MLP over both vectors"}
-    return variants
+    return variants | _techniques(base)
+
+
+def _techniques(base: Settings) -> dict[str, dict[str, Any]]:
+    """Fusions, losses and negatives that can be chosen; sizes follow the base's dimensions and batch."""
+    dim, batch = base.model.dim, base.train.stage1.batch_size
+    fusions = {"cross-attention": "cross", **{f"{name}-fusion": name for name in ("reverse", "both", "merge", "gated")}}
+    return {
+        "no-cross-attention": {"model.fusion": "concat", "note": "an MLP over both pooled vectors"},
+        **{name: {"model.fusion": fusion} for name, fusion in fusions.items()},
+        "softmax": {"train.loss.kind": "softmax"},
+        "hinge": {"train.loss.kind": "hinge"},
+        "one-direction": {"train.loss.symmetric": 0},
+        "both-directions": {"train.loss.symmetric": 1},
+        "fixed-temperature": {"train.loss.learn_temperature": False},
+        "learned-temperature": {"train.loss.learn_temperature": True},
+        "no-matryoshka": {"model.matryoshka": []},
+        "matryoshka": {"model.matryoshka": [dim // 4, dim // 2], "note": "measured at full size"},
+        "no-uniform-negatives": {"train.negatives.uniform": 0},
+        "uniform-negatives": {"train.negatives.uniform": batch},
+        "no-logq": {"train.negatives.logq": False},
+        "logq": {"train.negatives.logq": True},
+        "no-memory": {"train.negatives.memory": 0},
+        "memory": {"train.negatives.memory": 8 * batch, "note": "eight batches"},
+        "no-hard-negatives": {"train.negatives.hard": 0},
+        "hard-negatives": {"train.negatives.hard": 2},
+    }
 
 
 def make_plan(config: Path, assignments: Sequence[str], dataset: Dataset) -> Plan:
