@@ -107,6 +107,37 @@ def _techniques(base: Settings) -> dict[str, dict[str, Any]]:
         "memory": {"train.negatives.memory": 8 * batch, "note": "eight batches"},
         "no-hard-negatives": {"train.negatives.hard": 0},
         "hard-negatives": {"train.negatives.hard": 2},
+        **_pictures(),
+        "gate-counterfactual": {"train.gate.mode": "counterfactual", "note": "fitted to clicks that no tower saw"},
+        "gate-by-category-label": {"train.gate.mode": "category"},
+        "gate-end-to-end": {"train.gate.mode": "soft", "note": "its level and threshold are chosen on validation"},
+        "gate-of-items": {
+            "model.gate": "category",
+            "train.gate.mode": "counterfactual",
+            "note": "P(category), a share of every item",
+        },
+    }
+
+
+def _pictures() -> dict[str, dict[str, Any]]:
+    """What makes the picture count, each on and off."""
+    align, options = "train.stage1.weights.alignment", "train.pictures."
+    frozen = {"train.stage1.freeze_image": True, "train.stage2.freeze_image": True}
+    return {
+        "no-alignment": {align: 0},
+        "alignment": {align: 1, "note": "title against picture over the whole catalogue"},
+        "no-token-dropout": {options + "token_dropout": 0},
+        "token-dropout": {options + "token_dropout": 0.3},
+        "mixed-batches": {options + "same_category": 0},
+        "same-category": {options + "same_category": 0.5, "note": "half of the batches"},
+        "no-augmentation": {options + "augment": False},
+        "augmentation": {options + "augment": True},
+        "no-stage0": {"train.stage0.steps": 0} | dict.fromkeys(frozen, False),
+        "stage0": {"train.stage0.steps": 200, "note": "200 steps of naming words"},
+        "stage0-frozen": {"train.stage0.steps": 200, **frozen, "note": "after them the image encoder rests"},
+        "image-tower-learns": dict.fromkeys(frozen, False),
+        "adapter": {"model.vision.adapter": 1},
+        "finer-grid": {"model.vision.stages": 2, "note": "one token per 8 x 8 pixels"},
     }
 
 
