@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from smar.errors import InputError
-from smar.settings import DataSettings, load_settings, save_settings
+from smar.sections.data import DataSettings
+from smar.settings import load_settings, save_settings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

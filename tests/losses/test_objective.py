@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from smar.losses.contrastive import hinge_losses, pair_losses, prefix
 from smar.losses.objective import Objective
-from smar.sections import LossSettings
+from smar.sections.losses import LossSettings
 
 
 def some_batch(seed, queries, items, pairs):

@@ -19,7 +19,8 @@ from smar.evaluation.systems import rank_run
 from smar.losses.contrastive import prefix
 from smar.model.encoder import Encoder
 from smar.model.modeling import ItemOutput, QueryOutput
-from smar.settings import LossWeights, load_settings
+from smar.sections.train import LossWeights
+from smar.settings import load_settings
 from smar.training import checkpoints
 from smar.training.memory import MEMORY_FILE
 from smar.training.setup import TrainingData

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from smar.errors import InputError
 from smar.model.tokens import TokenTable
-from smar.sections import NegativeSettings
+from smar.sections.losses import NegativeSettings
 from smar.training.batches import Collator, KnownPositives, Pairs
 from smar.training.negatives import NegativeSampler, keep_scheduled
 

@@ -12,7 +12,8 @@ from smar.model.configuration import build_config
 from smar.model.modeling import SmarModel
 from smar.model.processing import build_processor
 from smar.model.tokens import TokenTable
-from smar.settings import ModelSettings, PictureSettings
+from smar.sections.model import ModelSettings
+from smar.sections.train import PictureSettings
 from smar.training.alignment import AlignmentItems, ItemKeys, align
 from smar.training.batches import Collator, KnownPositives, Pairs
 from smar.training.categories import CategorySampler, epoch_order

@@ -12,7 +12,8 @@ from smar.data.dataset import Dataset
 from smar.evaluation.metrics import Relevance, per_query
 from smar.model.encoder import Encoder
 from smar.model.run import StageRecord, run_settings
-from smar.settings import LossWeights, load_settings
+from smar.sections.train import LossWeights
+from smar.settings import load_settings
 from smar.training.validation import BEST_FILE, Measure, Measurement, Validation, ValidationSet, recall
 from tiny_line import Line, smar
 

@@ -13,7 +13,8 @@ import yaml
 
 from smar.data.dataset import Dataset
 from smar.errors import InputError, one_of
-from smar.settings import AblateSettings, Settings, load_settings
+from smar.sections.evaluate import AblateSettings
+from smar.settings import Settings, load_settings
 
 BASE = "base"
 WORDS = ("note", "curve")

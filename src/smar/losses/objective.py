@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from smar.losses.contrastive import hinge_losses, pair_losses
-from smar.sections import LossSettings
+from smar.sections.losses import LossSettings
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from transformers import AutoConfig, BertConfig, PreTrainedConfig, ResNetConfig,
 from transformers.configuration_utils import SubConfigSpec
 
 from smar.errors import InputError
-from smar.sections import LossSettings
-from smar.settings import ModelSettings, TowerSettings, VisionSettings
+from smar.sections.losses import LossSettings
+from smar.sections.model import ModelSettings, TowerSettings, VisionSettings
 
 
 @strict

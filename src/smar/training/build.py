@@ -13,7 +13,8 @@ from smar.model.encoder import Encoder
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
 from smar.model.tokens import Ints
-from smar.settings import Schedule, Settings, StageSettings
+from smar.sections.train import Schedule, StageSettings
+from smar.settings import Settings
 from smar.training.alignment import AlignmentItems, ItemKeys
 from smar.training.batches import Collator
 from smar.training.distributed import in_turn, world

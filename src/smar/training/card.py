@@ -6,7 +6,8 @@ import yaml
 
 from smar.files import atomic
 from smar.model.run import StageRecord
-from smar.settings import Schedule, Settings
+from smar.sections.train import Schedule
+from smar.settings import Settings
 from smar.training.setup import TrainingData
 
 WHAT = {

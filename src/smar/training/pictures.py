@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from smar.model.processing import SmarProcessor
-from smar.settings import PictureSettings
+from smar.sections.train import PictureSettings
 
 SMALLEST_ZOOM = 0.8
 """Side of the smallest part of a picture that augmentation shows."""

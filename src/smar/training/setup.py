@@ -11,7 +11,8 @@ from smar.model.configuration import build_config, pretrained_config
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor, build_processor
 from smar.model.tokens import Ints, TokenTable
-from smar.settings import ModelSettings, Settings, TowerSettings
+from smar.sections.model import ModelSettings, TowerSettings
+from smar.settings import Settings
 from smar.training.batches import Collator, KnownPositives, Pairs
 
 

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from smar.settings import LossWeights, ModelSettings, Schedule, Settings, StageSettings
+from smar.sections.model import ModelSettings
+from smar.sections.train import LossWeights, Schedule, StageSettings
+from smar.settings import Settings
 
 _ONLY = {"dpsr": LossWeights(text=1), "dpsr-i": LossWeights(image=1)}
 

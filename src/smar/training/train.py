@@ -28,7 +28,8 @@ from smar.model.processing import SmarProcessor, processor_parts
 from smar.model.quiet import quiet
 from smar.model.run import CONFIG_FILE, RunManifest, StageRecord, run_settings
 from smar.progress import console
-from smar.settings import Schedule, Settings, save_settings
+from smar.sections.train import Schedule
+from smar.settings import Settings, save_settings
 from smar.training.build import Workshop
 from smar.training.card import write_card
 from smar.training.checkpoints import Spent, StageCallback, latest

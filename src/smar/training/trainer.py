@@ -18,8 +18,8 @@ from smar.losses.objective import Objective
 from smar.model.modeling import ItemOutput, QueryOutput
 from smar.model.processing import SmarProcessor
 from smar.model.tokens import Ints
-from smar.sections import LossSettings, NegativeSettings
-from smar.settings import LossWeights, PictureSettings
+from smar.sections.losses import LossSettings, NegativeSettings
+from smar.sections.train import LossWeights, PictureSettings
 from smar.training.alignment import AlignmentItems, align
 from smar.training.batches import Collator
 from smar.training.categories import CategorySampler
