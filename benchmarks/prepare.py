@@ -48,7 +48,7 @@ def generate(folder: Path, rows: int) -> None:
 def measure(folder: Path, memory_limit: str) -> None:
     """Run in the child: prepare without pictures, print one line of JSON."""
     from smar.data.prepare import prepare
-    from smar.settings import DataSettings
+    from smar.sections.data import DataSettings
 
     started = time.monotonic()
     settings = DataSettings(text_fields=("title",), slice_columns=(), memory_limit=memory_limit)

@@ -167,10 +167,10 @@ def test_search_as_json(line: Line) -> None:
     assert all({"title", "price", "brand"} <= hit["item"].keys() for hit in answer["hits"])
 
 
-@pytest.mark.parametrize("mode", ["adaptive", "text", "multimodal"])
+@pytest.mark.parametrize("mode", ["adaptive", "route", "text", "multimodal"])
 def test_search_modes_rank_by_their_score(line: Line, mode: str) -> None:
     answer = search_json(line, "black trousers", "--mode", mode)
-    p = {"adaptive": answer["image_probability"], "text": 0, "multimodal": 1}[mode]
+    p = {"adaptive": answer["image_probability"], "route": int(answer["routed"]), "text": 0, "multimodal": 1}[mode]
     for hit in answer["hits"]:
         assert hit["score"] == pytest.approx(p * hit["multimodal_score"] + (1 - p) * hit["text_score"], abs=1e-5)
     assert answer["mode"] == mode

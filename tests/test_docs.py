@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from smar.cli import parser
-from smar.settings import Section, Settings
+from smar.sections.base import Section
+from smar.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from smar.errors import InputError
-from smar.settings import DataSettings, load_settings, save_settings
+from smar.sections.data import DataSettings
+from smar.settings import load_settings, save_settings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -71,7 +72,7 @@ def test_the_example_configurations_are_valid(path: Path) -> None:
         ("model.query.heads=5", "multiple of heads"),
         ("train.seed", "section.key=value"),
         ("model={fusion: gated, fusion_layers: 2}", "counts attention layers; gated has none"),
-        ("model.vision.frozen=true", "give pretrained"),
+        ("model.vision.frozen=true", r"give pretrained.*train\.stage1\.freeze_image"),
         ("train.baselines=[{steps: [1, 1]}]", "needs a name"),
         ("train.baselines=[{kind: smar}]", "needs a name"),
         ("train.baselines=[{name: dpsr, model: {fusion: merge}}]", "another model dpsr"),
@@ -83,8 +84,18 @@ def test_the_example_configurations_are_valid(path: Path) -> None:
         ("train.baselines=[{name: a, model: {fusio: both}}]", r"train\.baselines, a: model\.fusio: Extra"),
         ("train.baselines=[{name: a, model: {query: {layers: 5}}}]", "train.baselines, a: model: .*share_text"),
         ("train.baselines=[{name: a, model: {vision: {kind: vit, patch: 7}}}]", "train.baselines, a: .*multiple"),
+        ("train.stage1.freeze_image=true", "random weights"),
+        ("train.pictures.token_dropout=1", r"train\.pictures\.token_dropout"),
+        ("model.vision.stages=1", r"model\.vision\.stages"),
     ],
 )
 def test_wrong_settings_are_named(assignment: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_settings(None, [assignment])
+
+
+def test_a_frozen_encoder_and_stage_0_contradict_each_other() -> None:
+    pretrained = "model.vision.pretrained=folder"
+    with pytest.raises(InputError, match=r"train\.stage0 trains the image encoder"):
+        load_settings(None, [pretrained, "model.vision.frozen=true", "train.stage0.steps=5"])
+    load_settings(None, [pretrained, "train.stage0.steps=5", "train.stage1.freeze_image=true"])

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 Model = TypeVar("Model", bound=BaseModel)
+_LONGEST = 200
+"""Letters of a wrong value in a message."""
 
 
 def merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -17,6 +19,17 @@ def merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return out
 
 
+def faults(error: ValidationError) -> list[str]:
+    """Each wrong key with what was said of it and what was seen; a whole section is too long to be printed."""
+    lines = []
+    for fault in error.errors():
+        key = ".".join(map(str, fault["loc"]))
+        text = repr(fault["input"])
+        seen = "" if len(text) > _LONGEST else f" (got {text})"
+        lines.append(f"{f'{key}: ' if key else ''}{fault['msg']}{seen}")
+    return lines
+
+
 def overridden(section: Model, changes: Mapping[str, Any]) -> Model:
     """Copy of `section` with `changes`, a tree of values.
 
@@ -26,5 +39,4 @@ def overridden(section: Model, changes: Mapping[str, Any]) -> Model:
     try:
         return type(section).model_validate(merged(section.model_dump(), changes))
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
-        raise ValueError("; ".join(lines)) from None
+        raise ValueError("; ".join(faults(error))) from None

@@ -87,14 +87,15 @@ def test_rows_say_what_was_trained(rows: dict[str, dict]) -> None:
 def test_figures_are_those_of_evaluate_averaged_over_seeds(
     line: Line, made: tuple[Path, Outcome], rows: dict[str, dict], tmp_path: Path
 ) -> None:
-    found: dict[str, list[float]] = {"adaptive": [], "multimodal": []}
+    modes = {"smar": "adaptive", "multimodal": "multimodal"}
+    found: dict[str, list[float]] = {mode: [] for mode in modes.values()}
     for seed in (0, 1):
         run = made[0] / "base" / f"seed-{seed}"
-        said = smar("evaluate", run, line.dataset, "--out", tmp_path)
+        said = smar("evaluate", run, line.dataset, "--out", tmp_path / f"seed-{seed}")
         assert said.code == 0, said.err
-        for row in json.loads((tmp_path / "metrics.json").read_text()):
-            if (row["slice"], row["metric"]) == ("all", "R@50"):
-                found["adaptive" if row["model"] == "smar" else row["model"]].append(row["value"])
+        for row in json.loads((tmp_path / f"seed-{seed}" / "metrics.json").read_text()):
+            if (row["slice"], row["metric"]) == ("all", "R@50") and row["model"] in modes:
+                found[modes[row["model"]]].append(row["value"])
     for mode, values in found.items():
         assert metric(rows["base"], mode)["value"] == pytest.approx(np.mean(values))
     assert rows["base"]["spread"] == pytest.approx(np.std(found["adaptive"], ddof=1))
@@ -212,7 +213,16 @@ def test_plan_lists_built_in_variants_and_writes_nothing(line: Line, tmp_path: P
     file = write(tmp_path, builtin=True, seeds=[0], variants={"mine": {"model.dim": 16}})
     shown = smar("ablate", file, line.dataset, "--out", tmp_path / "out", "--plan")
     assert shown.code == 0, shown.err
-    for part in ("no-image-task", "cls-pooling", "model.pooling=cls", "mine", "model.dim=16", "0 + 6", "6 + 0"):
+    for part in (
+        "no-image-task",
+        "cls-pooling",
+        "model.pooling=cls",
+        "mine",
+        "model.dim=16",
+        "0 + 6",
+        "6 + 0",
+        "matryoshka=[8, 16]",
+    ):
         assert shown.says(part), part
     assert shown.says("left out: mean-pooling: the base has these settings already")
     assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from smar.data.prepare import PrepareSummary, prepare
-from smar.settings import DataSettings
+from smar.sections.data import DataSettings
 
 Row = dict[str, Any]
 START = datetime(2026, 1, 1)

@@ -10,7 +10,7 @@ from shop_tables import items, log, picture, read, run
 
 from smar.data.fetch import Fetcher, Url
 from smar.data.images import Unusable
-from smar.settings import FetchSettings
+from smar.sections.data import FetchSettings
 
 RELEASE = threading.Event()
 """Set at the end, so that handlers that hang on purpose let the server stop."""

@@ -266,7 +266,7 @@ def test_query_attributes(tmp_path: Path) -> None:
 def test_default_fields_that_the_catalogue_lacks(tmp_path: Path) -> None:
     from smar.data.dataset import Dataset
     from smar.data.prepare import prepare
-    from smar.settings import DataSettings
+    from smar.sections.data import DataSettings
 
     paths = (
         [str(write_table(tmp_path / "i.parquet", items(brand="b")))],

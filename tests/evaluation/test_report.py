@@ -20,7 +20,7 @@ from smar.evaluation.report import write_report
 from smar.evaluation.significance import flips_for, sign_flip
 from smar.evaluation.slices import Slice
 from smar.evaluation.terminal import key_figures, print_table
-from smar.settings import EvaluateSettings
+from smar.sections.evaluate import EvaluateSettings
 
 QUERIES, ITEMS, K = 40, 120, 5
 MODELS = ["dpsr", "dpsr-i", "multimodal", "smar"]

@@ -18,7 +18,8 @@ from smar.evaluation.measure import measure
 from smar.evaluation.metrics import Relevance, read_judgements
 from smar.evaluation.slices import Slices, build_slices, majority, needs_image
 from smar.files import FileEntry
-from smar.settings import DataSettings, EvaluateSettings
+from smar.sections.data import DataSettings
+from smar.sections.evaluate import EvaluateSettings
 
 QUERIES = ["red dress", "kettle", "blue dress"]
 # (query, item row): 0-2 are dresses, 3-4 kettles

@@ -11,7 +11,7 @@ from smar.model.configuration import build_config
 from smar.model.encoder import Encoder
 from smar.model.modeling import SmarModel
 from smar.model.processing import build_processor
-from smar.settings import ModelSettings
+from smar.sections.model import ModelSettings
 
 QUERIES = ["red", "red dress for women", "kettle 1.7 l steel with a very long handle and a red lid " * 3, "☃", "dress"]
 SMALL = {"layers": 2, "hidden": 32, "heads": 2}

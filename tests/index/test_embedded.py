@@ -36,7 +36,8 @@ def matrices(embeddings: Path) -> tuple[np.ndarray, np.ndarray]:
 def twin(queries: QueryVectors, matrices: tuple[np.ndarray, np.ndarray], mode: Mode) -> np.ndarray:
     """All scores [queries, items] by the definition: p f_m + (1-p) f_t."""
     text, multimodal = (queries.embedding @ matrix.T for matrix in matrices)
-    p = {Mode.TEXT: 0.0, Mode.MULTIMODAL: 1.0}.get(mode, queries.image_probability[:, None])
+    p = queries.image_probability[:, None]
+    p = {Mode.TEXT: 0.0, Mode.MULTIMODAL: 1.0, Mode.ROUTE: p > queries.threshold}.get(mode, p)
     return p * multimodal + (1 - p) * text
 
 

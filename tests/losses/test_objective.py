@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from smar.losses.contrastive import hinge_losses, pair_losses, prefix
 from smar.losses.objective import Objective
-from smar.sections import LossSettings
+from smar.sections.losses import LossSettings
 
 
 def some_batch(seed, queries, items, pairs):
@@ -50,6 +50,20 @@ def test_both_directions_equal_the_slow_twin(shape, kind):
         one = (lambda others: softmax_loss(own, others, 0.2)) if kind == "softmax" else None  # noqa: B023
         one = one or (lambda others: hinge_loss(own, others, 0.3))  # noqa: B023
         assert float(got[pair]) == pytest.approx(one(items) + 0.5 * one(queries))
+
+
+@pytest.mark.parametrize("kind", ["softmax", "hinge"])
+def test_losses_in_parts_are_those_of_the_whole_with_the_same_gradient(kind):
+    scores, rows, target, blocked, liked = some_batch(3, 7, 11, 25)
+    found = []
+    for part in (None, 4):
+        given_scores = scores.clone().requires_grad_()
+        loss = LossSettings(kind=kind, symmetric=0.5)
+        losses = Objective(loss, 0.2, rows, target, blocked, liked, part=part).total(given_scores)
+        losses.square().sum().backward()
+        found.append((losses.detach(), given_scores.grad))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-12)
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-12)
 
 
 @settings(max_examples=30, deadline=None)

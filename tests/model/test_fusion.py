@@ -14,7 +14,7 @@ from smar.model.fusion.base import Modality
 from smar.model.modeling import SmarModel
 from smar.model.pictures import place
 from smar.model.processing import build_processor
-from smar.settings import ModelSettings
+from smar.sections.model import ModelSettings
 
 HIDDEN, WIDE, HEADS = 8, 6, 2
 TEXT_LENGTH, PATCHES = [5, 3, 1], [4, 2, 0]

@@ -24,7 +24,8 @@ from smar.model.gate import Gate
 from smar.model.modeling import QueryOutput, SmarModel
 from smar.model.processing import build_processor
 from smar.model.towers import attention
-from smar.settings import ModelSettings, load_settings
+from smar.sections.model import ModelSettings
+from smar.settings import load_settings
 from smar.training.setup import new_model
 
 SIZE = 16

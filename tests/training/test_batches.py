@@ -17,6 +17,7 @@ def make(pairs, queries=4, items=6, images=None, image_row=None):
         images=images,
         image_row=np.full(items, -1) if image_row is None else np.array(image_row),
         known=KnownPositives(table, queries),
+        rows=np.arange(len(table)),
     )
 
 

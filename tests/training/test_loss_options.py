@@ -19,7 +19,8 @@ from smar.evaluation.systems import rank_run
 from smar.losses.contrastive import prefix
 from smar.model.encoder import Encoder
 from smar.model.modeling import ItemOutput, QueryOutput
-from smar.settings import LossWeights, load_settings
+from smar.sections.train import LossWeights
+from smar.settings import load_settings
 from smar.training import checkpoints
 from smar.training.memory import MEMORY_FILE
 from smar.training.setup import TrainingData
@@ -70,7 +71,7 @@ def test_an_option_changes_what_is_learned(line, plain, tmp_path, option, change
 def test_a_learned_temperature_moves_stays_inside_its_bounds_and_is_saved(line, tmp_path):
     low = 1 / 30 - 1e-5
     option = f"train.loss={{learn_temperature: true, temperature_bounds: [{low}, 0.2]}}"
-    run(line, tmp_path / "run", option, "train.stage1.steps=20")
+    run(line, tmp_path / "run", option, "train.stage1.steps=20", "train.evaluate_steps=0")
     model = Encoder.from_pretrained(tmp_path / "run/stage2").model
     assert model.config.temperature_bounds == [low, 0.2]
     assert low * 0.999 <= model.temperature().item() <= 0.2

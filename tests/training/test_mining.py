@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from smar.data.dataset import Dataset
 from smar.errors import InputError
-from smar.sections import NegativeSettings
+from smar.sections.losses import NegativeSettings
 from smar.training import mining
 from smar.training.batches import KnownPositives, Pairs
 from smar.training.mining import Ranks, best_unliked, mine

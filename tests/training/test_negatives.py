@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from smar.errors import InputError
 from smar.model.tokens import TokenTable
-from smar.sections import NegativeSettings
+from smar.sections.losses import NegativeSettings
 from smar.training.batches import Collator, KnownPositives, Pairs
 from smar.training.negatives import NegativeSampler, keep_scheduled
 
@@ -28,6 +28,7 @@ def make(negatives):
         images=np.arange(ITEMS, dtype=np.uint8)[:, None, None, None].repeat(3, 3),
         image_row=np.where(np.arange(ITEMS) % 4, np.arange(ITEMS), -1),
         known=KnownPositives(pairs, QUERIES),
+        rows=np.arange(len(pairs)),
         negatives=negatives,
     )
 

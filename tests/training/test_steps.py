@@ -9,7 +9,8 @@ from smar.errors import InputError
 from smar.losses.contrastive import counterfactual_labels, pair_losses
 from smar.model.modeling import ItemOutput, QueryOutput, SmarModel
 from smar.model.processing import build_processor
-from smar.settings import BaselineSettings, LossWeights, load_settings
+from smar.sections.train import BaselineSettings, LossWeights
+from smar.settings import load_settings
 from smar.training.checkpoints import SEAL, Spent, latest, seal
 from smar.training.setup import new_model
 from smar.training.stages import jobs

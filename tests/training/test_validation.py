@@ -12,7 +12,8 @@ from smar.data.dataset import Dataset
 from smar.evaluation.metrics import Relevance, per_query
 from smar.model.encoder import Encoder
 from smar.model.run import StageRecord, run_settings
-from smar.settings import LossWeights, load_settings
+from smar.sections.train import LossWeights
+from smar.settings import load_settings
 from smar.training.validation import BEST_FILE, Measure, Measurement, Validation, ValidationSet, recall
 from tiny_line import Line, smar
 
@@ -118,7 +119,7 @@ def test_curves_are_written(line: Line):
     events = EventAccumulator(str(line.run / "stage2" / "logs"), size_guidance={"scalars": 0, "histograms": 0})
     events.Reload()
     scalars = set(events.Tags()["scalars"])
-    assert {f"train/loss_{name}" for name in ("text", "multimodal", "adaptive", "gate")} <= scalars
+    assert {f"train/loss_{name}" for name in ("adaptive", "gate")} <= scalars
     assert {"train/loss", "train/temperature", "train/pairs_per_second", "valid/R@50"} <= scalars
     record = StageRecord.read(line.run / "stage2", "smar train")
     assert events.Scalars("valid/R@50")[-1].value == pytest.approx(record.validated.recall)

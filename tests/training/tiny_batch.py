@@ -6,7 +6,8 @@ import torch
 
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor, build_processor
-from smar.settings import LossWeights, load_settings
+from smar.sections.train import LossWeights
+from smar.settings import load_settings
 from smar.training.setup import new_model
 from smar.training.trainer import stage_losses
 

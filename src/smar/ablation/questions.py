@@ -15,7 +15,7 @@ from smar.evaluation.metrics import Integers, Judgements, QueryMetrics, Relevanc
 from smar.evaluation.scores import DEPTH, Catalogue, Ranked, Task, mixed_blocks, rank_blocks, shortened
 from smar.evaluation.slices import Slice, build_slices
 from smar.model.encoder import Encoder
-from smar.settings import EvaluateSettings
+from smar.sections.evaluate import EvaluateSettings
 
 JUDGED = "judged "
 """Before the names of slices that come from ``--qrels``."""

@@ -83,7 +83,8 @@ class Job:
     def key(self) -> str:
         """Identity of the measurement. Defaults are left out, so that an option added to smar later changes nothing."""
         judged = None if self.qrels is None else sha256(self.qrels)
-        options = self.variant.settings.evaluate.model_dump(exclude_defaults=True, exclude={"bootstrap"})
+        fields = {"k", "dim", "needs_image", "slice_queries"}
+        options = self.variant.settings.evaluate.model_dump(exclude_defaults=True, include=fields)
         parts = [options, self.digest, self.evaluate_on, judged]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -13,7 +13,8 @@ import yaml
 
 from smar.data.dataset import Dataset
 from smar.errors import InputError, one_of
-from smar.settings import AblateSettings, ModelSettings, Settings, load_settings
+from smar.sections.evaluate import AblateSettings
+from smar.settings import Settings, load_settings
 
 BASE = "base"
 WORDS = ("note", "curve")
@@ -81,9 +82,64 @@ def builtin(base: Settings) -> dict[str, dict[str, Any]]:
     }
     if len(base.data.text_fields) > 1:
         variants["first-field-only"] = {"data.text_fields": [base.data.text_fields[0]], "note": "less item text"}
-    if "fusion" in ModelSettings.model_fields:
-        variants["no-cross-attention"] = {"model.fusion": "concat", "note": "the fusion is an MLP over both vectors"}
-    return variants
+    return variants | _techniques(base)
+
+
+def _techniques(base: Settings) -> dict[str, dict[str, Any]]:
+    """Fusions, losses and negatives that can be chosen; sizes follow the base's dimensions and batch."""
+    dim, batch = base.model.dim, base.train.stage1.batch_size
+    fusions = {"cross-attention": "cross", **{f"{name}-fusion": name for name in ("reverse", "both", "merge", "gated")}}
+    return {
+        "no-cross-attention": {"model.fusion": "concat", "note": "an MLP over both pooled vectors"},
+        **{name: {"model.fusion": fusion} for name, fusion in fusions.items()},
+        "softmax": {"train.loss.kind": "softmax"},
+        "hinge": {"train.loss.kind": "hinge"},
+        "one-direction": {"train.loss.symmetric": 0},
+        "both-directions": {"train.loss.symmetric": 1},
+        "fixed-temperature": {"train.loss.learn_temperature": False},
+        "learned-temperature": {"train.loss.learn_temperature": True},
+        "no-matryoshka": {"model.matryoshka": []},
+        "matryoshka": {"model.matryoshka": [dim // 4, dim // 2], "note": "measured at full size"},
+        "no-uniform-negatives": {"train.negatives.uniform": 0},
+        "uniform-negatives": {"train.negatives.uniform": batch},
+        "no-logq": {"train.negatives.logq": False},
+        "logq": {"train.negatives.logq": True},
+        "no-memory": {"train.negatives.memory": 0},
+        "memory": {"train.negatives.memory": 8 * batch, "note": "eight batches"},
+        "no-hard-negatives": {"train.negatives.hard": 0},
+        "hard-negatives": {"train.negatives.hard": 2},
+        **_pictures(),
+        "gate-counterfactual": {"train.gate.mode": "counterfactual", "note": "fitted to clicks that no tower saw"},
+        "gate-by-category-label": {"train.gate.mode": "category"},
+        "gate-end-to-end": {"train.gate.mode": "soft", "note": "its level and threshold are chosen on validation"},
+        "gate-of-items": {
+            "model.gate": "category",
+            "train.gate.mode": "counterfactual",
+            "note": "P(category), a share of every item",
+        },
+    }
+
+
+def _pictures() -> dict[str, dict[str, Any]]:
+    """What makes the picture count, each on and off."""
+    align, options = "train.stage1.weights.alignment", "train.pictures."
+    frozen = {"train.stage1.freeze_image": True, "train.stage2.freeze_image": True}
+    return {
+        "no-alignment": {align: 0},
+        "alignment": {align: 1, "note": "title against picture over the whole catalogue"},
+        "no-token-dropout": {options + "token_dropout": 0},
+        "token-dropout": {options + "token_dropout": 0.3},
+        "mixed-batches": {options + "same_category": 0},
+        "same-category": {options + "same_category": 0.5, "note": "half of the batches"},
+        "no-augmentation": {options + "augment": False},
+        "augmentation": {options + "augment": True},
+        "no-stage0": {"train.stage0.steps": 0} | dict.fromkeys(frozen, False),
+        "stage0": {"train.stage0.steps": 200, "note": "200 steps of naming words"},
+        "stage0-frozen": {"train.stage0.steps": 200, **frozen, "note": "after them the image encoder rests"},
+        "image-tower-learns": dict.fromkeys(frozen, False),
+        "adapter": {"model.vision.adapter": 1},
+        "finer-grid": {"model.vision.stages": 2, "note": "one token per 8 x 8 pixels"},
+    }
 
 
 def make_plan(config: Path, assignments: Sequence[str], dataset: Dataset) -> Plan:

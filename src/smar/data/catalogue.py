@@ -7,7 +7,7 @@ from smar.data.columns import OPTIONAL_TEXT, RESERVED, as_number, as_text, requi
 from smar.data.database import Connection, copy, number, quote, script
 from smar.data.tables import ROW, Table
 from smar.errors import InputError, one_of
-from smar.settings import DataSettings
+from smar.sections.data import DataSettings
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from smar.data.database import Connection, copy, literal, number, script, set_va
 from smar.data.tables import ROW, Table
 from smar.data.text import MAX_QUERY_CHARACTERS
 from smar.errors import InputError
-from smar.settings import DataSettings
+from smar.sections.data import DataSettings
 
 PARTS = ("train", "valid", "test")
 

@@ -14,7 +14,7 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from smar.errors import InputError
-from smar.settings import DataSettings
+from smar.sections.data import DataSettings
 
 Connection: TypeAlias = DuckDBPyConnection
 

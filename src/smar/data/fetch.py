@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 import httpx
 
 from smar.data.images import Unusable
-from smar.settings import FetchSettings
+from smar.sections.data import FetchSettings
 
 RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 MAX_REDIRECTS = 5

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from smar.settings import DataSettings
+from smar.sections.data import DataSettings
 
 Status = Literal["ok", "missing", "truncated", "corrupt", "too_large", "not_an_image", "fetch_failed"]
 STATUSES: tuple[Status, ...] = (

@@ -14,7 +14,7 @@ from smar.data.fetch import Source, Url
 from smar.data.images import Unusable
 from smar.data.tables import ROW, Table
 from smar.errors import InputError
-from smar.settings import DataSettings
+from smar.sections.data import DataSettings
 
 BATCH = 64
 """Rows of a picture table held in memory at once."""

@@ -23,7 +23,7 @@ from smar.data.listing import Listing, Tables, list_pictures, sources
 from smar.data.pool import DecoderPool, Picture, available_cores
 from smar.data.tables import Table
 from smar.progress import bar
-from smar.settings import DataSettings
+from smar.sections.data import DataSettings
 
 IN_PROCESS = 64
 """So few pictures are decoded in this process: starting others takes longer."""

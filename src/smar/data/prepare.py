@@ -23,7 +23,7 @@ from smar.data.tables import Table, open_table
 from smar.errors import InputError
 from smar.files import describe, publish
 from smar.progress import console
-from smar.settings import DataSettings
+from smar.sections.data import DataSettings
 
 
 @dataclass

@@ -67,6 +67,7 @@ def embed(encoder: Encoder, dataset: Dataset, out: Path, shard_rows: int = SHARD
     manifest = EmbeddingManifest(
         fingerprint=encoder.fingerprint,
         kind=encoder.config.kind,
+        gate="query" if encoder.config.category_share is None else "category",
         dim=encoder.config.dim,
         items=total,
         shards=tuple(entries),
@@ -122,7 +123,7 @@ def _write_shard(
     columns = {
         "item_id": pa.array(ids, pa.string()),
         "text": _fixed(np.concatenate([v.text for v in vectors])),
-        "multimodal": _fixed(np.concatenate([v.multimodal for v in vectors])),
+        "multimodal": _fixed(np.concatenate([v.served for v in vectors])),
     }
     with atomic(path) as partial:
         pq.write_table(pa.table(columns), partial, compression="none", write_page_checksum=True)

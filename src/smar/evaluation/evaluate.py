@@ -35,7 +35,7 @@ from smar.evaluation.slices import Slices, build_slices, needs_image
 from smar.evaluation.systems import ALWAYS, RankedRun, System, name_systems, rank_run
 from smar.evaluation.trec import write_trec
 from smar.model.run import run_settings
-from smar.settings import EvaluateSettings
+from smar.sections.evaluate import EvaluateSettings
 
 
 @dataclass(frozen=True)

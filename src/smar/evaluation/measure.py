@@ -10,7 +10,7 @@ from smar.evaluation.hidden import HIDDEN, Hidden, hidden_recall
 from smar.evaluation.metrics import Floats, Hits, Integers, Relevance, ideal_gain, metric_names, score_hits
 from smar.evaluation.significance import flips_for, holm, sign_flip
 from smar.evaluation.slices import Slice
-from smar.settings import EvaluateSettings
+from smar.sections.evaluate import EvaluateSettings
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from smar.data.dataset import Dataset
 from smar.errors import InputError, one_of
 from smar.evaluation.metrics import Integers, Mask, Relevance
-from smar.settings import EvaluateSettings
+from smar.sections.evaluate import EvaluateSettings
 
 ALL = "all"
 GROUP_VALUES = 20

@@ -62,7 +62,7 @@ def encode_catalogue(encoder: Encoder, dataset: Dataset, what: str, image_row: I
     batches = encoder.encode_items(fields, dataset.images, rows)
     vectors = list(track(batches, f"encode items ({what})", -(-len(rows) // 256)))
     text, image, multimodal = (
-        np.concatenate([getattr(part, name) for part in vectors]) for name in ("text", "image", "multimodal")
+        np.concatenate([getattr(part, name) for part in vectors]) for name in ("text", "image", "served")
     )
     return Catalogue(text, image, text if np.array_equal(text, multimodal) else multimodal)
 

@@ -2,8 +2,8 @@
 
 An item has a text vector S_t and a multimodal vector S_m; a query has a vector Q and the gate's probability p
 that pictures help. Adaptive search ranks by ``p * Q.S_m + (1-p) * Q.S_t``. With item vectors ``[S_m ; S_t]``
-and query vectors ``[p*Q ; (1-p)*Q]`` that sum is one inner product, so one index of 2k dimensions serves all
-three modes exactly.
+and query vectors ``[p*Q ; (1-p)*Q]`` that sum is one inner product, so one index of 2k dimensions serves every
+mode exactly.
 """
 
 from collections.abc import Mapping
@@ -29,6 +29,7 @@ class Mode(StrEnum):
     """Which of an item's vectors are searched."""
 
     ADAPTIVE = "adaptive"
+    ROUTE = "route"
     TEXT = "text"
     MULTIMODAL = "multimodal"
 
@@ -82,9 +83,14 @@ class Index(Protocol):
 
 
 def weigh(vectors: QueryVectors, mode: Mode) -> npt.NDArray[np.float32]:
-    """Share of the multimodal score in each query's score, float32 [n]: p when adaptive, else 0 or 1."""
+    """Share of the multimodal score in each query's score, float32 [n]: p when adaptive, else 0 or 1.
+
+    Routing rounds p to 0 or 1 at the model's threshold.
+    """
     if mode is Mode.ADAPTIVE:
         return vectors.image_probability.astype(np.float32)
+    if mode is Mode.ROUTE:
+        return (vectors.image_probability > vectors.threshold).astype(np.float32)
     return np.full(len(vectors.embedding), mode is Mode.MULTIMODAL, np.float32)
 
 

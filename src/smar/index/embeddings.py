@@ -39,6 +39,7 @@ class EmbeddingManifest(Manifest):
     format: Literal["smar-embeddings/1"] = "smar-embeddings/1"
     fingerprint: str
     kind: str
+    gate: Literal["query", "category"] = "query"
     dim: int = Field(ge=1)
     items: int = Field(ge=0)
     shards: tuple[ShardEntry, ...]
@@ -48,14 +49,17 @@ class EmbeddingManifest(Manifest):
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One shard in item order: `text` and `multimodal` are float32 [rows, k], L2-normalised."""
+    """One shard in item order: `text` and `multimodal` are float32 [rows, k], L2-normalised.
+
+    With an item-side gate `multimodal` is the item's mixture P S_m + (1 - P) S_t, which is shorter.
+    """
 
     item_id: list[str]
     text: npt.NDArray[np.float32]
     multimodal: npt.NDArray[np.float32]
 
 
-def _matrix(table: pa.Table, name: str, dim: int, path: Path) -> npt.NDArray[np.float32]:
+def _matrix(table: pa.Table, name: str, dim: int, path: Path, mixed: bool = False) -> npt.NDArray[np.float32]:
     kind = table.schema.field(name).type if name in table.column_names else pa.null()
     fits = pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32()
     if not fits or kind.list_size != dim:
@@ -66,7 +70,8 @@ def _matrix(table: pa.Table, name: str, dim: int, path: Path) -> npt.NDArray[np.
     if column.null_count:
         raise InputError(f"{path}: column {name} has {column.null_count} nulls. Run `{MADE_BY}` again.")
     matrix: npt.NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
-    off = np.abs(np.linalg.norm(matrix, axis=1) - 1)
+    off = np.linalg.norm(matrix, axis=1) - 1
+    off = np.maximum(off, 0) if mixed else np.abs(off)  # a mixture of two unit vectors is shorter
     if not np.all(off <= _NORM_TOLERANCE):  # written so that NaN fails too
         raise InputError(f"{path}: row {int(np.argmax(~(off <= _NORM_TOLERANCE)))} of {name} is not a unit vector.")
     return matrix
@@ -116,7 +121,7 @@ class Embeddings:
         return Shard(
             table["item_id"].to_pylist(),
             _matrix(table, "text", dim, path),
-            _matrix(table, "multimodal", dim, path),
+            _matrix(table, "multimodal", dim, path, mixed=self.manifest.gate == "category"),
         )
 
 

@@ -70,10 +70,14 @@ class QueryManifest(Manifest):
 
 @dataclass(frozen=True, slots=True)
 class QueryVectors:
-    """Encoded queries: `embedding` float32 [n, k], L2-normalised; `image_probability` float32 [n], 0..1."""
+    """Encoded queries: `embedding` float32 [n, k], L2-normalised; `image_probability` float32 [n], 0..1.
+
+    Routing asks the pictures where the probability exceeds `threshold`.
+    """
 
     embedding: npt.NDArray[np.float32]
     image_probability: npt.NDArray[np.float32]
+    threshold: float = 0.5
 
     def __len__(self) -> int:
         return len(self.embedding)
@@ -121,7 +125,7 @@ class QueryEncoder:
         dim = self.manifest.dim
         embedding = np.concatenate([part[0] for part in parts]) if parts else np.empty((0, dim), np.float32)
         probability = np.concatenate([part[1] for part in parts]) if parts else np.empty(0, np.float32)
-        return QueryVectors(embedding, probability)
+        return QueryVectors(embedding, probability, self.manifest.threshold)
 
     def _encode(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         encodings = self._tokenizer.encode_batch(list(texts))

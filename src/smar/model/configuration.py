@@ -7,8 +7,8 @@ from transformers import AutoConfig, BertConfig, PreTrainedConfig, ResNetConfig,
 from transformers.configuration_utils import SubConfigSpec
 
 from smar.errors import InputError
-from smar.sections import LossSettings
-from smar.settings import ModelSettings, TowerSettings, VisionSettings
+from smar.sections.losses import LossSettings
+from smar.sections.model import ModelSettings, TowerSettings, VisionSettings
 
 
 @strict
@@ -17,7 +17,8 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
 
     `kind` is `smar`, `dpsr` (query and item-text tower), `dpsr-i` (query and item-image tower) or `clip` (all three
     towers, added up instead of fused). `fusion` names a class of `smar.model.fusion.FUSIONS`. `dim` is k.
-    `threshold` is the image probability above which a routing service asks the pictures.
+    `threshold` is the image probability above which a routing service asks the pictures. `category_share`: P(category)
+    of an item-side gate, with "" for every other category; None where the gate asks the query.
     """
 
     model_type = "smar"
@@ -36,6 +37,7 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     share_text: bool = False
     fusion: str = "cross"
     fusion_layers: int = 1
+    image_adapter: int = 0
     query_length: int = 30
     text_length: int = 100
     text_fields: list[str] | None = None
@@ -45,6 +47,7 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     temperature_bounds: list[float] | None = None
     matryoshka: list[int] | None = None
     threshold: float = 0.5
+    category_share: dict[str, float] | None = None
     initializer_range: float = 0.02
 
 
@@ -67,6 +70,7 @@ def build_config(
         share_text=settings.share_text,
         fusion=settings.fusion,
         fusion_layers=settings.fusion_layers,
+        image_adapter=settings.vision.adapter,
         query_length=settings.query_length,
         text_length=settings.text_length,
         text_fields=list(text_fields),
@@ -119,7 +123,7 @@ def _vision_config(tower: VisionSettings, image_size: int) -> dict[str, Any]:
         config = pretrained_config(tower.pretrained)
         return getattr(config, "vision_config", config).to_dict()  # type: ignore[no-any-return]
     if tower.kind == "resnet":
-        widths = [tower.hidden // 4, tower.hidden // 2, tower.hidden]
+        widths = [tower.hidden // 2 ** (tower.stages - 1 - stage) for stage in range(tower.stages)]
         depths = [tower.layers] * len(widths)
         config = ResNetConfig(embedding_size=widths[0], hidden_sizes=widths, depths=depths, layer_type="basic")
     else:

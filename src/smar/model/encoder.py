@@ -22,12 +22,17 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ItemVectors:
-    """Unit vectors of items as float32 arrays [n, k], and whether a picture was seen, bool [n]."""
+    """Unit vectors of items as float32 arrays [n, k], and whether a picture was seen, bool [n].
+
+    `served` is what a query that asks for pictures meets: `multimodal`, or with an item-side gate the item's own
+    mixture P S_m + (1 - P) S_t, which is shorter than a unit vector.
+    """
 
     text: Floats
     image: Floats
     multimodal: Floats
     has_image: npt.NDArray[np.bool_]
+    served: Floats
 
 
 class Encoder:
@@ -120,7 +125,28 @@ class Encoder:
             shown = rows >= 0
             out = self.encode_item(part, images[rows[shown]], shown if rows.ndim == 1 else shown.sum(1))
             arrays = [x.float().cpu().numpy() for x in (out.text, out.image, out.multimodal)]
-            yield ItemVectors(arrays[0], arrays[1], arrays[2], out.has_image.cpu().numpy())
+            served = self._mixed(part, arrays[0], arrays[2])
+            yield ItemVectors(arrays[0], arrays[1], arrays[2], out.has_image.cpu().numpy(), served)
+
+    def _mixed(self, fields: Sequence[Sequence[str]], text: Floats, multimodal: Floats) -> Floats:
+        shares: dict[str, float] | None = self.config.category_share
+        if shares is None:
+            return multimodal
+        categories = fields[list(self.config.text_fields).index("category")]
+        share = np.array([shares.get(name, shares[""]) for name in categories], np.float32)[:, None]
+        mixed: Floats = share * multimodal + (1 - share) * text
+        return mixed
+
+    @torch.inference_mode()
+    def gate_features(self, texts: Sequence[str], batch_size: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries -> embeddings [n, k] and what the gate's last layer sees [n, h], float32 on the CPU."""
+        parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for start in range(0, len(texts), batch_size):
+            ids, mask = self._pad(self.processor.token_ids(texts[start : start + batch_size], self.config.query_length))
+            with self._autocast():
+                _, pooled = self.model.query_tower(ids, mask)
+                parts.append((self.model.query_tower.embed(pooled).cpu(), self.model.gate.features(pooled).cpu()))
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
     def _pad(self, lists: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         ids, mask = TokenTable.from_lists(lists, self.processor.tokenizer.pad_token_id).rows(np.arange(len(lists)))

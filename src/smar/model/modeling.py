@@ -66,7 +66,7 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
             shared = self.query_tower.encoder if config.share_text else None
             self.text_tower = TextTower(text, config.dim, config.pooling, shared)
         if config.kind != "dpsr":
-            self.image_tower = ImageTower(config.vision_config, config.dim, config.pooling)
+            self.image_tower = ImageTower(config.vision_config, config.dim, config.pooling, config.image_adapter)
         if config.kind == "smar":
             image_hidden = self.image_tower.projection.in_features
             self.fusion = FUSIONS[config.fusion](
@@ -97,21 +97,28 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
         return self.log_temperature.exp()
 
     def encode_query_ids(self, ids: Tensor, mask: Tensor) -> QueryOutput:
-        """Query token ids and mask [n, t] -> `QueryOutput`. Baselines' gates are fixed: 0 for words, 1 for pictures."""
+        """Query token ids and mask [n, t] -> `QueryOutput`. Baselines' gates are fixed: 0 for words, 1 for pictures.
+
+        With an item-side gate the query asks for pictures always: the item's vector holds the mixture.
+        """
         _, pooled = self.query_tower(ids, mask)
         embedding = self.query_tower.embed(pooled)
-        if self.config.kind == "smar":
+        if self.config.kind == "smar" and self.config.category_share is None:
             return QueryOutput(embedding, self.gate(pooled))
         certain = -float("inf") if self.config.kind == "dpsr" else float("inf")
         return QueryOutput(embedding, torch.full_like(embedding[:, 0], certain))
 
-    def encode_item_ids(self, ids: Tensor, mask: Tensor, pixels: Tensor | None, pictures: Tensor) -> ItemOutput:
+    def encode_item_ids(
+        self, ids: Tensor, mask: Tensor, pixels: Tensor | None, pictures: Tensor, fusion_mask: Tensor | None = None
+    ) -> ItemOutput:
         """Encode n items that show m pictures together.
 
         Args:
             ids, mask: item text tokens [n, t].
             pixels: pictures [m, 3, s, s], those of an item one after the other, in the order of items; None if m is 0.
+                Patch states of the image encoder [m, p, h] may stand for them.
             pictures: how many of them each item has, int64 [n]; or bool [n], True for one.
+            fusion_mask: tokens that the multimodal vector is made of [n, t]; `mask` when not given.
         """
         kind, has_image = self.config.kind, pictures > 0
         if kind == "dpsr":
@@ -123,6 +130,8 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
             return ItemOutput(image, image, image, has_image)
         hidden, pooled = self.text_tower(ids, mask)
         text = self.text_tower.embed(pooled)
+        if fusion_mask is not None:  # encoded again: the other tokens' states tell of the hidden ones
+            mask, (hidden, pooled) = fusion_mask, self.text_tower(ids, fusion_mask)
         if kind == "clip":
             fused = text + image * has_image[:, None]
         else:
@@ -149,7 +158,9 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
         """Encode a training batch (see `smar.training.batches.Collator`)."""
         query = self.encode_query_ids(batch["query_ids"], batch["query_mask"])
         pictures = batch.get("pictures", batch["has_image"])
-        item = self.encode_item_ids(batch["item_ids"], batch["item_mask"], batch["pixels"], pictures)
+        item = self.encode_item_ids(
+            batch["item_ids"], batch["item_mask"], batch["pixels"], pictures, batch.get("fusion_mask")
+        )
         return query, item
 
 

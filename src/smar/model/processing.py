@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from smar.errors import InputError
-from smar.settings import ModelSettings
+from smar.sections.model import ModelSettings
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

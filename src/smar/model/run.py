@@ -10,7 +10,7 @@ from smar.files import Manifest
 from smar.model.encoder import Encoder
 from smar.settings import Settings, load_settings
 
-STAGES = ("stage1", "stage2")
+STAGES = ("stage0", "stage1", "stage2")
 CONFIG_FILE = "config.yaml"
 
 

@@ -1,5 +1,6 @@
 """The towers: transformers' own encoders, each followed by pooling, projection and L2 normalisation."""
 
+import math
 from typing import Any, Self
 
 import torch
@@ -53,22 +54,36 @@ class TextTower(Tower):
 
 
 class ImageTower(Tower):
-    """Item-image tower S_i over the patches of a vision encoder.
+    """Item-image tower S_i over the patches of a vision encoder, with `adapter` transformer layers on top of it.
 
     Encoders that yield a map [n, c, h, w] instead of a sequence (convolutional ones) are flattened to [n, h*w, c].
     """
 
-    def __init__(self, config: Any, dim: int, pooling: str) -> None:
-        hidden = getattr(config, "hidden_size", None) or config.hidden_sizes[-1]
+    def __init__(self, config: Any, dim: int, pooling: str, adapter: int = 0) -> None:
+        hidden = getattr(config, "hidden_size", None)
+        if hidden is None:  # maps have no first token
+            hidden, pooling = config.hidden_sizes[-1], "mean"
         super().__init__(_encoder(config), hidden, dim, pooling)
+        self.adapter = nn.ModuleList(_adapter_layer(hidden) for _ in range(adapter))
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels [n, 3, s, s] -> patch states [n, p, h], pooled [n, h]."""
-        hidden = self.encoder(pixel_values=pixels).last_hidden_state
-        if hidden.dim() == 4:
-            hidden = hidden.flatten(2).transpose(1, 2)
-            return hidden, hidden.mean(1)
+    def patches(self, pixels: Tensor) -> Tensor:
+        """Pixels [n, 3, s, s] -> the encoder's patch states [n, p, h]."""
+        hidden: Tensor = self.encoder(pixel_values=pixels).last_hidden_state
+        return hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels [n, 3, s, s], or the encoder's patch states [n, p, h] -> patch states [n, p, h], pooled [n, h]."""
+        hidden = self.patches(pictures) if pictures.dim() == 4 else pictures
+        for layer in self.adapter:
+            hidden = layer(hidden)
         return hidden, self.pool(hidden, None)
+
+
+def _adapter_layer(hidden: int) -> nn.Module:
+    heads = math.gcd(hidden, 8)
+    return nn.TransformerEncoderLayer(
+        hidden, heads, 4 * hidden, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
 
 
 def _encoder(config: Any) -> nn.Module:

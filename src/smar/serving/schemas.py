@@ -29,7 +29,9 @@ class SearchRequest(BaseModel):
         },  # checked by the engine, which says it better
     )
     k: int = Field(24, ge=1, le=MAX_K, strict=True, description="most hits to return")
-    mode: Mode = Field(Mode.ADAPTIVE, description="words only, adaptive, or always pictures")
+    mode: Mode = Field(
+        Mode.ADAPTIVE, description="words only, adaptive (blend), route (one or the other), or always pictures"
+    )
     filter: str | None = Field(None, description=f"which items may be found, such as `{EXAMPLE}`", examples=[None])
     explain: bool = Field(False, strict=True, description="also tell each hit's rank without pictures")
 

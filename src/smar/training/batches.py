@@ -53,23 +53,31 @@ class KnownPositives:
         return out
 
 
+def first_picture(image_row: Ints) -> Ints:
+    """Row of each item's first picture [items], -1 for none; `image_row` is [items] or [items, N]."""
+    return image_row if image_row.ndim == 1 else image_row[:, 0]
+
+
 @dataclass(frozen=True)
 class Collator:
     """Turns indices of pairs into a batch of tensors.
 
-    The batch: `query_ids`, `query_mask` [u, t]; `item_ids`, `item_mask` [n, t]; `pixels` uint8 [m, s, s, 3] of the
-    items where `has_image` [n] holds; where items may have several pictures (`image_row` is [items, N]), how many each
-    has: `pictures` int64 [n]; `query_of_pair`, `target` [B]: row and column of each pair; `blocked` bool [B, n];
-    `liked` bool [u, n]: known positives of the queries; `weight` [B]; `query_rows` [u], `item_rows` [n]: rows in the
-    training data and in the catalogue. Further negatives bring fields of their own (`NegativeSampler`).
+    The batch: `query_ids`, `query_mask` [u, t]; `item_ids`, `item_mask` [n, t]; `pixels` uint8 [m, s, s, 3], or
+    float16 patch states [m, p, h], of the items where `has_image` [n] holds; where items may have several pictures
+    (`image_row` is [items, N]), how many each has: `pictures` int64 [n]; `query_of_pair`, `target` [B]: row and column
+    of each pair; `blocked` bool [B, n]; `liked` bool [u, n]: known positives of the queries; `weight` [B];
+    `query_rows` [u], `item_rows` [n]: rows in the training data and in the catalogue; `share` [u] where given. Further
+    negatives bring fields of their own (`NegativeSampler`).
     """
 
     pairs: Pairs
     queries: TokenTable
     items: TokenTable
-    images: npt.NDArray[np.uint8] | None
+    images: npt.NDArray[np.uint8] | npt.NDArray[np.float16] | None
     image_row: Ints
     known: KnownPositives
+    rows: Ints  # the pairs that are trained on; the others are held out, and still no one's negatives
+    share: npt.NDArray[np.float32] | None = None  # p of each query, where the gate does not learn it in this stage
     negatives: NegativeSampler = field(default_factory=NegativeSampler)
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Any]:
@@ -103,11 +111,18 @@ class Collator:
             "item_rows": torch.from_numpy(items),
             **self.negatives.fields(drawn, items, place),
         }
+        if self.share is not None:
+            batch["share"] = torch.from_numpy(self.share[queries])
         if self.images is not None and has_image.any():
             batch["pixels"] = torch.from_numpy(self.images[picture_rows[shown]])
         if shown.ndim > 1:
             batch["pictures"] = torch.from_numpy(shown.sum(1))
         return batch
+
+    @property
+    def first_picture(self) -> Ints:
+        """See `first_picture`."""
+        return first_picture(self.image_row)
 
     def facts(self, queries: Ints, items: Ints) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Known positives bool [u, n] and log sampling probabilities [n], if corrected, of items from elsewhere."""

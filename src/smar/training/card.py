@@ -6,41 +6,43 @@ import yaml
 
 from smar.files import atomic
 from smar.model.run import StageRecord
+from smar.sections.train import Schedule
 from smar.settings import Settings
 from smar.training.setup import TrainingData
 
 WHAT = {
-    "smar": "a query tower, item-text, item-image and cross-attention multimodal towers, and a gate that decides for "
+    "smar": "a query tower, item-text, item-image and multimodal towers, and a gate that decides for "
     "each query how much pictures count (SMAR, SIGIR 2023)",
     "dpsr": "a query tower and an item-text tower: product search by words",
     "dpsr-i": "a query tower and an item-image tower: product search by pictures alone",
+    "clip": "a query, an item-text and an item-image tower, the last two added up: product search by late fusion",
 }
 
 
 def write_card(folder: Path, record: StageRecord, data: TrainingData, settings: Settings) -> None:
-    """Write ``folder/README.md``: front matter, data, training, metrics, limits, use."""
+    """Write ``folder/README.md`` front matter, data, training, metrics, limits, use."""
     front = {
         "license": "other",
         "library_name": "transformers",
         "pipeline_tag": "feature-extraction",
-        "tags": ["smar", record.kind, "product-search", "e-commerce", "multimodal", "retrieval"],
+        "tags": ["smar", settings.model.kind, "product-search", "e-commerce", "multimodal", "retrieval"],
     }
     header = f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n"
     parts = [
-        _head(record),
+        _head(record, settings),
         _data(data, settings),
         _training(record, settings),
         _metrics(record),
-        _limits(record),
+        _limits(settings.model.kind),
         _use(),
     ]
     with atomic(folder / "README.md") as partial:
         partial.write_text(header + "\n" + "\n".join(parts), encoding="utf-8")
 
 
-def _head(record: StageRecord) -> str:
+def _head(record: StageRecord, settings: Settings) -> str:
     return (
-        f"# {record.kind}, {record.stage}\n\nProduct retrieval: {WHAT[record.kind]}. Trained with `smar`. "
+        f"# {record.kind}, {record.stage}\n\nProduct retrieval: {WHAT[settings.model.kind]}. Trained with `smar`. "
         "The weights have no licence of their own yet: whoever publishes them fills in `license` above.\n"
     )
 
@@ -56,10 +58,11 @@ def _data(data: TrainingData, settings: Settings) -> str:
 
 
 def _training(record: StageRecord, settings: Settings) -> str:
-    stage = settings.train.stage1 if record.stage == "stage1" else settings.train.stage2
-    speed = f", {record.pairs_per_second:,.0f} pairs a second" if record.pairs_per_second else ""
+    stage: Schedule = getattr(settings.train, record.stage)
+    unit = "pictures" if record.stage == "stage0" else "pairs"
+    speed = f", {record.pairs_per_second:,.0f} {unit} a second" if record.pairs_per_second else ""
     return (
-        f"## Training\n\n{record.steps:,} steps, {record.pairs:,} pairs in all{speed}; {record.seconds:,.0f} s "
+        f"## Training\n\n{record.steps:,} steps, {record.pairs:,} {unit} in all{speed}; {record.seconds:,.0f} s "
         f"({record.cpu_seconds:,.0f} CPU seconds) in {record.processes} process(es). Learning rate "
         f"{stage.learning_rate:g}, temperature {settings.train.temperature:.4g}, "
         f"{'bfloat16' if settings.train.bf16 else 'float32'}. The run's `config.yaml` holds every setting.\n"
@@ -77,8 +80,8 @@ def _metrics(record: StageRecord) -> str:
     )
 
 
-def _limits(record: StageRecord) -> str:
-    pictures = " It reads words only." if record.kind == "dpsr" else ""
+def _limits(kind: str) -> str:
+    pictures = " It reads words only." if kind == "dpsr" else ""
     return (
         "## Limits\n\nIt knows the words and the taste of one shop's log: clicks carry the bias of what was shown. It "
         f"retrieves candidates and does not rank for sale.{pictures} Vectors compare only with vectors of this very "

@@ -25,7 +25,7 @@ from smar.files import Manifest, atomic, sha256, verify
 from smar.model.encoder import Encoder
 from smar.model.tokens import Ints
 from smar.progress import track
-from smar.sections import NegativeSettings
+from smar.sections.losses import NegativeSettings
 from smar.training.batches import KnownPositives
 from smar.training.setup import TrainingData
 

@@ -18,7 +18,7 @@ from smar.errors import InputError
 from smar.losses.sampling import log_inclusion
 from smar.model.pictures import pictures_of
 from smar.model.tokens import Ints
-from smar.sections import NegativeSettings
+from smar.sections.losses import NegativeSettings
 
 _NONE = np.empty(0, np.int64)
 PER_ITEM = ("item_ids", "item_mask", "has_image", "pictures", "item_rows", "log_q")

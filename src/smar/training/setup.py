@@ -10,23 +10,27 @@ from smar.errors import InputError
 from smar.model.configuration import build_config, pretrained_config
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor, build_processor
-from smar.model.tokens import TokenTable
-from smar.settings import ModelSettings, Settings, TowerSettings
+from smar.model.tokens import Ints, TokenTable
+from smar.sections.model import ModelSettings, TowerSettings
+from smar.settings import Settings
 from smar.training.batches import Collator, KnownPositives, Pairs
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Distinct training queries, item text fields and the pairs between them."""
+    """Distinct training queries, item text fields and the pairs between them; `rows` are the pairs trained on."""
 
     dataset: Dataset
     queries: list[str]
     fields: list[list[str]]
     pairs: Pairs
+    rows: Ints
 
     @classmethod
-    def from_dataset(cls, dataset: Dataset, text_fields: tuple[str, ...]) -> "TrainingData":
-        """Read the training pairs into arrays."""
+    def from_dataset(
+        cls, dataset: Dataset, text_fields: tuple[str, ...], holdout: float = 0.0, seed: int = 0
+    ) -> "TrainingData":
+        """Read the training pairs into arrays; a share of them, `holdout`, is kept from the towers."""
         table = dataset.pairs("train")
         if not len(table):
             raise InputError(f"{dataset.path} has no training pair: prepare it with an earlier --test-from.")
@@ -36,11 +40,17 @@ class TrainingData:
             item=table["item_index"].to_numpy().astype(np.int64),
             weight=table["weight"].to_numpy().astype(np.float32),
         )
-        return cls(dataset, queries.tolist(), dataset.fields(text_fields), pairs)
+        rows = np.flatnonzero(np.random.default_rng([seed, 1]).random(len(pairs)) >= holdout)
+        return cls(dataset, queries.tolist(), dataset.fields(text_fields), pairs, rows)
 
     def texts(self) -> list[str]:
         """Every text the tokenizer is fitted on."""
         return [*self.queries, *(text for field in self.fields for text in field)]
+
+    def categories(self, column: str) -> Ints:
+        """Number of each pair's category, int64 [pairs]."""
+        _, number = np.unique(np.asarray(self.dataset.fields([column])[0], dtype=object), return_inverse=True)
+        return number.astype(np.int64)[self.pairs.item]
 
     def collator(self, processor: SmarProcessor, model: ModelSettings) -> Collator:
         """Batches of these pairs, tokenised once."""
@@ -53,6 +63,7 @@ class TrainingData:
             images=None if model.kind == "dpsr" else self.dataset.images,
             image_row=self.dataset.image_row,
             known=KnownPositives(self.pairs, len(self.queries)),
+            rows=self.rows if model.kind == "smar" else np.arange(len(self.pairs)),
         )
 
 
@@ -97,10 +108,12 @@ def new_model(settings: Settings, model: ModelSettings, processor: SmarProcessor
     return built  # type: ignore[no-any-return]
 
 
-def freeze(built: SmarModel, model: ModelSettings) -> None:
-    """Leave the encoders that the settings call frozen out of training; a loaded model has forgotten which."""
-    for name, tower in _pretrained(built, model):
-        getattr(built, name).encoder.requires_grad_(not tower.frozen)
+def freeze(built: SmarModel, model: ModelSettings, image: bool = False) -> None:
+    """Train every encoder but those that the settings freeze, and the image encoder if `image`; loading forgets it."""
+    for name, tower in model.towers.items():
+        if hasattr(built, name):
+            frozen = bool(tower.pretrained and tower.frozen) or (image and name == "image_tower")
+            getattr(built, name).encoder.requires_grad_(not frozen)
 
 
 def _pretrained(built: SmarModel, model: ModelSettings) -> list[tuple[str, TowerSettings]]:

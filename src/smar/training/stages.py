@@ -1,22 +1,28 @@
-"""What a run trains, as data: the model and its baselines, each in two stages with its own losses and steps."""
+"""What a run trains, as data: the model and its baselines, each in its stages with their own losses and steps."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from smar.model.run import STAGES
-from smar.settings import LossWeights, ModelSettings, Settings, StageSettings
+from smar.sections.model import ModelSettings
+from smar.sections.train import LossWeights, Schedule, StageSettings
+from smar.settings import Settings
 
 _ONLY = {"dpsr": LossWeights(text=1), "dpsr-i": LossWeights(image=1)}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One model to train: its name in the report, its settings, the folder it goes to, and its stages by name."""
+    """One model to train: its name in the report, its settings as a run of its own, its folder, its stages by name."""
 
     name: str
-    model: ModelSettings
+    settings: Settings
     folder: Path
-    stages: dict[str, StageSettings]
+    stages: dict[str, Schedule]
+
+    @property
+    def model(self) -> ModelSettings:
+        """What is built."""
+        return self.settings.model
 
 
 def jobs(settings: Settings, run: Path) -> list[Job]:
@@ -28,10 +34,14 @@ def jobs(settings: Settings, run: Path) -> list[Job]:
 
 
 def _job(name: str, settings: Settings, folder: Path) -> Job:
-    """`dpsr` and `dpsr-i` know one loss only; `clip` keeps the three of stage 1, since it has no gate to train."""
+    """`dpsr` and `dpsr-i` know one loss only; `clip` keeps those of stage 1, since it has no gate to train.
+
+    Words alone have no stage 0, which trains the image tower.
+    """
     train, kind = settings.train, settings.model.kind
-    stages: dict[str, StageSettings] = dict(zip(STAGES, (train.stage1, train.stage2), strict=True))
+    own: dict[str, StageSettings] = {"stage1": train.stage1, "stage2": train.stage2}
     if kind != "smar":
         weights = _ONLY.get(kind) or train.stage1.weights.model_copy(update={"adaptive": 0.0, "gate": 0.0})
-        stages = {name: stage.model_copy(update={"weights": weights}) for name, stage in stages.items()}
-    return Job(name, settings.model, folder, stages)
+        own = {name: stage.model_copy(update={"weights": weights}) for name, stage in own.items()}
+    first: dict[str, Schedule] = {"stage0": train.stage0} if train.stage0.steps and kind != "dpsr" else {}
+    return Job(name, settings, folder, {**first, **own})

@@ -1,17 +1,20 @@
 """`smar train`: a model and its baselines, stage by stage, each stage resumable.
 
+Stage 0, if asked for, trains the image tower alone (`smar.training.words`). Where a stage freezes the image encoder,
+the patch states of all pictures are made once and take the pictures' place (`smar.training.patches`).
+
 RUN/config.yaml, manifest.json     the complete configuration; the dataset it belongs to
 RUN/processor/                     tokenizer and image processor, fitted once, shared by all that need an equal one
-RUN/stage1/, RUN/stage2/           finished stages: model, processor, manifest.json; checkpoints while under way
+RUN/stage0/, stage1/, stage2/      finished stages: model, processor, manifest.json; checkpoints while under way
 RUN/baselines/<name>/stage1, ...   the same for each baseline; processor/ where it has other tokens or pictures
 """
 
 import os
 import shutil
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from transformers import TrainingArguments
 from transformers.integrations import TensorBoardCallback
@@ -25,18 +28,17 @@ from smar.model.processing import SmarProcessor, processor_parts
 from smar.model.quiet import quiet
 from smar.model.run import CONFIG_FILE, RunManifest, StageRecord, run_settings
 from smar.progress import console
-from smar.settings import Settings, StageSettings, save_settings
-from smar.training.batches import Collator
+from smar.sections.train import Schedule
+from smar.settings import Settings, save_settings
+from smar.training.build import Workshop
 from smar.training.card import write_card
 from smar.training.checkpoints import Spent, StageCallback, latest
 from smar.training.distributed import barrier, in_turn, processes, rank, world
-from smar.training.guard import LossGuard
-from smar.training.mining import mine
-from smar.training.negatives import NegativeSampler
-from smar.training.setup import TrainingData, freeze, new_model, new_processor
+from smar.training.gate import finish_gate
+from smar.training.setup import TrainingData, new_model, new_processor
 from smar.training.stages import Job, jobs
-from smar.training.trainer import SmarTrainer
-from smar.training.validation import BEST_FILE, Measure, Validation, ValidationSet
+from smar.training.validation import BEST_FILE
+from smar.training.words import WordCollator
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,13 @@ def train(dataset: Dataset, run: Path, settings: Settings) -> TrainSummary:
         torch.set_num_threads(settings.train.threads)
     with processes(), quiet():
         in_turn(lambda: open_run(dataset, run, settings))
-        data = TrainingData.from_dataset(dataset, settings.data.text_fields)
+        fold = settings.train.gate.holdout
+        data = TrainingData.from_dataset(dataset, settings.data.text_fields, fold, settings.train.seed)
         planned = in_turn(lambda: [(job, _processor(run, job, settings, data)) for job in jobs(settings, run)])
         records = []
         for job, processor in planned:
-            records += _train_job(job, settings, data, processor)
+            pairs = data.collator(processor, job.model)
+            records += _train_job(Workshop(job, run, job.settings, data, processor, pairs))
     return TrainSummary(tuple(records))
 
 
@@ -104,73 +108,52 @@ def _processor(run: Path, job: Job, settings: Settings, data: TrainingData) -> S
     return processor
 
 
-def _train_job(job: Job, settings: Settings, data: TrainingData, processor: SmarProcessor) -> list[StageRecord]:
-    collator = data.collator(processor, job.model)
+def _train_job(workshop: Workshop) -> list[StageRecord]:
+    job, settings, processor = workshop.job, workshop.settings, workshop.processor
     records, start = [], None
-    for name, stage in job.stages.items():
+    for name in job.stages:
         folder = job.folder / name
         if (folder / "manifest.json").is_file():
             records.append(StageRecord.read(folder, "smar train"))
         else:
-            batches = with_negatives(collator, settings, stage, data, start)
             torch.manual_seed(settings.train.seed)
             model = new_model(settings, job.model, processor) if start is None else Encoder.from_pretrained(start).model
-            freeze(model, job.model)
-            records.append(_train_stage(job, name, stage, model, batches, settings, processor, data))
+            records.append(_train_stage(workshop, name, model, start))
         barrier()
         start = folder
     return records
 
 
-def with_negatives(
-    collator: Collator, settings: Settings, stage: StageSettings, data: TrainingData, before: Path | None
-) -> Collator:
-    """`collator` with the negatives of a stage; `before` is the finished stage whose model mines the hard ones."""
-    wanted, pairs = settings.train.negatives, collator.pairs
-    counts = np.bincount(pairs.item, minlength=len(collator.items))
-    negatives = NegativeSampler.of(wanted, settings.train.seed, counts, min(stage.batch_size * world(), len(pairs)))
-    if wanted.hard and before is not None and stage.steps:
-        mined = in_turn(lambda: mine(before, data, collator.known, wanted, settings.train.bf16))
-        negatives = negatives.with_mined(mined, wanted.hard)
-    return replace(collator, negatives=negatives)
-
-
-def _train_stage(
-    job: Job,
-    name: str,
-    stage: StageSettings,
-    model: SmarModel,
-    collator: Collator,
-    settings: Settings,
-    processor: SmarProcessor,
-    data: TrainingData,
-) -> StageRecord:
-    folder = job.folder / name
+def _train_stage(workshop: Workshop, name: str, model: SmarModel, before: Path | None) -> StageRecord:
+    job, settings = workshop.job, workshop.settings
+    stage, folder, label = job.stages[name], job.folder / name, f"{job.name} {name}"
     resume = in_turn(lambda: latest(folder) if folder.is_dir() else None)
     if resume:
-        console.print(f"{job.name} {name}: going on from {resume[0].name}")
-    clock = StageCallback(f"{job.name} {name}", resume[1] if resume else Spent())
-    arguments = _arguments(stage, folder, settings, len(collator.pairs))
-    board = TensorBoardCallback()
-    validation = _validation(stage, folder, settings, data, processor, board)
+        console.print(f"{label}: going on from {resume[0].name}")
+    spent, started, cpu = resume[1] if resume else Spent(), time.perf_counter(), time.process_time()
+    examples = workshop.examples(name, model, before)
+    # patch states and mined negatives are a part of what the stage costs
+    spent = Spent(spent.seconds + time.perf_counter() - started, spent.cpu_seconds + time.process_time() - cpu)
+    count = len(examples.items if isinstance(examples, WordCollator) else examples.rows)
+    arguments = _arguments(stage, folder, settings, count)
+    clock, board = StageCallback(label, spent), TensorBoardCallback()  # which reads its folder from the environment
+    validation = workshop.validation(name, board)
     if resume and validation:
         validation.resume(resume[0])
-    trainer = SmarTrainer(
-        weights=stage.weights,
-        loss=settings.train.loss,
-        negatives=settings.train.negatives,
-        processor=processor,
-        collator=collator,
-        guard=LossGuard(data, f"{job.name} {name}", _advice(name, stage, settings)),
-        micro_batch=settings.train.micro_batch,
-        model=model.train(),
+    trainer = workshop.trainer(
+        name,
+        model,
+        examples,
         args=arguments,
         callbacks=[board, *([validation] if validation else []), clock],
-        optimizers=(optimizer(model, job, stage), None),
     )
+    trainer.optimizer = optimizer(trainer.model, job, stage)
     trainer.remove_callback(PrinterCallback)
     if stage.steps:
         trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
+    validated = validation.finish(model) if validation else None
+    if name == "stage2" and job.model.kind == "smar" and rank() == 0:
+        finish_gate(Encoder(model, workshop.processor, bf16=settings.train.bf16), workshop.data, settings, folder)
     steps, spent = trainer.state.global_step, clock.spent() if stage.steps else Spent()
     pairs = steps * arguments.per_device_train_batch_size * world()
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
@@ -184,53 +167,25 @@ def _train_stage(
         cpu_seconds=spent.cpu_seconds,
         pairs_per_second=pairs / spent.seconds if spent.seconds else None,
         processes=world(),
-        validated=validation.finish(model) if validation else None,
+        validated=validated,
     )
     if rank() == 0:
-        _save_stage(folder, model, processor, record, data, settings)
+        _save_stage(workshop, folder, model, record)
     return record
 
 
-def _save_stage(
-    folder: Path,
-    model: SmarModel,
-    processor: SmarProcessor,
-    record: StageRecord,
-    data: TrainingData,
-    settings: Settings,
-) -> None:
+def _save_stage(workshop: Workshop, folder: Path, model: SmarModel, record: StageRecord) -> None:
     """The finished stage, its manifest last; what only an unfinished stage needs goes."""
     model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    write_card(folder, record, data, settings)
+    workshop.processor.save_pretrained(folder)
+    write_card(folder, record, workshop.data, workshop.settings)
     record.write(folder)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     (folder / BEST_FILE).unlink(missing_ok=True)
 
 
-def _validation(
-    stage: StageSettings,
-    folder: Path,
-    settings: Settings,
-    data: TrainingData,
-    processor: SmarProcessor,
-    board: TensorBoardCallback,
-) -> Validation | None:
-    every = settings.train.evaluate_steps
-    part = ValidationSet.from_dataset(data.dataset, settings) if every and stage.steps else None
-    if part is None:
-        return None
-    measure = Measure.of_stage(data.dataset, part, processor, stage.weights, settings)
-    return Validation(measure, folder, every, settings.train.patience, board)
-
-
-def _advice(name: str, stage: StageSettings, settings: Settings) -> str:
-    lower = f"Lower train.{name}.learning_rate ({stage.learning_rate:g} now), raise its warmup"
-    return f"{lower}, or set train.bf16=false." if settings.train.bf16 else f"{lower}, or look at these pairs."
-
-
-def _arguments(stage: StageSettings, folder: Path, settings: Settings, pairs: int) -> TrainingArguments:
+def _arguments(stage: Schedule, folder: Path, settings: Settings, pairs: int) -> TrainingArguments:
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "logs")
     if pairs < 2 * world():
         raise InputError(f"{pairs} training pairs are too few for {world()} processes: each needs two in a batch.")
@@ -261,7 +216,7 @@ def _arguments(stage: StageSettings, folder: Path, settings: Settings, pairs: in
     return arguments
 
 
-def optimizer(model: SmarModel, job: Job, stage: StageSettings) -> torch.optim.AdamW:
+def optimizer(model: torch.nn.Module, job: Job, stage: Schedule) -> torch.optim.AdamW:
     """Fused AdamW: an encoder may have a rate of its own, pretrained ones do; vectors and norms do not decay."""
     rates = {
         f"{name}.encoder.": tower.learning_rate or (stage.pretrained_learning_rate if tower.pretrained else None)

@@ -17,14 +17,18 @@ from smar.losses.contrastive import adaptive_scores, counterfactual_labels, pref
 from smar.losses.objective import Objective
 from smar.model.modeling import ItemOutput, QueryOutput
 from smar.model.processing import SmarProcessor
-from smar.sections import LossSettings, NegativeSettings
-from smar.settings import LossWeights
+from smar.model.tokens import Ints
+from smar.sections.losses import LossSettings, NegativeSettings
+from smar.sections.train import LossWeights, PictureSettings
+from smar.training.alignment import AlignmentItems, align
 from smar.training.batches import Collator
+from smar.training.categories import CategorySampler
 from smar.training.distributed import average_gradients, gather_rows, world
 from smar.training.encode import encode_batch
 from smar.training.guard import LossGuard
 from smar.training.memory import MEMORY_FILE, Memory, recall
 from smar.training.negatives import keep_scheduled
+from smar.training.pictures import picture_input, vary
 
 
 def stage_losses(
@@ -34,13 +38,14 @@ def stage_losses(
     batch: dict[str, Tensor],
     temperature: float | Tensor,
     loss: LossSettings = LossSettings(),
+    part: int | None = None,
 ) -> dict[str, Tensor]:
     """The stage's losses by name, each a scalar; those of weight zero are not computed.
 
-    L_i counts only pairs whose item shows a picture: the null vector has nothing to align.
+    L_i counts only pairs whose item shows a picture: the null vector has nothing to align. `part` is `Objective`'s.
     """
     rows, target, blocked, weight = (batch[name] for name in ("query_of_pair", "target", "blocked", "weight"))
-    objective = Objective(loss, temperature, rows, target, blocked, batch.get("liked"), batch.get("log_q"))
+    objective = Objective(loss, temperature, rows, target, blocked, batch.get("liked"), batch.get("log_q"), part)
     vectors = {"text": item.text, "image": item.image, "multimodal": item.multimodal}
     mixed = weights.adaptive or weights.gate
     needed = [name for name in vectors if getattr(weights, name) or (mixed and name != "image")]
@@ -52,7 +57,8 @@ def stage_losses(
         if getattr(weights, name):
             out[name] = weighted_mean(objective.total(scores[name], losses[name]), seen)
     if weights.adaptive:
-        soft = adaptive_scores(scores["text"], scores["multimodal"], query.image_probability)
+        share = batch.get("share", query.image_probability)
+        soft = adaptive_scores(scores["text"], scores["multimodal"], share)
         out["adaptive"] = weighted_mean(objective.total(soft), weight)
     if weights.gate:
         label = counterfactual_labels(losses["text"], losses["multimodal"], rows, len(query.gate_logit))
@@ -109,14 +115,18 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         processor: SmarProcessor,
         loss: LossSettings,
         negatives: NegativeSettings,
+        pictures: PictureSettings,
         collator: Collator,
         guard: LossGuard,
+        alignment: AlignmentItems | None = None,
+        category: Ints | None = None,
         micro_batch: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(train_dataset=list(range(len(collator.pairs))), data_collator=_pair_numbers, **kwargs)
+        super().__init__(train_dataset=collator.rows.tolist(), data_collator=_pair_numbers, **kwargs)
         self.weights, self.processor, self.loss, self.negatives = weights, processor, loss, negatives
         self.collator, self.guard, self.micro_batch = collator, guard, micro_batch
+        self.pictures, self.alignment, self.category = pictures, alignment, category
         self.parts: dict[str, list[Tensor]] = defaultdict(list)
         self.pairs: list[int] = []
         self.logged: tuple[int, float] | None = None
@@ -138,11 +148,12 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         encode = partial(self._encode, model)
         query, item = encode_batch(model, batch, self.micro_batch, self._own_share, encode)
         batch = self._prepare_inputs({**batch, "pixels": None})
+        aligned = {} if self.alignment is None else {"alignment": self._align(model, item, batch)}
         if self.negatives.memory and self.progress >= self.negatives.memory_warmup:
             self.memory, item, batch = recall(self.memory, item, batch, self.collator.facts, self.negatives.memory)
-        rest = (query, item, batch, model.temperature(), self.loss)
+        rest = (query, item, batch, model.temperature(), self.loss, self.micro_batch)
         losses = add_prefix_losses(
-            stage_losses(self.weights, *rest), model.config.matryoshka or (), self.weights, *rest
+            stage_losses(self.weights, *rest) | aligned, model.config.matryoshka or (), self.weights, *rest
         )
         total = torch.stack([getattr(self.weights, name) * value for name, value in losses.items()]).sum()
         parts = {name: value.detach() for name, value in losses.items()}
@@ -150,6 +161,14 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         for name, value in parts.items():
             self.parts[name].append(value)
         return total
+
+    def _align(self, model: PreTrainedModel, item: ItemOutput, batch: dict[str, Any]) -> Tensor:
+        assert self.alignment is not None
+        extra = self._prepare_inputs(self.alignment.fields(self.pairs, batch["item_rows"].cpu().numpy()))
+        if "extra_pixels" in extra:
+            extra["extra_pixels"] = picture_input(extra["extra_pixels"], self.processor, self.pictures.augment)
+        with self.accelerator.autocast():
+            return align(model, item, extra, model.temperature())
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
@@ -166,9 +185,9 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         return hide_pictures(self._prepare_inputs(batch), config.modality_dropout if config.kind == "smar" else 0.0)
 
     def _encode(self, model: PreTrainedModel, batch: dict[str, Any]) -> tuple[QueryOutput, ItemOutput]:
-        if batch["pixels"] is not None:
-            batch = {**batch, "pixels": self.processor.pixels(batch["pixels"])}
-        output: tuple[QueryOutput, ItemOutput] = model(batch)
+        output: tuple[QueryOutput, ItemOutput] = model(
+            vary(batch, self.pictures, self.processor, model.config.kind == "smar")
+        )
         return output
 
     def training_step(self, model: Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -179,6 +198,12 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         self.guard.check_gradient(self.state.global_step + 1, norm.item(), self.pairs)
         return loss
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.category is None:
+            return super()._get_train_sampler(train_dataset)
+        step, share = self.get_total_train_batch_size(self.args), self.pictures.same_category
+        return CategorySampler(self.category, step, share, self.args.seed, lambda: int(self.state.epoch or 0))
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the mean of each loss, the temperature and the pairs per second since the last log."""

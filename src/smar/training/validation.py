@@ -23,7 +23,8 @@ from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
 from smar.model.run import Validated
 from smar.model.tokens import Ints
-from smar.settings import LossWeights, Settings
+from smar.sections.train import LossWeights
+from smar.settings import Settings
 from smar.training.distributed import from_first, rank
 
 BEST_FILE, STATE_FILE = "best.safetensors", "validation.json"

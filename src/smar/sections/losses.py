@@ -1,14 +1,10 @@
-"""The base of every section of the configuration, and the sections on losses and negatives."""
+"""Losses and negatives."""
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Section(BaseModel):
-    """A frozen section of the configuration that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from smar.sections.base import Section
 
 
 class LossSettings(Section):

@@ -1,0 +1,1 @@
+"""The sections of the configuration, in the order in which they are used."""

@@ -1,0 +1,51 @@
+"""`smar prepare`: tables, pictures, pairs."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from smar.sections.base import Section
+
+
+class ColumnMap(Section):
+    """Our column name -> the column's name in the user's table; names not listed are taken as they are."""
+
+    items: dict[str, str] = {}
+    clicks: dict[str, str] = {}
+    images: dict[str, str] = {}
+    queries: dict[str, str] = {}
+
+
+class FetchSettings(Section):
+    """How pictures given as URLs are downloaded."""
+
+    timeout: float = Field(10.0, gt=0, description="seconds for one request")
+    retries: int = Field(2, ge=0)
+    parallel: int = Field(16, ge=1)
+
+
+class DataSettings(Section):
+    """`smar prepare`: tables -> pairs, qrels, packed pictures."""
+
+    note: str = Field("", description="what kind of data this is; printed on every report")
+    columns: ColumnMap = ColumnMap()
+    text_fields: tuple[str, ...] = Field(("title", "category", "brand"), min_length=1)
+    drop_columns: tuple[str, ...] = Field((), description="item columns that are not carried into the dataset")
+    slice_columns: tuple[str, ...] = Field(("category",), description="item columns whose values are report slices")
+    images_root: Path | None = Field(None, description="folder that relative picture paths start from")
+    image_size: int = Field(64, ge=16, le=512, description="side of the packed square picture, in pixels")
+    pictures_per_item: int = Field(1, ge=1, le=32, description="decodable pictures of an item that are packed at most")
+    image_fit: Literal["pad", "squash", "crop"] = "pad"
+    thumbnail_size: int = Field(256, ge=0, description="longest side of the picture kept for the page; 0 keeps none")
+    max_image_bytes: int = Field(20_000_000, ge=1)
+    max_image_pixels: int = Field(64_000_000, ge=1)
+    workers: int | None = Field(None, ge=1, description="picture decoding processes; all cores when not given")
+    fetch: FetchSettings = FetchSettings()
+    memory_limit: str = Field("2GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$")
+    test_share: float = Field(0.1, gt=0, lt=1, description="last share of the log's time, when no date is given")
+    valid_share: float = Field(0.03, gt=0, lt=1, description="last share of the time before the test period")
+    order_weight: float = Field(2.0, ge=0, description="what an order adds to a click's weight of 1")
+    position_bias: bool = Field(True, description="divide clicks by the position's relative click rate")
+    max_position_weight: float = Field(5.0, ge=1)
+    repeat_pairs: Literal["keep", "drop"] = Field("keep", description="test pairs that were clicked in training, too")

@@ -1,0 +1,104 @@
+"""What is built: towers, fusion, gate."""
+
+from itertools import pairwise
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from smar.sections.base import Section
+
+
+class TowerSettings(Section):
+    """One encoder: a pretrained one by name or path, or a fresh transformer of the given size."""
+
+    pretrained: str | None = Field(None, description="Hugging Face name or local path")
+    frozen: bool = False
+    learning_rate: float | None = Field(None, gt=0, description="of the encoder; the stage's own when not given")
+    layers: int = Field(2, ge=1)
+    hidden: int = Field(128, ge=8)
+    heads: int = Field(4, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    init: float = Field(
+        0.05, gt=0, description="standard deviation of fresh weights; BERT's 0.02 suits 768-wide towers"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_is_pretrained_and_has_no_rate(self) -> Self:
+        if self.frozen and (self.pretrained is None or self.learning_rate is not None):
+            raise ValueError(
+                "frozen: true keeps pretrained weights as they are: give pretrained, and no learning_rate (what an "
+                "earlier stage learned is kept by train.stage1.freeze_image and train.stage2.freeze_image)"
+            )
+        return self
+
+
+class VisionSettings(TowerSettings):
+    """The image tower.
+
+    `resnet`: three convolutional stages of `layers` blocks each, up to `hidden` channels, one token per 16 x 16 pixels;
+    from scratch it learns colour and shape in far fewer steps than a transformer. `vit`: `layers` transformer layers
+    over square patches. Fewer `stages` make a finer grid: 2 give one token per 8 x 8 pixels. `adapter` transformer
+    layers on top keep training where the encoder itself is frozen.
+    """
+
+    kind: Literal["resnet", "vit"] = "resnet"
+    layers: int = Field(1, ge=1)
+    stages: int = Field(3, ge=2, le=4, description="stages of a resnet; one token is 2 ** (stages + 1) pixels wide")
+    patch: int = Field(8, ge=2, description="side of a vit's patch in pixels; must divide data.image_size")
+    adapter: int = Field(0, ge=0, le=4, description="trainable transformer layers over the encoder's patch states")
+
+
+Kind = Literal["smar", "dpsr", "dpsr-i", "clip"]
+
+
+class ModelSettings(Section):
+    """What is built: SMAR or one of its baselines (reference: paper.md, "Model")."""
+
+    kind: Kind = "smar"
+    dim: int = Field(128, ge=8, description="k, the size of every embedding")
+    matryoshka: tuple[int, ...] = Field((), description="shorter sizes: prefixes of the embeddings trained beside it")
+    query: TowerSettings = TowerSettings()
+    text: TowerSettings = TowerSettings()
+    vision: VisionSettings = VisionSettings()
+    pooling: Literal["mean", "cls"] = Field(
+        "mean", description="cls is the paper's; mean learns several times faster from scratch"
+    )
+    share_text: bool = Field(True, description="query and item text share one encoder, each with its own projection")
+    fusion: Literal["cross", "reverse", "both", "merge", "gated", "concat"] = "cross"
+    fusion_layers: int = Field(1, ge=1)
+    gate: Literal["query", "category"] = Field("query", description="the gate asks the query, or the item's category")
+    vocabulary: int = Field(8000, ge=100, description="WordPiece tokens, fitted on catalogue and training queries")
+    query_length: int = Field(30, ge=4)
+    text_length: int = Field(100, ge=4)
+    modality_dropout: float = Field(0.1, ge=0, lt=1, description="share of training items whose picture is hidden")
+
+    @property
+    def towers(self) -> dict[str, TowerSettings]:
+        """The encoders' settings by the name that each tower has in the model."""
+        return {"query_tower": self.query, "text_tower": self.text, "image_tower": self.vision}
+
+    @model_validator(mode="after")
+    def _shared_towers_are_equal(self) -> Self:
+        if self.share_text and self.query != self.text:
+            raise ValueError("model.query and model.text differ: set model.share_text=false, or make them equal")
+        return self
+
+    @model_validator(mode="after")
+    def _prefixes_rise(self) -> Self:
+        if any(a >= b for a, b in pairwise((0, *self.matryoshka, self.dim))):
+            raise ValueError(f"matryoshka ({list(self.matryoshka)}) must rise, each below dim ({self.dim})")
+        return self
+
+    @model_validator(mode="after")
+    def _fusion_has_layers(self) -> Self:
+        if self.fusion in ("gated", "concat") and self.fusion_layers > 1:
+            raise ValueError(
+                f"model.fusion_layers ({self.fusion_layers}) counts attention layers; {self.fusion} has none"
+            )
+        return self

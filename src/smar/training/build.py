@@ -1,0 +1,137 @@
+"""From a stage's settings to what it trains on: its examples, and the trainer that takes them."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import Trainer
+from transformers.integrations import TensorBoardCallback
+
+from smar.model.encoder import Encoder
+from smar.model.modeling import SmarModel
+from smar.model.processing import SmarProcessor
+from smar.model.tokens import Ints
+from smar.sections.train import Schedule, StageSettings
+from smar.settings import Settings
+from smar.training.alignment import AlignmentItems, ItemKeys
+from smar.training.batches import Collator
+from smar.training.distributed import in_turn, world
+from smar.training.gate import training_shares
+from smar.training.guard import LossGuard
+from smar.training.mining import mine
+from smar.training.negatives import NegativeSampler
+from smar.training.patches import patch_states
+from smar.training.setup import TrainingData, freeze
+from smar.training.stages import Job
+from smar.training.trainer import SmarTrainer
+from smar.training.validation import Measure, Validation, ValidationSet
+from smar.training.words import WordCollator, WordModel, WordTrainer
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every stage of one model shares."""
+
+    job: Job
+    run: Path
+    settings: Settings
+    data: TrainingData
+    processor: SmarProcessor
+    pairs: Collator
+
+    def __post_init__(self) -> None:
+        """Look the category column up before anything is trained; raises InputError where there is none."""
+        _ = self.category
+
+    @cached_property
+    def category(self) -> Ints | None:
+        """Number of each pair's category [pairs]; None where batches are not made of categories."""
+        options = self.settings.train.pictures
+        return self.data.categories(options.category_column) if options.same_category else None
+
+    def examples(self, name: str, model: SmarModel, before: Path | None) -> Collator | WordCollator:
+        """What a stage's batches are made of; the model's encoders are frozen as the stage wants them.
+
+        Args:
+            name: of the stage.
+            model: as the stage starts with it.
+            before: finished stage before it, whose model mines the hard negatives.
+
+        Raises:
+            InputError: see `smar.training.patches.patch_states` and `smar.training.words.WordCollator.of`.
+        """
+        stage, pairs = self.job.stages[name], self.pairs
+        if not isinstance(stage, StageSettings):
+            freeze(model, self.job.model)
+            return WordCollator.of(pairs, self.processor)
+        freeze(model, self.job.model, stage.freeze_image)
+        pairs = replace(pairs, negatives=self._negatives(stage, None if name == "stage1" else before))
+        if name == "stage2" and self.job.model.kind == "smar":
+            encoder = Encoder(model, self.processor, bf16=self.settings.train.bf16)
+            pairs = replace(pairs, share=training_shares(encoder, self.data, self.settings))
+        fixed = stage.freeze_image or self.job.model.vision.frozen
+        if fixed and self.settings.train.pictures.precompute and stage.steps and pairs.images is not None:
+            bf16 = self.settings.train.bf16
+            pairs = replace(
+                pairs, images=in_turn(lambda: patch_states(self.run, self.data.dataset, model, self.processor, bf16))
+            )
+        return pairs
+
+    def _negatives(self, stage: StageSettings, before: Path | None) -> NegativeSampler:
+        wanted, items = self.settings.train.negatives, self.pairs.pairs.item[self.pairs.rows]
+        counts, batch = np.bincount(items, minlength=len(self.pairs.items)), stage.batch_size * world()
+        negatives = NegativeSampler.of(wanted, self.settings.train.seed, counts, min(batch, len(items)))
+        if wanted.hard and before is not None and stage.steps:
+            bf16 = self.settings.train.bf16
+            mined = in_turn(lambda: mine(before, self.data, self.pairs.known, wanted, bf16))
+            negatives = negatives.with_mined(mined, wanted.hard)
+        return negatives
+
+    def trainer(self, name: str, model: SmarModel, examples: Collator | WordCollator, **arguments: Any) -> Trainer:
+        """Trainer of a stage; `arguments` are those of `Trainer`."""
+        stage, train, processor = self.job.stages[name], self.settings.train, self.processor
+        if isinstance(examples, WordCollator):
+            numbers = list(range(len(examples.items)))
+            words = WordModel(model.image_tower, examples.bags.words).train()
+            arguments |= {"model": words, "data_collator": examples, "train_dataset": numbers}
+            return WordTrainer(processor=processor, augment=train.pictures.augment, **arguments)
+        assert isinstance(stage, StageSettings)
+        return SmarTrainer(
+            weights=stage.weights,
+            loss=train.loss,
+            negatives=train.negatives,
+            pictures=train.pictures,
+            processor=processor,
+            collator=examples,
+            guard=LossGuard(self.data, f"{self.job.name} {name}", _advice(name, stage, train.bf16)),
+            alignment=self._alignment(stage, examples),
+            category=None if self.category is None else self.category[examples.rows],
+            micro_batch=train.micro_batch,
+            model=model.train(),
+            **arguments,
+        )
+
+    def _alignment(self, stage: StageSettings, pairs: Collator) -> AlignmentItems | None:
+        if not stage.weights.alignment or pairs.images is None:
+            return None
+        train = self.settings.train
+        return AlignmentItems(pairs, ItemKeys.of(self.data.dataset), train.pictures.alignment_items, train.seed)
+
+    def validation(self, name: str, board: TensorBoardCallback) -> Validation | None:
+        """Validation of a stage, where it is asked for and there are clicks to validate with; stage 0 has none."""
+        stage, settings = self.job.stages[name], self.settings
+        every, dataset = settings.train.evaluate_steps, self.data.dataset
+        if not every or not stage.steps or not isinstance(stage, StageSettings):
+            return None
+        part = ValidationSet.from_dataset(dataset, settings)
+        if part is None:
+            return None
+        measure = Measure.of_stage(dataset, part, self.processor, stage.weights, settings)
+        return Validation(measure, self.job.folder / name, every, settings.train.patience, board)
+
+
+def _advice(name: str, stage: Schedule, bf16: bool) -> str:
+    lower = f"Lower train.{name}.learning_rate ({stage.learning_rate:g} now), raise its warmup"
+    return f"{lower}, or set train.bf16=false." if bf16 else f"{lower}, or look at these pairs."

@@ -1,0 +1,163 @@
+"""Stage 0: the image tower alone learns to name, from a picture, the words of its item and of the item's queries.
+
+A linear head over the pooled image states predicts a bag of words (Joulin et al. 2016, "Learning visual features from
+large weakly supervised data") and is thrown away afterwards. Every item with a picture takes part, clicked or not, and
+a step costs the image tower only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from transformers import Trainer
+
+from smar.errors import InputError, TrainingError
+from smar.losses.pictures import word_loss
+from smar.model.processing import SmarProcessor
+from smar.model.tokens import Ints, TokenTable
+from smar.model.towers import ImageTower
+from smar.training.batches import Collator, Pairs
+from smar.training.pictures import picture_input
+
+RARE = 5
+"""A word of fewer items is left out."""
+
+
+@dataclass(frozen=True)
+class Bags:
+    """Distributions over `words` words, ragged: item i has `word` and `share` at offsets[i] ... offsets[i + 1] - 1."""
+
+    offsets: Ints
+    word: Ints
+    share: npt.NDArray[np.float32]
+    words: int
+
+    def rows(self, items: Ints) -> Tensor:
+        """Distributions [n, words] of items [n]; a row sums to 1, or to 0 for an item without a word."""
+        count = self.offsets[items + 1] - self.offsets[items]
+        row, at = np.repeat(np.arange(len(items)), count), _runs(self.offsets[items], count)
+        out = np.zeros((len(items), self.words), np.float32)
+        out[row, self.word[at]] = self.share[at]
+        return torch.from_numpy(out)
+
+
+def word_bags(items: TokenTable, queries: TokenTable, pairs: Pairs, allowed: npt.NDArray[np.bool_]) -> Bags:
+    """Bag of every item: the mean of two distributions, its text's words and its queries' words.
+
+    Words of the text count equally. A query's words share the weight of its pair. Words of fewer than `RARE` items
+    are left out.
+
+    Args:
+        items, queries: tokens.
+        pairs: training pairs.
+        allowed: bool [vocabulary], the tokens that are words.
+    """
+    item, word, share = _text_words(items, allowed)
+    query, query_word, query_share = _text_words(queries, allowed)
+    start = np.searchsorted(query, np.arange(len(queries) + 1))
+    count = np.diff(start)[pairs.query]
+    at, owner = _runs(start[pairs.query], count), np.repeat(pairs.item, count)
+    weight = query_share[at] * np.repeat(pairs.weight, count)
+    weight /= np.bincount(owner, weight, minlength=len(items))[owner].clip(1e-12)
+    key = np.concatenate([item, owner]) * len(allowed) + np.concatenate([word, query_word[at]])
+    key, place = np.unique(key, return_inverse=True)
+    share = np.bincount(place, np.concatenate([share, weight])).astype(np.float64)
+    item, word = np.divmod(key, len(allowed))
+    common = np.bincount(word, minlength=len(allowed))[word] >= RARE
+    item, share = item[common], share[common]
+    names, number = np.unique(word[common], return_inverse=True)
+    share = share / np.bincount(item, share, minlength=len(items))[item]
+    offsets = np.searchsorted(item, np.arange(len(items) + 1))
+    return Bags(offsets, number.astype(np.int64), share.astype(np.float32), len(names))
+
+
+def _runs(start: Ints, count: Ints) -> Ints:
+    """The numbers start[i], start[i] + 1, ... of each i, count[i] of them, one run after the other."""
+    shift: Ints = np.repeat(start - (np.cumsum(count) - count), count)
+    return np.arange(len(shift)) + shift
+
+
+def _text_words(texts: TokenTable, allowed: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
+    """Row, word and equal share of every distinct word of every text, sorted by row."""
+    row = np.repeat(np.arange(len(texts)), np.diff(texts.offsets))
+    key = np.unique(row[allowed[texts.ids]] * len(allowed) + texts.ids[allowed[texts.ids]])
+    row, word = np.divmod(key, len(allowed))
+    return row, word, 1 / np.bincount(row, minlength=len(texts))[row]
+
+
+def words_only(processor: SmarProcessor) -> npt.NDArray[np.bool_]:
+    """Bool [vocabulary]: tokens that hold a letter or digit and are none of the special ones."""
+    tokenizer = processor.tokenizer
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    special = set(tokenizer.all_special_tokens)
+    return np.array([token not in special and any(map(str.isalnum, token)) for token in tokens])
+
+
+@dataclass(frozen=True)
+class WordCollator:
+    """Pictures and bags of words of catalogue items that have both, by their place in `items`."""
+
+    items: Ints
+    images: npt.NDArray[np.uint8] | npt.NDArray[np.float16]
+    image_row: Ints
+    bags: Bags
+
+    @classmethod
+    def of(cls, pairs: Collator, processor: SmarProcessor) -> "WordCollator":
+        """Every item with a picture and a word.
+
+        Raises:
+            InputError: there are fewer than two.
+        """
+        bags = word_bags(pairs.items, pairs.queries, pairs.pairs, words_only(processor))
+        items = np.flatnonzero((pairs.first_picture >= 0) & (np.diff(bags.offsets) > 0))
+        if pairs.images is None or len(items) < 2:
+            raise InputError("train.stage0 needs items with pictures and words; set train.stage0.steps=0.")
+        return cls(items, pairs.images, pairs.first_picture, bags)
+
+    def __call__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """`pixels` uint8 [n, s, s, 3], `target` [n, words], `item_rows` [n]."""
+        items = self.items[np.asarray(indices)]
+        return {
+            "pixels": torch.from_numpy(self.images[self.image_row[items]]),
+            "target": self.bags.rows(items),
+            "item_rows": torch.from_numpy(items),
+        }
+
+
+class WordModel(nn.Module):
+    """An image tower and the head that names words."""
+
+    def __init__(self, tower: ImageTower, words: int) -> None:
+        super().__init__()
+        self.image_tower = tower
+        tower.projection.requires_grad_(False)  # not on the way to the words
+        self.head = nn.Linear(tower.projection.in_features, words)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels [n, 3, s, s] -> logits [n, words], float32."""
+        return self.head(self.image_tower(pixels)[1]).float()  # type: ignore[no-any-return]
+
+
+class WordTrainer(Trainer):  # type: ignore[misc]
+    """`Trainer` of a `WordModel`."""
+
+    def __init__(self, *, processor: SmarProcessor, augment: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.processor, self.augment = processor, augment
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
+    ) -> Tensor:
+        """Name the words of the batch's pictures."""
+        loss = word_loss(model(picture_input(inputs["pixels"], self.processor, self.augment)), inputs["target"])
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss of stage 0 is {loss.item()} at step {self.state.global_step + 1} (dataset items "
+                f"{inputs['item_rows'][:8].tolist()}...): lower train.stage0.learning_rate, or set train.bf16=false."
+            )
+        return loss
