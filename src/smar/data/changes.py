@@ -9,7 +9,7 @@ from smar.data.dataset import Dataset, DatasetManifest
 from smar.data.pictures import pack
 from smar.data.tables import open_table
 from smar.files import describe
-from smar.settings import DataSettings
+from smar.sections.data import DataSettings
 
 
 def prepare_changes(
