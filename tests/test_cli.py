@@ -13,7 +13,7 @@ from PIL import Image
 from smar.cli import parser
 from tiny_line import Line, Outcome, prepare_words, smar
 
-COMMANDS = ("prepare", "train", "evaluate", "ablate", "embed", "index", "search", "serve", "demo")
+COMMANDS = ("prepare", "train", "evaluate", "ablate", "embed", "index", "export", "search", "serve", "demo")
 MODELS = ("bm25", "dpsr", "dpsr-i", "multimodal", "smar")
 CONTROLS = ("text", "image", "route", "random-gate", "oracle-gate", "shuffled", "no-pictures")
 METRICS = {"R@50", "P@50", "F1@50", "nDCG@50", "MRR"}
@@ -239,7 +239,7 @@ def test_demo_walks_the_whole_line_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert first.code == 0, first.err
     assert first.says("demo done", "generated shop, simulated log", "next: smar serve")
     assert "Not-fashion" in first.out
-    for made in ("report/metrics.json", "report/report.md", "index/manifest.json"):
+    for made in ("report/metrics.json", "report/report.md", "index/current"):
         assert (tmp_path / "demo" / made).is_file()
     weights = tmp_path / "demo" / "run" / "stage2" / "model.safetensors"
     trained = weights.stat().st_mtime_ns

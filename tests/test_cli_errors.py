@@ -183,16 +183,17 @@ def test_corrupt_shard(line: Line, tmp_path: Path) -> None:
 
 def test_index_made_by_another_model(line: Line, tmp_path: Path) -> None:
     index = line.copy("index", tmp_path)
-    ours = json.loads((index / "manifest.json").read_text())["fingerprint"]
-    shutil.rmtree(index / "query")
-    write_query_encoder(index / "query", fingerprint="0123456789abcdef")
+    version = index / "v0001"
+    ours = json.loads((version / "manifest.json").read_text())["fingerprint"]
+    shutil.rmtree(version / "query")
+    write_query_encoder(version / "query", fingerprint="0123456789abcdef")
     for command in (["search", index, "red dress"], ["serve", index, "--port", "0"]):
         refused(smar(*command), "is of model 0123456789abcdef", f"of model {ours}")
 
 
 @pytest.mark.parametrize("name", ["vectors.faiss", "payload.parquet", "pictures.bin", "query/model.onnx"])
 def test_truncated_index(line: Line, tmp_path: Path, name: str) -> None:
-    file = line.copy("index", tmp_path) / name
+    file = line.copy("index", tmp_path) / "v0001" / name
     content = file.read_bytes()
     file.unlink()  # pictures.bin may be another folder's file by a hard link
     file.write_bytes(content[: len(content) // 2])
@@ -238,5 +239,5 @@ def test_unusable_query_file(line: Line, tmp_path: Path, text: str, part: str) -
 
 
 def test_missing_index(tmp_path: Path) -> None:
-    refused(smar("search", tmp_path / "none", "dress"), "none/manifest.json is missing", "smar index")
-    refused(smar("serve", tmp_path / "none", "--port", "0"), "none/manifest.json is missing")
+    refused(smar("search", tmp_path / "none", "dress"), "none/current is missing", "smar index")
+    refused(smar("serve", tmp_path / "none", "--port", "0"), "none/current is missing")

@@ -27,7 +27,18 @@ ALLOWED = {
     "serving": {"data", "index"},
     "cli": {"commands"},
     "__main__": {"cli"},
-    "commands": {"data", "model", "training", "evaluation", "ablation", "embedding", "index", "serving", "cli"},
+    "commands": {
+        "data",
+        "model",
+        "training",
+        "evaluation",
+        "ablation",
+        "export",
+        "embedding",
+        "index",
+        "serving",
+        "cli",
+    },
 }
 """Part -> other parts that it may import, beside the foundation."""
 ONLINE = ("data", "index", "serving")

@@ -5,6 +5,7 @@ adds the colour and shape words that its drawn picture shows; the query model is
 ONNX graph.
 """
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -185,6 +186,18 @@ def rewrite_manifest(folder: Path, **changes: object) -> None:
     """Change fields of a manifest.json, as a careless hand would."""
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def reseal_manifest(folder: Path, **changes: object) -> None:
+    """Change fields of an index's manifest.json and make its own checksum fit again, as an attacker would."""
+    rewrite_manifest(folder, **changes)
+    path = folder / "manifest.json"
+    content = path.read_text().replace(json.loads(path.read_text())["seal"], "0" * 64)
+    path.write_text(content.replace("0" * 64, sha256_text(content), 1))
+
+
+def sha256_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _unit(matrix: np.ndarray) -> np.ndarray:

@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     _evaluate(commands)
     _ablate(commands)
     _embed_and_index(commands)
+    _export(commands)
     _search(commands)
     _serve_and_demo(commands)
     return root
@@ -156,9 +157,50 @@ def _embed_and_index(commands: "Commands[argparse.ArgumentParser]") -> None:
     command.add_argument("run", type=Path, metavar="RUN")
     command.add_argument("dataset", type=Path, metavar="DATASET")
     command.add_argument("--out", type=_folder, required=True, metavar="EMBEDDINGS")
-    command = _command(commands, "index", "build the search index from embeddings", "smar index embeddings --out index")
-    command.add_argument("embeddings", type=Path, metavar="EMBEDDINGS")
-    command.add_argument("--out", type=_folder, required=True, metavar="INDEX")
+    _index(commands)
+
+
+def _index(commands: "Commands[argparse.ArgumentParser]") -> None:
+    command = _command(
+        commands,
+        "index",
+        "build the search index from embeddings, or change an index",
+        "smar index embeddings --out index\n"
+        "smar index index --update new-items.parquet --run run\n"
+        "smar index index --delete ids.txt\n"
+        "smar index index --compact\n"
+        "smar index index --rollback",
+    )
+    command.add_argument("source", type=Path, metavar="SOURCE", help="embeddings with --out; else the index to change")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--out", type=_folder, metavar="INDEX", help="add a version to this index and serve it")
+    what.add_argument("--update", nargs="+", metavar="ITEMS", help="tables of new and changed items; needs --run")
+    what.add_argument("--delete", type=Path, metavar="FILE", help="ids of items to remove, one a line")
+    what.add_argument("--compact", action="store_true", help="make one new version of index and updates")
+    what.add_argument("--rollback", action="store_true", help="serve the previous version again")
+    command.add_argument(
+        "--recall", type=float, metavar="SHARE", help="with --out: recall@50 to tune to (default 0.98)"
+    )
+    command.add_argument("--query", type=Path, metavar="DIR", help="with --out: a query encoder of `smar export`")
+    command.add_argument("--run", type=Path, metavar="RUN", help="with --update: the run whose model encodes the items")
+    command.add_argument("--images", nargs="+", default=[], metavar="PATH", help="with --update: pictures of the items")
+
+
+def _export(commands: "Commands[argparse.ArgumentParser]") -> None:
+    command = _command(
+        commands,
+        "export",
+        "write the query encoder for machines without torch, in float32 and int8",
+        "smar export run --out encoder\nsmar export run --embeddings embeddings --precision int8 --out encoder",
+    )
+    command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("--out", type=_folder, required=True, metavar="DIR")
+    command.add_argument(
+        "--embeddings", type=Path, metavar="EMBEDDINGS", help="add int8, measured on their validation queries"
+    )
+    command.add_argument(
+        "--precision", choices=("float32", "int8"), default="float32", help="the default of the folder (float32)"
+    )
 
 
 def _search(commands: "Commands[argparse.ArgumentParser]") -> None:

@@ -111,11 +111,85 @@ def embed(options: argparse.Namespace) -> None:
 
 def index(options: argparse.Namespace) -> None:
     """`smar index`."""
-    from smar.index.build import build_index
+    _refuse_stray_index_options(options)
+    if options.out is not None:
+        from smar.index.build import RECALL_TARGET, build_index
 
-    done = build_index(options.embeddings, options.out)
-    rows = [(name, value) for name, value in asdict(done).items() if value is not None]
-    summary(f"index in {options.out}", rows, _say("serve", options.out))
+        done = build_index(options.source, options.out, recall=options.recall or RECALL_TARGET, query=options.query)
+        rows = [(name, value) for name, value in asdict(done).items() if value is not None]
+        summary(f"index in {options.out}", rows, _say("serve", options.out))
+    elif options.update is not None:
+        _update_index(options)
+    elif options.rollback:
+        from smar.index.versions import rollback
+
+        now = rollback(options.source)
+        summary(f"index in {options.source}", [("serves", now.version), ("served before", now.previous)])
+    else:
+        _change_index(options)
+
+
+def _refuse_stray_index_options(options: argparse.Namespace) -> None:
+    if (options.update is None) != (options.run is None):
+        raise InputError("--update ITEMS and --run RUN belong together: the run's model encodes the items.")
+    if options.images and options.update is None:
+        raise InputError("--images belongs to --update.")
+    if (options.recall is not None or options.query is not None) and options.out is None:
+        raise InputError("--recall and --query belong to --out: an index keeps what it was built with.")
+
+
+def _update_index(options: argparse.Namespace) -> None:
+    from smar.embedding.update import update_index
+
+    done = update_index(options.source, options.run, options.update, options.images)
+    status = ", ".join(f"{name} {count:,}" for name, count in sorted(done.image_status.items()) if count)
+    rows: list[tuple[str, object]] = [("items", done.items), ("pictures", status)]
+    rows += [(f"rejected: {reason}", count) for reason, count in done.rejects.items()]
+    summary(f"index in {options.source} updated", [*rows, ("seconds", done.seconds)])
+
+
+def _change_index(options: argparse.Namespace) -> None:
+    from smar.index.live import UpdatableIndex
+
+    index = UpdatableIndex.open(options.source)
+    rows: list[tuple[str, object]] = []
+    if options.compact:
+        rows.append(("version", index.compact()))
+    else:
+        try:
+            ids = options.delete.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--delete {options.delete} cannot be read: {error}") from None
+        wanted = [name for name in (line.removesuffix("\r") for line in ids) if name]
+        deleted = index.delete(wanted)
+        rows += [("deleted", deleted), ("ids that were not there", len(set(wanted)) - deleted)]
+    summary(f"index in {options.source}", [*rows, ("items", len(index.snapshot))])
+
+
+def export(options: argparse.Namespace) -> None:
+    """`smar export`."""
+    from smar.export.onnx import PROBE, export_query
+    from smar.export.quantise import add_int8
+    from smar.index.query import Precision, QueryManifest
+    from smar.model.run import load_encoder
+
+    if options.precision == "int8" and options.embeddings is None:
+        raise InputError("--precision int8 needs --embeddings EMBEDDINGS: its cost is measured before it is used.")
+    if options.out.exists() and any(options.out.iterdir()):
+        QueryManifest.read(options.out, "smar export")  # an older export is replaced, anything else is not
+    manifest = export_query(load_encoder(options.run), options.out, PROBE)
+    if options.embeddings is not None:
+        manifest = add_int8(options.out, options.embeddings, Precision(options.precision))
+    rows: list[tuple[str, object]] = [("model", manifest.fingerprint), ("default", str(manifest.precision))]
+    if (cost := manifest.int8) is not None:
+        rows += [
+            ("recall@50 float32", f"{cost.float32:.4f} on {cost.queries:,} validation queries"),
+            (
+                "recall@50 int8",
+                f"{cost.int8:.4f} (cost {cost.recall_cost:.2%}; {cost.overlap:.1%} of the top 50 equal)",
+            ),
+        ]
+    summary(f"query encoder in {options.out}", rows, "smar index embeddings --query " + f"{options.out} --out index")
 
 
 def search(options: argparse.Namespace) -> None:

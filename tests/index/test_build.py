@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from smar.errors import InputError
-from smar.index.base import Mode
+from smar.index.base import Mode, widen
 from smar.index.build import RECALL_TARGET, build_index
 from smar.index.embedded import EmbeddedIndex, IndexManifest
 from smar.index.filter_parser import parse_filter
+from smar.index.vectors import Allowed
+from smar.index.versions import current_version
 from tiny_index import rewrite_manifest, write_embeddings, write_query_encoder
 
 ITEMS = 3000
@@ -62,7 +64,7 @@ def test_wide_filters_widen_the_search(
     pair: tuple[EmbeddedIndex, EmbeddedIndex], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the exact scan of small filters switched off, the inverted file itself must answer them."""
-    monkeypatch.setattr("smar.index.vectors.SCAN_LIMIT", 0)
+    monkeypatch.setattr("smar.index.vectors.SCAN_FLOATS", 0)
     ivf, flat = pair
     queries = ivf.load_encoder().encode(["red shirt", "small watch"])
     for text in ("price>100", "category=Kettle", "price>195", "price>199.5"):
@@ -70,10 +72,54 @@ def test_wide_filters_widen_the_search(
         assert recall(ivf.search(queries, 50, filter=chosen), flat.search(queries, 50, filter=chosen)) >= 0.95
 
 
+def test_adverse_filters_are_answered(
+    pair: tuple[EmbeddedIndex, EmbeddedIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the items farthest from a query are allowed, so the lists next to it hold nothing that may be found."""
+    monkeypatch.setattr("smar.index.vectors.SCAN_FLOATS", 0)
+    (segment,) = pair[0].segments
+    for query in widen(pair[0].encoder.encode(["red shirt", "steel kettle"]), Mode.ADAPTIVE):
+        scores = segment.store.vectors @ query
+        for share in (0.05, 0.5, 0.9):
+            mask = scores < np.quantile(scores, share)
+            (found,) = segment.store.top(query[None], 50, Allowed.of(mask))
+            best = np.sort(scores[mask])[::-1][:50]
+            assert mask[found].all()
+            assert np.mean(scores[found] >= best[-1] - 1e-6) >= 0.95
+
+
+def test_dead_rows_cost_no_recall(pair: tuple[EmbeddedIndex, EmbeddedIndex]) -> None:
+    (segment,) = pair[0].segments
+    for query in widen(pair[0].encoder.encode(["red shirt", "steel kettle"]), Mode.ADAPTIVE):
+        scores = segment.store.vectors @ query
+        order = np.argsort(-scores)
+        (whole,) = segment.store.top(query[None], 50)
+        reached = np.mean(scores[whole] >= scores[order[49]] - 1e-6)  # by this query when nothing is dead
+        for dead in (order[:600], order[:100:2], order[::3]):  # all the near ones; half of them; scattered
+            mask = np.isin(np.arange(ITEMS), dead)
+            (found,) = segment.store.top(query[None], 50, alive=Allowed.of(~mask))
+            best = np.sort(scores[~mask])[::-1][:50]
+            assert len(found) == 50
+            assert not mask[found].any()
+            assert np.mean(scores[found] >= best[-1] - 1e-6) >= reached - 0.06
+
+
+def test_recall_target_is_validated(embeddings: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"recall target is 1.5; allowed: above 0, at most 1"):
+        build_index(embeddings, tmp_path / "index", recall=1.5)
+    source = write_embeddings(tmp_path / "embeddings", 1500)
+    low = build_index(source, tmp_path / "low", exact_limit=50, recall=0.5)
+    high = build_index(source, tmp_path / "high", exact_limit=50, recall=1.0)
+    assert low.nprobe is not None
+    assert high.nprobe is not None
+    assert low.nprobe < high.nprobe
+    assert high.recall == 1.0
+
+
 def test_manifest_describes_every_file(pair: tuple[EmbeddedIndex, EmbeddedIndex]) -> None:
     for index in pair:
         files = {path.relative_to(index.path).as_posix() for path in index.path.rglob("*") if path.is_file()}
-        assert files == set(index.manifest.files) | {"manifest.json"}
+        assert files == set(index.manifest.files) | {"manifest.json", "updates.json", "updates.log"}
         assert len(index) == index.manifest.items == ITEMS
     assert "vectors.npy" in pair[0].manifest.files
     assert "vectors.npy" not in pair[1].manifest.files
@@ -82,9 +128,10 @@ def test_manifest_describes_every_file(pair: tuple[EmbeddedIndex, EmbeddedIndex]
 def test_replaces_an_index_but_nothing_else(embeddings: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
     build_index(embeddings, out)
-    first = IndexManifest.read(out, "smar index")
+    first = IndexManifest.read(current_version(out), "smar index")
     build_index(embeddings, out)
-    assert IndexManifest.read(out, "smar index").files == first.files
+    assert current_version(out).name == "v0002"
+    assert IndexManifest.read(current_version(out), "smar index").files == first.files
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index"]
     other = tmp_path / "other"
     other.mkdir()

@@ -8,7 +8,8 @@ import pytest
 from smar.errors import InputError
 from smar.index.build import build_index
 from smar.index.embedded import EmbeddedIndex
-from tiny_index import rewrite_manifest, write_query_encoder
+from smar.index.versions import current_version
+from tiny_index import reseal_manifest, write_query_encoder
 
 FILES = [
     "vectors.faiss",
@@ -22,7 +23,7 @@ FILES = [
 
 @pytest.fixture
 def folder(index_path: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(index_path, tmp_path / "index"))
+    return Path(shutil.copytree(current_version(index_path), tmp_path / "index"))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -77,25 +78,25 @@ def test_swapped_query_encoder_under_the_same_name(folder: Path) -> None:
     ],
 )
 def test_altered_manifest(folder: Path, changes: dict, message: str) -> None:
-    rewrite_manifest(folder, **changes)
+    reseal_manifest(folder, **changes)
     with pytest.raises(InputError, match=message):
         EmbeddedIndex.open(folder)
 
 
 def test_half_written_and_absent(folder: Path, tmp_path: Path) -> None:
     (folder / "manifest.json").write_text('{"format": "smar-ind')
-    with pytest.raises(InputError, match="is not a manifest"):
+    with pytest.raises(InputError, match=r"manifest.json is damaged"):
         EmbeddedIndex.open(folder)
     (folder / "manifest.json").unlink()
     with pytest.raises(InputError, match="Run `smar index`"):
         EmbeddedIndex.open(folder)
-    with pytest.raises(InputError, match=r"manifest.json is missing"):
+    with pytest.raises(InputError, match=r"nowhere/current is missing"):
         EmbeddedIndex.open(tmp_path / "nowhere")
 
 
 def test_damaged_exact_vectors(embeddings: Path, tmp_path: Path) -> None:
     build_index(embeddings, tmp_path / "index", exact_limit=50)
-    path = tmp_path / "index" / "vectors.npy"
+    path = tmp_path / "index" / "v0001" / "vectors.npy"
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(InputError, match=r"vectors.npy has"):
         EmbeddedIndex.open(tmp_path / "index")

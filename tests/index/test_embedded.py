@@ -103,9 +103,9 @@ def test_repeated_searches_agree(index: EmbeddedIndex, queries: QueryVectors) ->
     assert index.search(queries, 30) == index.search(queries, 30)
 
 
-def test_items_and_pictures(index: EmbeddedIndex, index_path: Path) -> None:
-    payload = pq.read_table(index_path / "payload.parquet").to_pylist()
-    blob = (index_path / "pictures.bin").read_bytes()
+def test_items_and_pictures(index: EmbeddedIndex) -> None:
+    payload = pq.read_table(index.path / "payload.parquet").to_pylist()
+    blob = (index.path / "pictures.bin").read_bytes()
     for row, item in enumerate(payload):
         assert index.catalogue.row_of(item["item_id"]) == row
         start, length = item["picture_offset"], item["picture_length"]

@@ -219,6 +219,7 @@ def test_a_shop_with_titles_only(tmp_path: Path) -> None:
         "category": [],
         "brand": [],
         "price": None,
+        "prices": [],
     }
     assert all(hit["picture"] is None for hit in search(client)["hits"])
     assert client.get("/readyz").status_code == 200

@@ -40,7 +40,7 @@ def test_impossible_address(index_path: Path, host: str, port: int) -> None:
 def test_damaged_index_frees_the_port(index_path: Path, tmp_path: Path) -> None:
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    with pytest.raises(InputError, match=r"manifest.json is missing"):
+    with pytest.raises(InputError, match=r"current is missing"):
         serve(tmp_path, port=port)
     listen("127.0.0.1", port).close()
 

@@ -18,7 +18,7 @@ from smar.data.dataset import Dataset
 from smar.errors import InputError
 from smar.export.onnx import export_query
 from smar.files import Manifest, atomic, link_or_copy, sha256
-from smar.index.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, EmbeddingManifest, ShardEntry
+from smar.index.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, VALID_FILE, EmbeddingManifest, ShardEntry
 from smar.model.encoder import Encoder, Floats
 from smar.progress import track
 
@@ -75,6 +75,7 @@ def embed(encoder: Encoder, dataset: Dataset, out: Path, shard_rows: int = SHARD
         text_fields=tuple(encoder.config.text_fields),
     )
     _write_payload(dataset, out)
+    _write_valid(dataset, ids, out)
     export_query(encoder, out / QUERY_FOLDER, _probe(dataset))
     manifest.write(out)
     return EmbedSummary(manifest, len(written), time.perf_counter() - started)
@@ -139,6 +140,20 @@ def _write_payload(dataset: Dataset, out: Path) -> None:
     with atomic(out / PAYLOAD_FILE) as partial:
         pq.write_table(dataset.items.select(keep), partial)
     link_or_copy(dataset.pictures, out / PICTURES_FILE)
+
+
+def _write_valid(dataset: Dataset, ids: list[str], out: Path) -> None:
+    """Validation pairs, for what is tuned and measured on queries after training."""
+    pairs = dataset.pairs("valid")
+    table = pa.table(
+        {
+            "query": pairs["query"],
+            "item_id": pa.array([ids[at] for at in pairs["item_index"].to_pylist()], pa.string()),
+            "weight": pairs["weight"].cast(pa.float64()),
+        }
+    )
+    with atomic(out / VALID_FILE) as partial:
+        pq.write_table(table, partial)
 
 
 def _probe(dataset: Dataset) -> list[str]:

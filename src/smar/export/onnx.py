@@ -13,6 +13,8 @@ from smar.model.encoder import Encoder
 from smar.model.modeling import SmarModel
 
 TOLERANCE = 1e-5
+PROBE = ["red", "red dress for women", "kettle 1.7 l", "a long query of many words " * 4, "☃", "42"]
+"""Texts of several lengths to compare the graph with PyTorch on, where no real queries are at hand."""
 
 
 class _QueryPath(nn.Module):

@@ -1,7 +1,8 @@
-"""Building an embedded index: vectors, items, pictures and query encoder in one folder, whole or absent."""
+"""Building a version of an embedded index: vectors, items, pictures and query encoder, whole or absent."""
 
 import shutil
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,20 +10,18 @@ from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from smar.errors import InputError
-from smar.files import describe, link_or_copy, publish
+from smar.files import describe, link_or_copy
 from smar.index.base import Mode, widen
-from smar.index.embedded import (
-    EXACT_FILE,
-    FAISS_FILE,
-    MADE_BY,
-    IndexManifest,
-    check_fingerprint,
-)
-from smar.index.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, Embeddings
+from smar.index.embedded import EXACT_FILE, FAISS_FILE, IndexManifest, check_fingerprint
+from smar.index.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, VALID_FILE, Embeddings
 from smar.index.query import QueryEncoder
+from smar.index.updates import UpdateLog
 from smar.index.vectors import EXACT_LIMIT, Vectors, VectorStore, train
+from smar.index.versions import locked, new_version, publish_version
 from smar.progress import track
 
 RECALL_TARGET = 0.98
@@ -40,89 +39,178 @@ class IndexSummary:
     nprobe: int | None
     recall: float | None
     size: int
+    version: str
     seconds: float
 
 
-def build_index(embeddings: Path, out: Path, exact_limit: int = EXACT_LIMIT) -> IndexSummary:
-    """Make the index folder `out` of an embeddings folder; an older index at `out` is replaced in the end.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a version is made of, wherever it comes from.
+
+    `blocks` yields float32 [n, 2k] of ``[S_m ; S_t]`` in item order; `write_pictures` makes the pictures file that the
+    payload's offsets point into; `valid` holds held-out queries, None when there are none.
+    """
+
+    fingerprint: str
+    kind: str
+    dim: int
+    items: int
+    blocks: Iterable[Vectors]
+    payload: pa.Table
+    query: Path
+    valid: pa.Table | None
+    write_pictures: Callable[[Path], None]
+
+
+def build_index(
+    embeddings: Path,
+    out: Path,
+    exact_limit: int = EXACT_LIMIT,
+    recall: float = RECALL_TARGET,
+    query: Path | None = None,
+) -> IndexSummary:
+    """Add a version made of an embeddings folder to the index folder `out`, and serve it.
 
     Up to `exact_limit` items are searched exactly; above, an inverted file is trained and its `nprobe` chosen
-    so that `RECALL_TARGET` holds for queries made of the catalogue's own titles.
+    so that `recall` holds for held-out queries (the log's validation queries, or else beginnings of titles). `query` is
+    a folder of `smar export` to take instead of the embeddings' own query encoder.
 
     Raises:
-        InputError: the embeddings are incomplete or damaged, their query encoder is of another model, there
-        are no
+        InputError: the embeddings are incomplete or damaged, their query encoder is of another model, there are no
             items, or `out` is something other than an index.
     """
     started = time.perf_counter()
-    source = Embeddings(embeddings)
-    if source.manifest.items == 0:
-        raise InputError(f"{embeddings} holds no items, so there is nothing to index.")
-    check_fingerprint(embeddings / QUERY_FOLDER, source.manifest.fingerprint, source.manifest.dim)
-    encoder = QueryEncoder.load(embeddings / QUERY_FOLDER)
-    _refuse_foreign(out)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    if not 0 < recall <= 1:
+        raise InputError(f"the recall target is {recall}; allowed: above 0, at most 1.")
+    source = _of_embeddings(embeddings, query or embeddings / QUERY_FOLDER)
+    partial = new_version(out)
+    try:
+        manifest = write_version(source, partial, exact_limit, recall)
+        with locked(out):
+            version = publish_version(out, partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not any(out.iterdir()):
+            out.rmdir()
+        raise
+    size = sum(entry.size for entry in manifest.files.values())
+    seconds = time.perf_counter() - started
+    return IndexSummary(
+        manifest.items,
+        manifest.dim,
+        manifest.index_type,
+        manifest.nprobe,
+        manifest.recall,
+        size,
+        version.name,
+        seconds,
+    )
+
+
+def _of_embeddings(path: Path, query: Path) -> Source:
+    embeddings = Embeddings(path)
+    manifest = embeddings.manifest
+    if manifest.items == 0:
+        raise InputError(f"{path} holds no items, so there is nothing to index.")
+    check_fingerprint(query, manifest.fingerprint, manifest.dim)
+
+    def write_pictures(target: Path) -> None:
+        if (path / PICTURES_FILE).exists():
+            link_or_copy(path / PICTURES_FILE, target)  # never rewritten in place, so sharing the bytes is safe
+        else:
+            target.touch()
+
+    return Source(
+        fingerprint=manifest.fingerprint,
+        kind=manifest.kind,
+        dim=manifest.dim,
+        items=manifest.items,
+        blocks=_blocks(embeddings),
+        payload=embeddings.payload,
+        query=query,
+        valid=embeddings.valid(),
+        write_pictures=write_pictures,
+    )
+
+
+def _blocks(embeddings: Embeddings) -> Iterator[Vectors]:
+    for shard in track(embeddings.shards(), "reading vectors", len(embeddings.manifest.shards)):
+        yield np.concatenate([shard.multimodal, shard.text], axis=1)
+
+
+def write_version(source: Source, partial: Path, exact_limit: int, recall: float) -> IndexManifest:
+    """Write all files of a version into the empty folder `partial`, its manifest last."""
+    encoder = QueryEncoder.load(source.query)
     vectors = _write_vectors(source, partial / EXACT_FILE)
     index = train(vectors, exact_limit)
     faiss.write_index(index, str(partial / FAISS_FILE))
-    nprobe, recall = (None, None) if index.ntotal <= exact_limit else _tune(index, vectors, source, encoder)
+    exact = index.ntotal <= exact_limit
+    nprobe, reached = (None, None) if exact else _tune(index, vectors, source, encoder, recall)
     del vectors
-    if nprobe is None:
+    if exact:
         (partial / EXACT_FILE).unlink()  # a Flat index holds the very same floats
-    _copy_rest(embeddings, partial)
+    pq.write_table(source.payload, partial / PAYLOAD_FILE)
+    shutil.copytree(source.query, partial / QUERY_FOLDER)
+    if source.valid is not None:
+        pq.write_table(source.valid, partial / VALID_FILE)
+    source.write_pictures(partial / PICTURES_FILE)
     manifest = IndexManifest(
-        fingerprint=source.manifest.fingerprint,
-        kind=source.manifest.kind,
-        dim=source.manifest.dim,
-        items=source.manifest.items,
+        fingerprint=source.fingerprint,
+        kind=source.kind,
+        dim=source.dim,
+        items=source.items,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        index_type="Flat" if nprobe is None else f"IVF{index.nlist},SQ8",
+        index_type="Flat" if exact else f"IVF{index.nlist},SQ8",
         nprobe=nprobe,
-        recall=recall,
+        recall=reached,
+        recall_target=None if exact else recall,
         files=describe(partial),
     )
     manifest.write(partial)
-    publish(partial, out)
-    size = sum(entry.size for entry in manifest.files.values())
-    seconds = time.perf_counter() - started
-    return IndexSummary(manifest.items, manifest.dim, manifest.index_type, nprobe, recall, size, seconds)
+    UpdateLog(partial).create()
+    return manifest
 
 
-def _write_vectors(source: Embeddings, path: Path) -> Vectors:
-    """Lay the shards out as one mapped float32 file [items, 2k] of ``[S_m ; S_t]``."""
-    dim = source.manifest.dim
-    shape = (source.manifest.items, 2 * dim)
-    vectors: Vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+def _write_vectors(source: Source, path: Path) -> Vectors:
+    """Lay the blocks out as one mapped float32 file [items, 2k]."""
+    vectors: Vectors = np.lib.format.open_memmap(
+        path, mode="w+", dtype=np.float32, shape=(source.items, 2 * source.dim)
+    )
     start = 0
-    for shard in track(source.shards(), "reading vectors", len(source.manifest.shards)):
-        stop = start + len(shard.item_id)
-        vectors[start:stop, :dim] = shard.multimodal
-        vectors[start:stop, dim:] = shard.text
-        start = stop
+    for block in source.blocks:
+        vectors[start : start + len(block)] = block
+        start += len(block)
     return vectors
 
 
-def _tune(index: Any, vectors: Vectors, source: Embeddings, encoder: QueryEncoder) -> tuple[int, float]:
-    """The smallest doubling of nprobe that reaches the recall target in every mode, and that recall."""
+def _tune(index: Any, vectors: Vectors, source: Source, encoder: QueryEncoder, target: float) -> tuple[int, float]:
+    """The smallest nprobe (to one part in eight) that reaches the recall target in every mode, and that recall."""
     sample = encoder.encode(_sample_queries(source))
     queries = [widen(sample, mode) for mode in Mode]
     exact = [_exact(vectors, batch) for batch in queries]
-    nprobe = 1
-    while True:
-        nprobe = min(2 * nprobe, index.nlist)
+
+    def recall(nprobe: int) -> float:
         store = VectorStore(index, vectors, nprobe)
-        recall = min(_recall(store, batch, truth) for batch, truth in zip(queries, exact, strict=True))
-        if recall >= RECALL_TARGET or nprobe == index.nlist:
-            return nprobe, recall
+        return min(_recall(store, batch, truth) for batch, truth in zip(queries, exact, strict=True))
+
+    high = 1
+    while high < index.nlist and recall(high) < target:
+        high = min(2 * high, index.nlist)
+    low = high // 2
+    while high - low > max(1, high // 8):
+        middle = (low + high) // 2
+        low, high = (low, middle) if recall(middle) >= target else (middle, high)
+    return high, recall(high)
 
 
-def _sample_queries(source: Embeddings) -> list[str]:
-    """Beginnings of titles, one to four words long: the nearest thing to a query that every catalogue has."""
+def _sample_queries(source: Source) -> list[str]:
+    """Validation queries; without them beginnings of titles, the nearest thing to a query that every catalogue has."""
+    random = np.random.default_rng(0)
+    if source.valid is not None and source.valid.num_rows:
+        queries = sorted(set(source.valid["query"].to_pylist()))
+        return [queries[at] for at in random.permutation(len(queries))[:_SAMPLE_QUERIES]]
     column = "title" if "title" in source.payload.column_names else "item_id"
-    rows = np.random.default_rng(0).permutation(source.manifest.items)[:_SAMPLE_QUERIES]
-    titles = source.payload[column].take(rows).to_pylist()
+    titles = source.payload[column].take(random.permutation(source.items)[:_SAMPLE_QUERIES]).to_pylist()
     return [" ".join((title or "").split()[: 1 + at % 4]).lower() for at, title in enumerate(titles)]
 
 
@@ -142,23 +230,3 @@ def _recall(store: VectorStore, queries: Vectors, truth: list[set[int]]) -> floa
     found = store.top(queries, _RECALL_AT)
     shares = [len(best & set(rows.tolist())) / len(best) for best, rows in zip(truth, found, strict=True)]
     return float(np.mean(shares))
-
-
-def _copy_rest(embeddings: Path, partial: Path) -> None:
-    shutil.copyfile(embeddings / PAYLOAD_FILE, partial / PAYLOAD_FILE)
-    shutil.copytree(embeddings / QUERY_FOLDER, partial / QUERY_FOLDER)
-    pictures = embeddings / PICTURES_FILE
-    if not pictures.exists():
-        (partial / PICTURES_FILE).touch()
-        return
-    link_or_copy(pictures, partial / PICTURES_FILE)  # never rewritten in place, so sharing the bytes is safe
-
-
-def _refuse_foreign(out: Path) -> None:
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if out.exists():
-        try:
-            IndexManifest.read(out, MADE_BY)
-        except InputError:
-            raise InputError(f"{out} exists and is not an index. Choose another --out, or remove it.") from None

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from smar.errors import InputError
 from smar.index.base import INTERNAL_COLUMNS
+from smar.index.columns import Columns
 
 _MAGIC = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -32,10 +33,11 @@ def content_type(picture: bytes) -> str:
 class Catalogue:
     """Item columns (`table`, one row per item) and the memory-mapped pictures file."""
 
-    def __init__(self, table: pa.Table, pictures: Path) -> None:
+    def __init__(self, table: pa.Table, pictures: Path | None) -> None:
         self.table = table.select([name for name in table.column_names if name not in INTERNAL_COLUMNS])
         self._offset, self._length = (_column(table, name) for name in ("picture_offset", "picture_length"))
-        self._pictures = _map(pictures)
+        self.columns = Columns(self.table)
+        self._pictures = b"" if pictures is None else _map(pictures)
         held = len(self._pictures)
         if len(self._length) and int((self._offset + self._length)[self._length > 0].max(initial=0)) > held:
             raise InputError(f"{pictures} has {held:,} bytes, fewer than its items' pictures need. Make it again.")
@@ -63,6 +65,12 @@ class Catalogue:
         """Id of the item at `row`."""
         name: str = self.table["item_id"][row].as_py()
         return name
+
+    @property
+    def picture_lengths(self) -> npt.NDArray[np.int64]:
+        """Bytes of each item's picture [items]; 0 for none."""
+        lengths: npt.NDArray[np.int64] = self._length
+        return lengths
 
     @cached_property
     def has_pictures(self) -> npt.NDArray[np.bool_]:

@@ -1,6 +1,9 @@
 """The embedded index: one folder that a process maps into memory, verified byte for byte when opened."""
 
-from functools import lru_cache
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
 
@@ -10,24 +13,27 @@ import pyarrow as pa
 from pydantic import Field
 
 from smar.errors import InputError
-from smar.files import FileEntry, Manifest, verify
+from smar.files import FileEntry, verify
 from smar.index.base import MAX_HITS, Hit, Mode, weigh, widen
 from smar.index.catalogue import Catalogue
 from smar.index.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, read_payload
+from smar.index.facets import FacetCounts, count_facets, price_borders
 from smar.index.filters import Filter
 from smar.index.query import QueryEncoder, QueryManifest, QueryVectors
-from smar.index.vectors import Allowed, Rows, Vectors, VectorStore
+from smar.index.sealed import Sealed
+from smar.index.segment import CatalogueView, Segment
+from smar.index.vectors import Rows, Vectors, VectorStore
+from smar.index.versions import MADE_BY, current_version
 
 FAISS_FILE = "vectors.faiss"
 EXACT_FILE = "vectors.npy"
-MADE_BY = "smar index"
-_CACHED_FILTERS = 64
+FACETS = ("category", "brand")
 
 
-class IndexManifest(Manifest):
-    """``INDEX/manifest.json``: what the index holds and how each of its files must look."""
+class IndexManifest(Sealed):
+    """``INDEX/v0001/manifest.json``: what the index holds and how each of its files must look."""
 
-    format: Literal["smar-index/1"] = "smar-index/1"
+    format: Literal["smar-index/2"] = "smar-index/2"
     fingerprint: str
     kind: str
     dim: int = Field(ge=1)
@@ -36,6 +42,7 @@ class IndexManifest(Manifest):
     index_type: str = Field(description="faiss factory string")
     nprobe: int | None = Field(None, description="lists visited per query; None when the search is exact")
     recall: float | None = Field(None, description="recall@50 against exact search at that nprobe; None when exact")
+    recall_target: float | None = None
     files: dict[str, FileEntry]
 
 
@@ -51,13 +58,20 @@ def check_fingerprint(path: Path, fingerprint: str, dim: int) -> None:
 
 
 def _verify(path: Path, manifest: IndexManifest) -> None:
+    """Sizes first, as they are cheap; then checksums, several files at a time."""
     for name, entry in manifest.files.items():
         file = path / name
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise InputError(f"{path / 'manifest.json'} names {name!r}, which lies outside the index.")
-        if file.is_file() and (size := file.stat().st_size) != entry.size:  # cheaper than its checksum
+        if file.is_file() and (size := file.stat().st_size) != entry.size:
             raise InputError(f"{file} has {size:,} bytes, expected {entry.size:,}. Run `{MADE_BY}` again.")
-        verify(file, entry.sha256, f"Run `{MADE_BY}` again.")
+
+    def check(name: str) -> None:
+        verify(path / name, manifest.files[name].sha256, f"Run `{MADE_BY}` again.")
+
+    largest_first = sorted(manifest.files, key=lambda name: -manifest.files[name].size)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(check, largest_first))
 
 
 def _read_vectors(path: Path, manifest: IndexManifest) -> VectorStore:
@@ -82,28 +96,47 @@ def _read_vectors(path: Path, manifest: IndexManifest) -> VectorStore:
 
 
 class EmbeddedIndex:
-    """An opened index folder; searching is safe from several threads."""
+    """An opened index: one version of it, with the updates since when `UpdatableIndex` made it.
 
-    def __init__(self, path: Path, manifest: IndexManifest, store: VectorStore, catalogue: Catalogue) -> None:
+    It never changes, so searching is safe from several threads while a newer one takes its place.
+    """
+
+    def __init__(
+        self, path: Path, manifest: IndexManifest, segments: Sequence[Segment], encoder: QueryEncoder | None = None
+    ) -> None:
         self.path = path
         self.manifest = manifest
-        self.catalogue = catalogue
-        self._store = store
-        self._allowed = lru_cache(maxsize=_CACHED_FILTERS)(self._find_allowed)
+        self.segments = tuple(segments)
+        self.catalogue = CatalogueView(self.segments)
+        if encoder is not None:
+            self.encoder = encoder
+        self.facets = lru_cache(maxsize=16)(self._count)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open and verify an index folder.
+    def open(cls, path: Path, check: bool = True) -> Self:
+        """Open and verify one version of an index; of an index folder the current one, without later updates.
+
+        Args:
+            path: an index folder or a version inside it.
+            check: compare every byte with the manifest's checksums. Leave it out only where another process has just
+                done so.
 
         Raises:
             InputError: it is not an index, a file is missing, truncated or damaged, or the query encoder inside is of
                 another model; the message names the file and, for a model, both fingerprints.
         """
+        path = current_version(path)
         manifest = IndexManifest.read(path, MADE_BY)
         check_fingerprint(path / QUERY_FOLDER, manifest.fingerprint, manifest.dim)
-        _verify(path, manifest)
+        if check:
+            _verify(path, manifest)
         payload = read_payload(path / PAYLOAD_FILE, manifest.items, MADE_BY)
-        return cls(path, manifest, _read_vectors(path, manifest), Catalogue(payload, path / PICTURES_FILE))
+        catalogue = Catalogue(payload, path / PICTURES_FILE)
+        return cls(path, manifest, [Segment(_read_vectors(path, manifest), catalogue)])
+
+    def with_segments(self, segments: Sequence[Segment]) -> "EmbeddedIndex":
+        """The same version with other segments behind it."""
+        return EmbeddedIndex(self.path, self.manifest, segments, self.encoder)
 
     @property
     def fingerprint(self) -> str:
@@ -118,14 +151,19 @@ class EmbeddedIndex:
     @property
     def schema(self) -> pa.Schema:
         """Item columns that filters may name."""
-        return self.catalogue.table.schema
+        return self.segments[0].catalogue.table.schema
 
     def __len__(self) -> int:
-        return self.manifest.items
+        return len(self.catalogue)
 
-    def load_encoder(self) -> QueryEncoder:
+    @cached_property
+    def encoder(self) -> QueryEncoder:
         """The query encoder that belongs to these vectors."""
         return QueryEncoder.load(self.path / QUERY_FOLDER)
+
+    def load_encoder(self) -> QueryEncoder:
+        """The same, loaded when first asked for."""
+        return self.encoder
 
     def search(
         self,
@@ -142,12 +180,11 @@ class EmbeddedIndex:
         """
         if not 1 <= k <= MAX_HITS:
             raise InputError(f"k is {k}; allowed: 1 to {MAX_HITS}.")
-        allowed = self._allowed(filter) if filter is not None else None
-        found = self._store.top(widen(vectors, mode), k, allowed)
+        found = self._top(widen(vectors, mode), k, filter)
         if mode is Mode.TEXT:
             ranks = [_ranks(rows) for rows in found]
         elif explain:
-            ranks = [_ranks(rows) for rows in self._store.top(widen(vectors, Mode.TEXT), MAX_HITS, allowed)]
+            ranks = [_ranks(rows) for rows in self._top(widen(vectors, Mode.TEXT), MAX_HITS, filter)]
         else:
             ranks = [{} for _ in found]
         share = weigh(vectors, mode)
@@ -156,15 +193,37 @@ class EmbeddedIndex:
             for rows, query, weight, rank in zip(found, vectors.embedding, share, ranks, strict=True)
         ]
 
-    def allowed_rows(self, filter: Filter) -> Rows:
-        """Rows that match `filter`, ascending."""
-        return self._allowed(filter).rows
+    def _top(self, queries: Vectors, k: int, filter: Filter | None) -> list[Rows]:
+        """Each query's best `k` rows of all segments; a row of a later segment counts from its `first_row`."""
+        by_segment = [segment.top(queries, k, filter) for segment in self.segments]
+        if len(by_segment) == 1:
+            return by_segment[0]
+        merged = []
+        for query, *found in zip(queries, *by_segment, strict=True):
+            pairs = list(zip(self.segments, found, strict=True))
+            scores = np.concatenate([segment.store.scores(query, rows) for segment, rows in pairs])
+            rows = np.concatenate([rows + segment.first_row for segment, rows in pairs])
+            merged.append(rows[np.lexsort((rows, -scores))[:k]])
+        return merged
 
-    def _find_allowed(self, filter: Filter) -> Allowed:
-        return Allowed.of(filter.mask(self.catalogue.table))
+    def _vectors(self, rows: Rows) -> Vectors:
+        block = self.segments[0].store.vectors[np.minimum(rows, len(self.segments[0].store) - 1)]
+        for segment in self.segments[1:]:
+            later = rows >= segment.first_row
+            block[later] = segment.store.vectors[rows[later] - segment.first_row]
+        return block
+
+    def _count(self, filter: Filter | None = None, top: int | None = None) -> FacetCounts:
+        """Counts of category, brand and price ranges among the items that match; kept for the latest 16 questions."""
+        parts = [segment.part(filter) for segment in self.segments]
+        return count_facets(parts, FACETS, self._price_borders, top)
+
+    @cached_property
+    def _price_borders(self) -> tuple[float, ...]:
+        return price_borders([segment.part(None) for segment in self.segments])
 
     def _hits(self, rows: Rows, query: Vectors, share: float, rank_text: dict[int, int]) -> list[Hit]:
-        block = self._store.vectors[rows]
+        block = self._vectors(rows)
         multimodal = block[:, : self.dim] @ query
         text = block[:, self.dim :] @ query
         score = share * multimodal + (1 - share) * text

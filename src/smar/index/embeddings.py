@@ -17,6 +17,8 @@ from smar.files import Manifest, verify
 PAYLOAD_FILE = "payload.parquet"
 PICTURES_FILE = "pictures.bin"
 QUERY_FOLDER = "query"
+VALID_FILE = "valid.parquet"
+"""Validation pairs query, item_id, weight: what nprobe, int8 and hybrid search are tuned and measured on."""
 MADE_BY = "smar embed"
 _NORM_TOLERANCE = 1e-2  # vectors may have been stored through bf16
 
@@ -104,6 +106,10 @@ class Embeddings:
             start += entry.rows
             yield shard
 
+    def valid(self) -> pa.Table | None:
+        """Validation pairs (query, item_id, weight), None where the embeddings were made without a log."""
+        return read_valid(self.path)
+
     def _read(self, path: Path, entry: ShardEntry) -> Shard:
         verify(path, entry.sha256, f"Delete it if it is there, and run `{MADE_BY}` again: it resumes.")
         table = pq.read_table(path)
@@ -117,6 +123,18 @@ class Embeddings:
             _matrix(table, "text", dim, path),
             _matrix(table, "multimodal", dim, path, mixed=self.manifest.gate == "category"),
         )
+
+
+def read_valid(folder: Path) -> pa.Table | None:
+    """The validation pairs of an embeddings folder or index version, None when it has none."""
+    path = folder / VALID_FILE
+    if not path.exists():
+        return None
+    try:
+        table = pq.read_table(path)
+        return table.select(["query", "item_id", "weight"])
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        raise InputError(f"{path} cannot be read: {error}. Run `{MADE_BY}` again.") from None
 
 
 def read_payload(path: Path, items: int, made_by: str) -> pa.Table:

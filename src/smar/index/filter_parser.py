@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from smar.errors import InputError
-from smar.index.filters import Both, Comparison, Exists, Filter, Kind, Node, Not, kind_of, literal
+from smar.index.columns import Kind, kind_of
+from smar.index.filters import Both, Comparison, Exists, Filter, Node, Not, literal
 
 MAX_LENGTH = 4000
 MAX_DEPTH = 16

@@ -13,39 +13,12 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-Mask: TypeAlias = npt.NDArray[np.bool_]
-
-
-class Kind(StrEnum):
-    """What a column holds, as far as filters care."""
-
-    TEXT = "text"
-    NUMBER = "number"
-    FLAG = "true or false"
-    MOMENT = "a date"
-    OTHER = "a list or nested value"
-
-
-def kind_of(column: pa.DataType) -> Kind:
-    """Kind of an Arrow type."""
-    types = pa.types
-    if types.is_dictionary(column):
-        return kind_of(column.value_type)
-    if types.is_string(column) or types.is_large_string(column):
-        return Kind.TEXT
-    if types.is_boolean(column):
-        return Kind.FLAG
-    if types.is_integer(column) or types.is_floating(column) or types.is_decimal(column):
-        return Kind.NUMBER
-    return Kind.MOMENT if types.is_date(column) or types.is_timestamp(column) else Kind.OTHER
+from smar.index.columns import Columns, Kind, Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +30,14 @@ class Comparison:
     op: str
     values: tuple[Any, ...]
 
-    def mask(self, table: pa.Table) -> Mask:
+    def mask(self, columns: Columns) -> Mask:
         """Boolean [rows]."""
-        column = _plain(table[self.column])
-        present = _present(column)
+        present = columns.present(self.column)
         if self.op == "in":
-            return present & _is_in(column, self.kind, self.values)
+            return present & _is_in(columns, self.column, self.kind, self.values)
         if self.op == "not in":
-            return present & ~_is_in(column, self.kind, self.values)
-        return present & _ordered(column, self.kind, _ORDER[self.op], self.values[0])
+            return present & ~_is_in(columns, self.column, self.kind, self.values)
+        return present & _ordered(columns, self.column, _ORDER[self.op], self.values[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +46,9 @@ class Exists:
 
     column: str
 
-    def mask(self, table: pa.Table) -> Mask:
+    def mask(self, columns: Columns) -> Mask:
         """Boolean [rows]."""
-        return _present(_plain(table[self.column]))
+        return columns.present(self.column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +57,9 @@ class Not:
 
     term: "Node"
 
-    def mask(self, table: pa.Table) -> Mask:
+    def mask(self, columns: Columns) -> Mask:
         """Boolean [rows]."""
-        return ~self.term.mask(table)
+        return ~self.term.mask(columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +69,10 @@ class Both:
     terms: tuple["Node", ...]
     any_of: bool
 
-    def mask(self, table: pa.Table) -> Mask:
+    def mask(self, columns: Columns) -> Mask:
         """Boolean [rows]."""
         combine = np.logical_or if self.any_of else np.logical_and
-        result: Mask = combine.reduce([term.mask(table) for term in self.terms])
+        result: Mask = combine.reduce([term.mask(columns) for term in self.terms])
         return result
 
 
@@ -113,11 +85,12 @@ class Filter:
 
     root: Node
 
-    def mask(self, table: pa.Table) -> Mask:
-        """Which rows of `table` match: boolean [rows]."""
-        return self.root.mask(table)
+    def mask(self, table: pa.Table | Columns) -> Mask:
+        """Which rows of `table` match: boolean [rows]; `Columns` remember what they converted."""
+        return self.root.mask(table if isinstance(table, Columns) else Columns(table))
 
 
+_FEW = 8
 _ORDER: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -126,48 +99,31 @@ _ORDER: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def _plain(column: pa.ChunkedArray) -> pa.Array:
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # combining no chunk, or more than fits one array, keeps the wrapper
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    return array.cast(pa.float64()) if pa.types.is_decimal(array.type) else array
-
-
-def _present(array: pa.Array) -> Mask:
-    present: Mask = pc.is_valid(array).to_numpy(zero_copy_only=False)
-    if pa.types.is_floating(array.type):
-        present = present & ~np.isnan(_numbers(array))
-    return present
-
-
-def _numbers(array: pa.Array) -> npt.NDArray[Any]:
-    """Values as numpy with 0 where null; callers mask these out."""
-    filled = pc.fill_null(array, pa.scalar(0, pa.int64()).cast(array.type)) if array.null_count else array
-    values: npt.NDArray[Any] = filled.to_numpy(zero_copy_only=False)
-    return values
-
-
-def _moments(array: pa.Array) -> npt.NDArray[Any]:
-    values = array.cast(pa.timestamp("us")) if pa.types.is_date(array.type) else array
-    return _numbers(values.cast(pa.timestamp("us"), safe=False).cast(pa.int64()))
-
-
-def _ordered(array: pa.Array, kind: Kind, compare: Callable[[Any, Any], Any], value: Any) -> Mask:
-    values = _moments(array) if kind is Kind.MOMENT else _numbers(array)
+def _ordered(columns: Columns, name: str, compare: Callable[[Any, Any], Any], value: Any) -> Mask:
     with np.errstate(
         over="ignore", invalid="ignore"
     ):  # a literal beyond a float32 column becomes inf, which compares right
-        mask: Mask = compare(values, value)
+        mask: Mask = compare(columns.numbers(name), value)
     return mask
 
 
-def _is_in(array: pa.Array, kind: Kind, values: tuple[Any, ...]) -> Mask:
-    if kind in (Kind.TEXT, Kind.FLAG):
-        found: Mask = pc.is_in(array, value_set=pa.array(values, array.type)).to_numpy(zero_copy_only=False)
-        return found
-    matches: Mask = np.logical_or.reduce([_ordered(array, kind, operator.eq, value) for value in values])
+def _among(numbers: Any, values: tuple[Any, ...]) -> Mask:
+    """Membership in many values at once; a literal that the column's type cannot hold matches nothing."""
+    kind = numbers.dtype
+    if kind.kind in "iu":
+        ends = np.iinfo(kind)
+        values = tuple(int(value) for value in values if int(value) == value and ends.min <= value <= ends.max)
+    with np.errstate(over="ignore"):
+        found: Mask = np.isin(numbers, np.array(values).astype(kind))
+    return found
+
+
+def _is_in(columns: Columns, name: str, kind: Kind, values: tuple[Any, ...]) -> Mask:
+    if kind is Kind.TEXT:
+        return columns.is_text(name, values)
+    if len(values) > _FEW:
+        return _among(columns.numbers(name), values)
+    matches: Mask = np.logical_or.reduce([_ordered(columns, name, operator.eq, value) for value in values])
     return matches
 
 

@@ -7,22 +7,47 @@ along.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from smar.errors import InputError
 from smar.files import Manifest, verify
 
 MODEL_FILE = "model.onnx"
+INT8_FILE = "model.int8.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 INPUTS = ("input_ids", "attention_mask")
 OUTPUTS = ("embedding", "image_probability")
 MADE_BY = "smar embed"
 _BATCH = 256  # keeps the activations of a large query file within some tens of MB
+
+
+class Precision(StrEnum):
+    """Numbers that the graph computes with."""
+
+    FLOAT32 = "float32"
+    INT8 = "int8"
+
+
+class Int8Cost(BaseModel):
+    """What int8 loses on validation queries, searched exactly in the catalogue's vectors.
+
+    `float32` and `int8` are recall@50 of the clicked items, `recall_cost` is their difference; `overlap` is the share
+    of the float32 top 50 that int8 finds, too.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    queries: int
+    float32: float
+    int8: float
+    recall_cost: float
+    overlap: float
 
 
 class QueryManifest(Manifest):
@@ -34,7 +59,13 @@ class QueryManifest(Manifest):
     dim: int = Field(ge=1)
     max_length: int = Field(ge=1, description="tokens kept of a query")
     threshold: float = Field(0.5, ge=0, le=1, description="pictures are brought in when image_probability exceeds it")
+    precision: Precision = Field(Precision.FLOAT32, description="used when nothing else is asked for")
+    int8: Int8Cost | None = Field(None, description="the measured cost of the int8 graph, where there is one")
     files: dict[str, str]
+
+    def model_file(self, precision: Precision | None = None) -> str:
+        """Name of the graph of a precision, the default one when not given."""
+        return INT8_FILE if (precision or self.precision) is Precision.INT8 else MODEL_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +93,8 @@ class QueryEncoder:
         self._unknown = tokenizer.token_to_id("[UNK]") or 0
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> Self:
-        """Load and verify an encoder folder.
+    def load(cls, folder: Path, threads: int = 1, precision: Precision | None = None) -> Self:
+        """Load and verify an encoder folder; `precision` instead of the one that it names as its default.
 
         Raises:
             InputError: a file is missing, damaged, or not what the manifest says; the message names it.
@@ -72,17 +103,18 @@ class QueryEncoder:
         from tokenizers import Tokenizer
 
         manifest = QueryManifest.read(folder, MADE_BY)
-        for name in (MODEL_FILE, TOKENIZER_FILE):
+        model = manifest.model_file(precision)
+        for name in (model, TOKENIZER_FILE):
             _verify(folder / name, manifest.files.get(name))
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads  # queries are small: more workers serve more than more threads
         options.inter_op_num_threads = 1
         try:
-            session = ort.InferenceSession(folder / MODEL_FILE, options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(folder / model, options, providers=["CPUExecutionProvider"])
             tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         except Exception as error:  # both libraries raise bare or private types
             raise InputError(f"{folder} does not hold a query encoder: {error}. Run `{MADE_BY}` again.") from error
-        _check_graph(session, folder / MODEL_FILE)
+        _check_graph(session, folder / model)
         tokenizer.enable_truncation(manifest.max_length)
         tokenizer.enable_padding(pad_id=tokenizer.token_to_id("[PAD]") or 0, pad_token="[PAD]")
         return cls(manifest, session, tokenizer)

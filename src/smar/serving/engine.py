@@ -9,12 +9,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
+import pyarrow as pa
+
 from smar.data.text import normalise_query
 from smar.errors import InputError
 from smar.index.base import Hit, Mode
 from smar.index.embedded import EmbeddedIndex
+from smar.index.facets import FacetCounts
 from smar.index.filter_parser import parse_filter
 from smar.index.filters import Filter
+from smar.index.live import UpdatableIndex
 from smar.index.query import QueryEncoder
 from smar.serving.schemas import MAX_K, MAX_QUERY
 
@@ -40,18 +44,26 @@ class SearchResult:
 
 
 class Engine:
-    """An index and its query encoder."""
+    """An index that may change while it is searched, with the query encoder of its model."""
 
-    def __init__(self, index: EmbeddedIndex, encoder: QueryEncoder) -> None:
-        self.index = index
-        self.encoder = encoder
-        self._parse = lru_cache(maxsize=256)(self._parse_filter)
+    def __init__(self, live: UpdatableIndex) -> None:
+        self.live = live
+        self._parse = lru_cache(maxsize=256)(_parse)
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open an index folder; raises InputError naming the file when it is damaged or does not fit."""
-        index = EmbeddedIndex.open(path)
-        return cls(index, index.load_encoder())
+        return cls(UpdatableIndex.open(path))
+
+    @property
+    def index(self) -> EmbeddedIndex:
+        """The index as it is now; it never changes itself, a newer one takes its place."""
+        return self.live.snapshot
+
+    @property
+    def encoder(self) -> QueryEncoder:
+        """Of the model of `index`."""
+        return self.index.encoder
 
     def search(
         self,
@@ -69,14 +81,15 @@ class Engine:
         if not 1 <= k <= MAX_K:
             raise RequestError("invalid_request", f"k is {k}; allowed: 1 to {MAX_K}.")
         timings: dict[str, float] = {}
+        index = self.index  # one and the same for the whole query: a new version may have another model
         with _timed(timings, "filter"):
-            chosen = self._filter(filter)
+            chosen = self._filter(filter, index)
         with _timed(timings, "encode"):
-            vectors = self.encoder.encode([checked := check_query(query)])
+            vectors = index.encoder.encode([checked := check_query(query)])
         with _timed(timings, "search"):
-            hits = self.index.search(vectors, k, mode, chosen, explain)[0]
+            hits = index.search(vectors, k, mode, chosen, explain)[0]
         probability = float(vectors.image_probability[0])
-        routed = probability > self.encoder.manifest.threshold
+        routed = probability > index.encoder.manifest.threshold
         return SearchResult(checked, mode, probability, routed, hits, timings)
 
     def search_many(
@@ -87,28 +100,40 @@ class Engine:
         Raises:
             RequestError: as `search` does; for a query, the message names its line, from 1.
         """
-        chosen = self._filter(filter)
+        index = self.index
+        chosen = self._filter(filter, index)
         texts = [check_query(query, f"line {line}: ") for line, query in enumerate(queries, start=1)]
         for start in range(0, len(texts), 256):
-            yield from self.index.search(self.encoder.encode(texts[start : start + 256]), k, mode, chosen)
+            yield from index.search(index.encoder.encode(texts[start : start + 256]), k, mode, chosen)
 
     def check(self) -> None:
         """Run a real query; raises RuntimeError when the answer is not a ranked list of items."""
-        title = self.index.catalogue.items([0])[0].get("title")
+        catalogue = self.index.catalogue
+        title = catalogue.items([catalogue.first()])[0].get("title")
         hits = self.search(str(title or "ready")[:100] or "ready", k=1).hits
         if not hits or not math.isfinite(hits[0].score):
             raise RuntimeError(f"a probe query found {len(hits)} items with score {hits[0].score if hits else None}")
 
-    def _filter(self, text: str | None) -> Filter | None:
+    def facets(self, filter: str | None, top: int) -> FacetCounts:
+        """Count the items that match; raises RequestError when the filter is wrong."""
+        index = self.index
+        return index.facets(self._filter(filter, index), top)
+
+    def refresh(self) -> bool:
+        """Take in updates and new versions; some microseconds when there are none. Returns whether there were."""
+        return self.live.refresh()
+
+    def _filter(self, text: str | None, index: EmbeddedIndex) -> Filter | None:
         if text is None or not text.strip():
             return None
         try:
-            return self._parse(text)
+            return self._parse(text, index.schema)
         except InputError as error:
             raise RequestError("invalid_filter", str(error)) from None
 
-    def _parse_filter(self, text: str) -> Filter:
-        return parse_filter(text, self.index.schema)
+
+def _parse(text: str, schema: pa.Schema) -> Filter:
+    return parse_filter(text, schema)
 
 
 def check_query(query: str, where: str = "") -> str:

@@ -3,8 +3,7 @@
 Handlers run on the event loop itself: a search takes a few milliseconds, and a thread hop made it slower.
 """
 
-from collections.abc import Callable
-from functools import lru_cache
+import hashlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,7 +12,7 @@ from smar.index.catalogue import content_type
 from smar.index.embedded import EmbeddedIndex
 from smar.serving.engine import Engine
 from smar.serving.errors import NotFound, NotReady
-from smar.serving.facets import facets
+from smar.serving.facets import facets_response
 from smar.serving.schemas import (
     ErrorResponse,
     Facets,
@@ -41,7 +40,7 @@ def build_router(engine: Engine) -> APIRouter:
     """All routes over one engine."""
     router = APIRouter()
     _add_search(router, engine)
-    _add_items(router, engine.index)
+    _add_items(router, engine)
     _add_health(router, engine)
     return router
 
@@ -54,19 +53,18 @@ def _add_search(router: APIRouter, engine: Engine) -> None:
         timing = ", ".join(f"{stage};dur={spent:.3f}" for stage, spent in result.timings.items())
         return Response(search_response(result).model_dump_json(), media_type=_JSON, headers={"Server-Timing": timing})
 
-    counted: Callable[[int], Facets] = lru_cache(maxsize=8)(lambda top: facets(engine.index.catalogue, top))
-
     @router.get("/v1/facets", responses=_WRONG, summary="What can be filtered by", tags=["search"])
-    async def get_facets(top: Annotated[int, Query(ge=1, le=200)] = 30) -> Facets:
-        """The most frequent categories and brands with their counts, and the range of prices."""
-        return counted(top)
+    async def get_facets(
+        top: Annotated[int, Query(ge=1, le=200)] = 30,
+        filter: Annotated[str | None, Query(description="count only the items that match")] = None,
+    ) -> Facets:
+        """The most frequent categories and brands, and prices, with their counts among the items that match."""
+        return facets_response(engine.index, engine.facets(filter, top))
 
 
-def _add_items(router: APIRouter, index: EmbeddedIndex) -> None:
-    catalogue = index.catalogue
-
-    def row_of(item_id: str) -> int:
-        row = catalogue.row_of(item_id)
+def _add_items(router: APIRouter, engine: Engine) -> None:
+    def row_of(index: EmbeddedIndex, item_id: str) -> int:
+        row = index.catalogue.row_of(item_id)
         if row is None:
             raise NotFound("unknown_item", f"there is no item {item_id[:100]!r} in this index.")
         return row
@@ -81,11 +79,12 @@ def _add_items(router: APIRouter, index: EmbeddedIndex) -> None:
     )
     async def get_picture(item_id: str, request: Request) -> Response:
         """The picture as it was packed, for display."""
-        row = row_of(item_id)
-        picture = catalogue.picture(row)
+        index = engine.index
+        row = row_of(index, item_id)
+        picture = index.catalogue.picture(row)
         if picture is None:
             raise NotFound("no_picture", f"item {item_id[:100]!r} has no picture.")
-        tag = f'"{index.manifest.files["pictures.bin"].sha256[:16]}-{row}"'
+        tag = f'"{hashlib.sha256(picture).hexdigest()[:16]}"'
         headers = {"Cache-Control": "public, max-age=3600", "ETag": tag}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
@@ -94,7 +93,8 @@ def _add_items(router: APIRouter, index: EmbeddedIndex) -> None:
     @router.get("/v1/items/{item_id:path}", responses=_UNKNOWN, summary="An item", tags=["items"])
     async def get_item(item_id: str) -> ItemOut:
         """The item's own columns."""
-        row = row_of(item_id)
+        index = engine.index
+        row, catalogue = row_of(index, item_id), index.catalogue
         item = plain(catalogue.items([row])[0])
         return ItemOut(item_id=item_id, picture=picture_url(item_id) if catalogue.has_picture(row) else None, item=item)
 

@@ -82,6 +82,12 @@ class PriceRange(BaseModel):
     high: float
 
 
+class PriceCount(PriceRange):
+    """Items with low <= price < high; the last range includes its high."""
+
+    count: int
+
+
 class Facets(BaseModel):
     """What the page offers to filter by; a column that the shop does not have is empty or null."""
 
@@ -90,6 +96,7 @@ class Facets(BaseModel):
     category: list[FacetValue]
     brand: list[FacetValue]
     price: PriceRange | None
+    prices: list[PriceCount] = Field(description="counts by price; the borders are the same whatever the filter")
 
 
 class Health(BaseModel):

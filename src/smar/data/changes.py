@@ -1,0 +1,49 @@
+"""Items to add to an index that exists: tables and pictures to a small dataset without a log."""
+
+import shutil
+from pathlib import Path
+
+from smar.data.catalogue import build_items, item_columns, write_items
+from smar.data.database import connect, number
+from smar.data.dataset import Dataset, DatasetManifest
+from smar.data.pictures import pack
+from smar.data.tables import open_table
+from smar.files import describe
+from smar.sections.data import DataSettings
+
+
+def prepare_changes(
+    settings: DataSettings, items: list[str], images: list[str], folder: Path
+) -> tuple[Dataset, dict[str, int]]:
+    """Prepare items as `smar prepare` does, into `folder`; returns the dataset, and reason -> rejected rows.
+
+    Raises:
+        InputError: a table or the settings are wrong.
+    """
+    work = folder / "work"
+    work.mkdir(parents=True)
+    with connect(settings, work) as con:
+        text = ("item_id", "title", *settings.text_fields)
+        catalogue = open_table(con, items, "items", settings.columns.items, work, text)
+        columns = item_columns(catalogue, settings)
+        pictures = open_table(con, images, "images", settings.columns.images, work, ("item_id",)) if images else None
+        build_items(con, catalogue)
+        packed = pack(con, catalogue, pictures, columns.settings, folder)
+        con.execute("CREATE TEMP VIEW train AS SELECT 0 AS item_index WHERE false")
+        write_items(con, catalogue, columns, folder / "items.parquet")
+        rejects = dict(con.execute("SELECT reason, count(*) FROM reject GROUP BY 1 ORDER BY 1").fetchall())
+        count = number(con, "SELECT count(*) FROM item")
+    shutil.rmtree(work)
+    for table in (catalogue, pictures):
+        if table is not None and table.bad_lines:
+            rejects[f"unreadable line of --{table.kind}"] = len(table.bad_lines)
+    DatasetManifest(
+        counts={"items": count, "images_packed": packed.packed},
+        image_status=packed.item_status,
+        settings=columns.settings.model_dump(mode="json"),
+        test_from=None,
+        valid_from=None,
+        image_size=settings.image_size,
+        files=describe(folder),
+    ).write(folder)
+    return Dataset.open(folder), rejects

@@ -1,0 +1,79 @@
+"""Compaction: a new version made of what an index and its updates hold now."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from smar.errors import InputError
+from smar.index.build import RECALL_TARGET, Source, write_version
+from smar.index.embedded import EmbeddedIndex
+from smar.index.embeddings import QUERY_FOLDER, read_valid
+from smar.index.segment import Segment
+from smar.index.updates import UpdateLog
+from smar.index.vectors import EXACT_LIMIT, Rows, Vectors
+from smar.index.versions import current_version, locked, new_version, publish_version
+
+if TYPE_CHECKING:
+    from smar.index.live import UpdatableIndex
+
+_BLOCK = 65_536
+
+
+def compact(live: "UpdatableIndex", exact_limit: int = EXACT_LIMIT) -> str:
+    """Build and publish; see `UpdatableIndex.compact`."""
+    with locked(live.folder, "compaction.lock", wait=False):
+        frozen, log, offset, records = live.frozen()
+        partial = new_version(live.folder)
+        try:
+            target = frozen.manifest.recall_target or RECALL_TARGET
+            write_version(_of_index(frozen), partial, exact_limit, target)
+            with locked(live.folder):
+                if current_version(live.folder) != frozen.path:
+                    raise InputError(f"{live.folder} got another version during the compaction, which is given up.")
+                ack = log.acknowledged()
+                if ack.length > offset:
+                    UpdateLog(partial).append_bytes(log.raw(offset, ack.length), ack.records - records)
+                return publish_version(live.folder, partial).name
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def _of_index(index: EmbeddedIndex) -> Source:
+    parts = [(segment, _alive(segment)) for segment in index.segments]
+    tables = [segment.catalogue.table.take(rows) for segment, rows in parts]
+    lengths = np.concatenate([segment.catalogue.picture_lengths[rows] for segment, rows in parts])
+    offsets = np.where(lengths > 0, np.cumsum(lengths) - lengths, -1)
+    payload = pa.concat_tables(tables).append_column("picture_offset", pa.array(offsets))
+
+    def write_pictures(target: Path) -> None:
+        with target.open("wb") as out:
+            for segment, rows in parts:
+                for row in rows[segment.catalogue.picture_lengths[rows] > 0]:
+                    out.write(segment.catalogue.picture(int(row)) or b"")
+
+    return Source(
+        fingerprint=index.fingerprint,
+        kind=index.manifest.kind,
+        dim=index.dim,
+        items=len(index),
+        blocks=_blocks(parts),
+        payload=payload.append_column("picture_length", pa.array(lengths)),
+        query=index.path / QUERY_FOLDER,
+        valid=read_valid(index.path),
+        write_pictures=write_pictures,
+    )
+
+
+def _alive(segment: Segment) -> Rows:
+    return np.arange(len(segment.store)) if segment.dead is None else np.flatnonzero(~segment.dead)
+
+
+def _blocks(parts: list[tuple[Segment, Rows]]) -> Iterator[Vectors]:
+    for segment, rows in parts:
+        for start in range(0, len(rows), _BLOCK):
+            yield segment.store.vectors[rows[start : start + _BLOCK]]

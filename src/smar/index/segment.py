@@ -1,0 +1,109 @@
+"""Segments: an index is one of them, or a base and what changed since; each has its own vectors and columns."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from smar.index.catalogue import Catalogue
+from smar.index.columns import Mask
+from smar.index.facets import Part
+from smar.index.filters import Filter
+from smar.index.vectors import Allowed, Rows, Vectors, VectorStore
+
+_CACHED_FILTERS = 32  # a mask of 1 M items is 1 MB
+
+
+class Segment:
+    """Vectors and items of one part; row r of it is row ``first_row + r`` of the index.
+
+    `dead` marks rows that were deleted or replaced since, boolean [rows]; None when all are alive.
+    """
+
+    def __init__(self, store: VectorStore, catalogue: Catalogue, first_row: int = 0, dead: Mask | None = None) -> None:
+        self.store = store
+        self.catalogue = catalogue
+        self.first_row = first_row
+        self.dead = dead if dead is not None and dead.any() else None
+        self._everything = None if self.dead is None else Allowed.of(~self.dead)
+        self._matching: Callable[[Filter], Allowed] = lru_cache(maxsize=_CACHED_FILTERS)(self._find)
+
+    def allowed(self, filter: Filter | None) -> Allowed | None:
+        """Rows that are alive and match; None when that is all of them."""
+        return self._everything if filter is None else self._matching(filter)
+
+    def _find(self, filter: Filter) -> Allowed:
+        mask = filter.mask(self.catalogue.columns)
+        return Allowed.of(mask if self.dead is None else mask & ~self.dead)
+
+    def top(self, queries: Vectors, k: int, filter: Filter | None) -> list[Rows]:
+        """Rows of this segment with each query's `k` largest inner products, best first."""
+        if filter is None:
+            return self.store.top(queries, k, alive=self._everything)
+        return self.store.top(queries, k, self.allowed(filter))
+
+    def part(self, filter: Filter | None) -> Part:
+        """What facets count here."""
+        allowed = self.allowed(filter)
+        mask = np.ones(len(self.store), np.bool_) if allowed is None else allowed.mask
+        return Part(self.catalogue.columns, mask, self.catalogue.has_pictures, self.first_row)
+
+    @property
+    def alive(self) -> int:
+        """Number of items."""
+        return len(self.store) if self._everything is None else self._everything.count
+
+
+class CatalogueView:
+    """The items of all segments by the index's row numbers; deleted ones are not found by id."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        self._segments = segments
+
+    def __len__(self) -> int:
+        return sum(segment.alive for segment in self._segments)
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """All rows of the index, those that were deleted or replaced since among them."""
+        return pa.concat_tables([segment.catalogue.table for segment in self._segments])
+
+    def _place(self, row: int) -> tuple[Catalogue, int]:
+        segment = next(segment for segment in reversed(self._segments) if row >= segment.first_row)
+        return segment.catalogue, row - segment.first_row
+
+    def row_of(self, item_id: str) -> int | None:
+        """Row of an item, None when there is none of that id."""
+        for segment in self._segments:
+            row = segment.catalogue.row_of(item_id)
+            if row is not None and (segment.dead is None or not segment.dead[row]):
+                return segment.first_row + row
+        return None
+
+    def items(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """The columns of some rows, in their order."""
+        if len(self._segments) == 1:
+            return self._segments[0].catalogue.items(rows)
+        return [catalogue.items([at])[0] for catalogue, at in map(self._place, rows)]
+
+    def item_id(self, row: int) -> str:
+        """Id of the item at `row`."""
+        catalogue, at = self._place(row)
+        return catalogue.item_id(at)
+
+    def has_picture(self, row: int) -> bool:
+        """Whether `picture` would return one."""
+        catalogue, at = self._place(row)
+        return catalogue.has_picture(at)
+
+    def picture(self, row: int) -> bytes | None:
+        """The encoded picture of an item, None when it has none."""
+        catalogue, at = self._place(row)
+        return catalogue.picture(at)
+
+    def first(self) -> int:
+        """Row of some item."""
+        segment = next(segment for segment in self._segments if segment.alive)
+        return segment.first_row + (0 if segment.dead is None else int(np.argmin(segment.dead)))

@@ -1,0 +1,136 @@
+"""The update log of a version: what was upserted and deleted since it was built.
+
+``updates.log`` is a row of records: 8 bytes of length, 8 bytes CRC-32 of what follows, then an Arrow stream whose
+metadata says ``upsert`` or ``delete``. ``updates.json`` says how many bytes of the log are acknowledged. A write
+appends, flushes the log to disk, then replaces ``updates.json``: a process that is killed leaves bytes beyond that
+length, which nobody reads and the next write cuts off. A log that is *shorter*, or whose records do not fit their
+checksums, is damaged.
+Other processes see a write by the changed time of ``updates.json``.
+"""
+
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from smar.errors import InputError
+from smar.index.sealed import Sealed
+from smar.index.versions import MADE_BY, sync_folder
+
+LOG_FILE = "updates.log"
+ACK_FILE = "updates.json"
+_HEAD = struct.Struct("<QQ")  # 16 bytes: what follows stays aligned for Arrow
+_REMEDY = f"Go back with `{MADE_BY} INDEX --rollback`, or build the index again."
+
+
+class Acknowledged(Sealed):
+    """``updates.json``: the part of the log that counts."""
+
+    format: Literal["smar-updates/1"] = "smar-updates/1"
+    length: int = Field(ge=0, description="bytes")
+    records: int = Field(ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One acknowledged change: `table` holds the items (upsert) or only their ids (delete), mapped from the log."""
+
+    upsert: bool
+    table: pa.Table
+
+
+class UpdateLog:
+    """The log of one version folder. Appending needs the index's lock; reading does not."""
+
+    def __init__(self, version: Path) -> None:
+        self.path = version / LOG_FILE
+        self.ack_path = version / ACK_FILE
+
+    def create(self) -> None:
+        """Write an empty log."""
+        self.path.touch()
+        Acknowledged(length=0, records=0).write_file(self.ack_path)
+
+    def acknowledged(self) -> Acknowledged:
+        """How much of the log counts; raises InputError naming the file that is missing, damaged or too short."""
+        ack = Acknowledged.read_file(self.ack_path, MADE_BY)
+        if not self.path.is_file():
+            raise InputError(f"{self.path} is missing. {_REMEDY}")
+        if (size := self.path.stat().st_size) < ack.length:
+            raise InputError(f"{self.path} has {size:,} bytes, {ack.length:,} were acknowledged. {_REMEDY}")
+        return ack
+
+    def stamp(self) -> tuple[int, int]:
+        """Changes with every acknowledged write; costs some microseconds."""
+        seen = self.ack_path.stat()
+        return seen.st_ino, seen.st_mtime_ns
+
+    def append(self, table: pa.Table, upsert: bool) -> None:
+        """Write one change; when this returns, it survives the death of the process and a loss of power."""
+        sink = pa.BufferOutputStream()
+        table = table.replace_schema_metadata({"op": "upsert" if upsert else "delete"})
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+        self.append_bytes(_framed(memoryview(sink.getvalue())), 1)
+
+    def append_bytes(self, framed: bytes, records: int) -> None:
+        """Write whole records as they lie in another log."""
+        ack = self.acknowledged()
+        with self.path.open("rb+") as log:
+            log.truncate(ack.length)
+            log.seek(ack.length)
+            log.write(framed)
+            log.flush()
+            os.fsync(log.fileno())
+        Acknowledged(length=ack.length + len(framed), records=ack.records + records).write_file(self.ack_path)
+        sync_folder(self.path.parent)
+
+    def raw(self, start: int, stop: int) -> bytes:
+        """Bytes of the log, for another log."""
+        with self.path.open("rb") as log:
+            log.seek(start)
+            return log.read(stop - start)
+
+    def read(self, start: int, ack: Acknowledged) -> Iterator[Record]:
+        """Records from byte `start` to the acknowledged end, each checked; their tables stay mapped, not copied.
+
+        Raises:
+            InputError: a record does not fit its checksum.
+        """
+        if ack.length == start:
+            return
+        with self.path.open("rb") as log:
+            aligned = start - start % mmap.ALLOCATIONGRANULARITY
+            mapped = mmap.mmap(log.fileno(), ack.length - aligned, offset=aligned, access=mmap.ACCESS_READ)
+        content, at = pa.py_buffer(mapped), start - aligned
+        while at < len(content):
+            payload = self._payload(content, at, aligned)
+            stream = pa.ipc.open_stream(payload)
+            yield Record((stream.schema.metadata or {}).get(b"op") == b"upsert", stream.read_all())
+            at += _HEAD.size + len(payload)
+
+    def _payload(self, content: pa.Buffer, at: int, offset: int) -> pa.Buffer:
+        head = content.slice(at, min(_HEAD.size, len(content) - at)).to_pybytes()
+        if len(head) == _HEAD.size:
+            length, expected = _HEAD.unpack(head)
+            payload = content.slice(at + _HEAD.size, min(length, len(content) - at - _HEAD.size))
+            if len(payload) == length and _checksum(length, payload) == expected:
+                return payload
+        raise InputError(
+            f"{self.path} is damaged: the record at byte {offset + at:,} is not what was written. {_REMEDY}"
+        )
+
+
+def _checksum(length: int, payload: "memoryview | pa.Buffer") -> int:
+    return zlib.crc32(memoryview(payload), length & 0xFFFFFFFF)
+
+
+def _framed(payload: memoryview) -> bytes:
+    return _HEAD.pack(len(payload), _checksum(len(payload), payload)) + bytes(payload)

@@ -1,0 +1,122 @@
+"""The index folder: versions that never change, and one small file that says which of them is served.
+
+``INDEX/current`` names a version folder ``v0001``, ``v0002`` ... and the one before it. It is replaced by renaming, so
+a reader sees the old version or the new one. Whoever changes the index (a log append, a new version) holds
+``INDEX/lock``.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from smar.errors import InputError
+from smar.index.sealed import Sealed
+
+MADE_BY = "smar index"
+CURRENT_FILE = "current"
+_NAME = r"^v\d{4,}$"
+_OURS = re.compile(r"^(?:v(\d{4,})(?:\.partial)?|[a-z.]*lock|current\.partial|update-\w+)$")
+
+
+class Current(Sealed):
+    """``INDEX/current``: the version that is served and the one to go back to."""
+
+    format: Literal["smar-current/1"] = "smar-current/1"
+    version: str = Field(pattern=_NAME)
+    previous: str | None = Field(None, pattern=_NAME)
+
+
+def read_current(folder: Path) -> Current:
+    """What ``INDEX/current`` says; raises InputError naming the file when it is missing or damaged."""
+    return Current.read_file(folder / CURRENT_FILE, MADE_BY)
+
+
+def current_version(folder: Path) -> Path:
+    """The version folder that is served; `folder` itself when it is a version folder."""
+    if (folder / "manifest.json").is_file() and not (folder / CURRENT_FILE).exists():
+        return folder
+    path = folder / read_current(folder).version
+    if not path.is_dir():
+        raise InputError(f"{path} is missing, yet {folder / CURRENT_FILE} names it. Run `{MADE_BY}` again.")
+    return path
+
+
+@contextmanager
+def locked(folder: Path, name: str = "lock", wait: bool = True) -> Iterator[None]:
+    """Hold ``INDEX/name`` against other processes; without `wait`, InputError when another holds it."""
+    with (folder / name).open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise InputError(f"{folder / name} is held by another process; wait until it has finished.") from None
+        yield
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def new_version(folder: Path) -> Path:
+    """An empty folder to build the next version in; what an interrupted build left is removed.
+
+    Raises:
+        InputError: `folder` holds something other than an index.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {path.name for path in folder.iterdir()}
+    if not (folder / CURRENT_FILE).exists() and not all(_OURS.match(name) for name in names):
+        raise InputError(f"{folder} exists and is not an index. Choose another --out, or remove it.")
+    numbers = [int(found[1]) for name in names if (found := _OURS.match(name)) and found[1]]
+    partial = folder / f"v{max(numbers, default=0) + 1:04d}.partial"
+    partial.mkdir()
+    return partial
+
+
+def publish_version(folder: Path, partial: Path) -> Path:
+    """Give a finished version its name and serve it; versions older than the previous one are removed.
+
+    The caller holds the lock.
+    """
+    for path in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
+        sync_folder(path)
+    version = partial.with_suffix("")
+    partial.rename(version)
+    before = read_current(folder).version if (folder / CURRENT_FILE).exists() else None
+    _point(folder, Current(version=version.name, previous=before))
+    keep = {version.name, before}
+    for path in folder.glob("v*"):
+        if path.name not in keep and (path.suffix != ".partial" or path.name < partial.name):
+            shutil.rmtree(path, ignore_errors=True)  # a process that still maps its files keeps them until it lets go
+    return version
+
+
+def rollback(folder: Path) -> Current:
+    """Serve the previous version again, with the updates it had; a second call goes forward again.
+
+    Raises:
+        InputError: there is no previous version.
+    """
+    with locked(folder):
+        now = read_current(folder)
+        if now.previous is None or not (folder / now.previous).is_dir():
+            raise InputError(f"{folder} has no version before {now.version}, so there is nothing to go back to.")
+        pointer = Current(version=now.previous, previous=now.version)
+        _point(folder, pointer)
+    return pointer
+
+
+def _point(folder: Path, pointer: Current) -> None:
+    pointer.write_file(folder / CURRENT_FILE)
+    sync_folder(folder)
