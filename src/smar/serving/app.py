@@ -18,6 +18,7 @@ from smar.errors import InputError
 from smar.progress import console
 from smar.serving.engine import Engine
 from smar.serving.errors import add_error_handlers
+from smar.serving.follow import following
 from smar.serving.routes import build_router
 
 WEB = Path(__file__).parent / "web"
@@ -54,8 +55,9 @@ class SecureHeaders:
 
 
 def create_app(engine: Engine) -> FastAPI:
-    """The ASGI application over an opened engine."""
+    """The ASGI application over an opened engine, which follows changes of its index."""
     app = FastAPI(
+        lifespan=lambda _: following(engine),
         title="smar",
         version=__version__,
         summary="Product search that reads words and looks at pictures.",

@@ -1,0 +1,86 @@
+"""A running service takes in changes of its index without a restart and without a failed request."""
+
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from smar.index.build import build_index
+from smar.index.live import UpdatableIndex
+from tiny_index import write_embeddings
+from tiny_service import run_service
+
+PATIENCE = 30
+"""Seconds after which a change counts as never seen; a quarter of a second is what it takes."""
+
+
+@pytest.fixture
+def folder(index_path: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(index_path, tmp_path / "index"))
+
+
+@pytest.fixture
+def client(folder: Path) -> Iterator[httpx.Client]:
+    with run_service(folder) as process:
+        assert process.stderr is not None
+        found = re.search(r"http://[\d.]+:\d+", line := process.stderr.readline())
+        assert found, line
+        with httpx.Client(base_url=found.group(), timeout=20) as client:
+            client.stderr = process.stderr  # type: ignore[attr-defined]
+            yield client
+
+
+def becomes(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            return False
+    return True
+
+
+def test_what_another_process_deletes_is_gone_and_comes_back_with_the_next_version(
+    client: httpx.Client, folder: Path, tmp_path: Path
+) -> None:
+    def status() -> int:
+        return client.get("/v1/items/item/00003").status_code
+
+    assert status() == 200
+    UpdatableIndex.open(folder).delete(["item/00003"])
+    assert becomes(lambda: status() == 404)
+    hits = client.post("/v1/search", json={"query": "red dress", "k": 200}).json()["hits"]
+    assert "item/00003" not in [hit["item_id"] for hit in hits]
+    build_index(write_embeddings(tmp_path / "embeddings"), folder)
+    assert becomes(lambda: status() == 200)
+
+
+def test_no_request_fails_while_versions_come_and_go(client: httpx.Client, folder: Path, tmp_path: Path) -> None:
+    embeddings, seen, done = write_embeddings(tmp_path / "embeddings"), [], threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            seen.append(client.post("/v1/search", json={"query": f"dress {len(seen)}", "k": 5}).status_code)
+
+    askers = [threading.Thread(target=ask) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    for number in range(4):
+        before = len(seen)
+        build_index(embeddings, folder)
+        UpdatableIndex.open(folder).delete([f"item/{number:05}"])
+        assert becomes(lambda number=number: client.get(f"/v1/items/item/{number:05}").status_code == 404)
+        assert becomes(lambda before=before: len(seen) > before)
+    done.set()
+    for asker in askers:
+        asker.join()
+    assert set(seen) == {200}
+
+
+def test_a_damaged_version_is_reported_and_the_old_one_goes_on(client: httpx.Client, folder: Path) -> None:
+    (folder / "current").write_bytes(b"nothing")
+    assert "cannot be read" in client.stderr.readline()  # type: ignore[attr-defined]
+    assert client.post("/v1/search", json={"query": "red dress"}).json()["hits"]
