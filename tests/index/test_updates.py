@@ -196,7 +196,7 @@ def test_nothing_to_roll_back_to(folder: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path[:0] = [sys.argv[2]]
+sys.path[:0] = [sys.argv[2], str(Path(sys.argv[2]).parent)]
 from test_updates import items
 from smar.index import updates
 from smar.index.live import UpdatableIndex

@@ -12,6 +12,9 @@ pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 PHONE = {"width": 360, "height": 740}
+PATIENCE = 30_000
+"""Milliseconds after which a thing counts as never seen: a busy machine is slow, not wrong."""
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def page(browser: Browser, service: str, request: pytest.FixtureRequest) -> Iter
     """A page that must neither complain on its console nor ask another host for anything."""
     context = browser.new_context(base_url=service, **getattr(request, "param", {}))
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(PATIENCE)
     complaints: list[str] = []
     page.on(
         "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
