@@ -144,7 +144,7 @@ def gate_chart(path: Path, gate: Gate, threshold: float, note: str) -> None:
     axes.axvline(gate.threshold, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
     right = gate.threshold < 0.7
     axes.annotate(
-        f"p > {gate.threshold:g}: pictures",
+        f"p > {gate.threshold:.2g}: pictures",
         (gate.threshold, 0.98),
         xytext=(6 if right else -6, 0),
         ha="left" if right else "right",
