@@ -80,7 +80,7 @@ def case(path: Path, size: int, micro: int | None, steps: int) -> dict[str, floa
         batch = collate(rng.choice(len(data.pairs), size, replace=False))
         started = time.process_time()
         query, item = encode_batch(model, batch, micro, lambda own: own, partial(encode, model, processor))
-        losses = stage_losses(stage.weights, query, item, batch, model.config.temperature, part=micro)
+        losses = stage_losses(stage.weights, query, item, batch, model.config.temperature)
         torch.stack([getattr(stage.weights, name) * value for name, value in losses.items()]).sum().backward()
         rule.step()
         model.zero_grad(set_to_none=True)

@@ -52,20 +52,6 @@ def test_both_directions_equal_the_slow_twin(shape, kind):
         assert float(got[pair]) == pytest.approx(one(items) + 0.5 * one(queries))
 
 
-@pytest.mark.parametrize("kind", ["softmax", "hinge"])
-def test_losses_in_parts_are_those_of_the_whole_with_the_same_gradient(kind):
-    scores, rows, target, blocked, liked = some_batch(3, 7, 11, 25)
-    found = []
-    for part in (None, 4):
-        given_scores = scores.clone().requires_grad_()
-        loss = LossSettings(kind=kind, symmetric=0.5)
-        losses = Objective(loss, 0.2, rows, target, blocked, liked, part=part).total(given_scores)
-        losses.square().sum().backward()
-        found.append((losses.detach(), given_scores.grad))
-    assert torch.allclose(found[0][0], found[1][0], atol=1e-12)
-    assert torch.allclose(found[0][1], found[1][1], atol=1e-12)
-
-
 @settings(max_examples=30, deadline=None)
 @given(shape=batches, log_q=st.lists(st.floats(-8, 0), min_size=6, max_size=6))
 def test_log_q_equals_candidates_weighted_by_one_over_q(shape, log_q):

@@ -38,14 +38,13 @@ def stage_losses(
     batch: dict[str, Tensor],
     temperature: float | Tensor,
     loss: LossSettings = LossSettings(),
-    part: int | None = None,
 ) -> dict[str, Tensor]:
     """The stage's losses by name, each a scalar; those of weight zero are not computed.
 
-    L_i counts only pairs whose item shows a picture: the null vector has nothing to align. `part` is `Objective`'s.
+    L_i counts only pairs whose item shows a picture: the null vector has nothing to align.
     """
     rows, target, blocked, weight = (batch[name] for name in ("query_of_pair", "target", "blocked", "weight"))
-    objective = Objective(loss, temperature, rows, target, blocked, batch.get("liked"), batch.get("log_q"), part)
+    objective = Objective(loss, temperature, rows, target, blocked, batch.get("liked"), batch.get("log_q"))
     vectors = {"text": item.text, "image": item.image, "multimodal": item.multimodal}
     mixed = weights.adaptive or weights.gate
     needed = [name for name in vectors if getattr(weights, name) or (mixed and name != "image")]
@@ -151,7 +150,7 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         aligned = {} if self.alignment is None else {"alignment": self._align(model, item, batch)}
         if self.negatives.memory and self.progress >= self.negatives.memory_warmup:
             self.memory, item, batch = recall(self.memory, item, batch, self.collator.facts, self.negatives.memory)
-        rest = (query, item, batch, model.temperature(), self.loss, self.micro_batch)
+        rest = (query, item, batch, model.temperature(), self.loss)
         losses = add_prefix_losses(
             stage_losses(self.weights, *rest) | aligned, model.config.matryoshka or (), self.weights, *rest
         )
