@@ -55,7 +55,7 @@ def recall(found: list, exact: list) -> float:
 )
 def test_inverted_file_recall(pair: tuple[EmbeddedIndex, EmbeddedIndex], mode: Mode, text: str | None) -> None:
     ivf, flat = pair
-    queries = ivf.load_encoder().encode(["red shirt", "blue cotton shirt", "classic shirt", "black small shirt"])
+    queries = ivf.encoder.encode(["red shirt", "blue cotton shirt", "classic shirt", "black small shirt"])
     chosen = None if text is None else parse_filter(text, ivf.schema)
     assert recall(ivf.search(queries, 50, mode, chosen), flat.search(queries, 50, mode, chosen)) >= 0.95
 
@@ -66,7 +66,7 @@ def test_wide_filters_widen_the_search(
     """With the exact scan of small filters switched off, the inverted file itself must answer them."""
     monkeypatch.setattr("smar.index.vectors.SCAN_FLOATS", 0)
     ivf, flat = pair
-    queries = ivf.load_encoder().encode(["red shirt", "small watch"])
+    queries = ivf.encoder.encode(["red shirt", "small watch"])
     for text in ("price>100", "category=Kettle", "price>195", "price>199.5"):
         chosen = parse_filter(text, ivf.schema)
         assert recall(ivf.search(queries, 50, filter=chosen), flat.search(queries, 50, filter=chosen)) >= 0.95

@@ -24,7 +24,7 @@ def index(index_path: Path) -> EmbeddedIndex:
 
 @pytest.fixture(scope="module")
 def queries(index: EmbeddedIndex) -> QueryVectors:
-    return index.load_encoder().encode(QUERIES)
+    return index.encoder.encode(QUERIES)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smar.losses.gate import WIDTH, advantage, choose_threshold, group_mean, margin, mix, ridge
+from smar.losses.contrastive import group_mean
+from smar.losses.gate import WIDTH, advantage, choose_threshold, margin, mix, ridge
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

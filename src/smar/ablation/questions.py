@@ -97,8 +97,8 @@ def rank_modes(encoder: Encoder, catalogue: Catalogue, queries: list[str], task:
         gates |= {"text": np.zeros_like(p), "multimodal": np.ones_like(p), "random gate": wrong}
     ranked = rank_blocks(mixed_blocks(query, catalogue, {mode: gate[:, None] for mode, gate in gates.items()}), task)
     if encoder.config.kind == "smar":
-        image = Catalogue(catalogue.image, catalogue.image, catalogue.image)
-        ranked |= rank_blocks(mixed_blocks(query, image, {"image": np.ones((1, 1), np.float32)}), task)
+        always = np.ones((1, 1), np.float32)
+        ranked |= rank_blocks(mixed_blocks(query, catalogue.pictures_only(), {"image": always}), task)
     return {mode: ranked[mode] for mode in MODES if mode in ranked}
 
 

@@ -31,11 +31,12 @@ from smar.ablation.variants import Plan, Variant
 from smar.data.dataset import Dataset
 from smar.errors import InputError, TrainingError
 from smar.evaluation.metrics import QueryMetrics
+from smar.evaluation.systems import encode_catalogue
 from smar.files import atomic, sha256
+from smar.model.run import CONFIG_FILE, load_encoder
 from smar.progress import console
 from smar.settings import Settings, load_settings
-
-CONFIG_FILE = "config.yaml"
+from smar.training.train import open_run, train
 
 
 class Row(BaseModel):
@@ -135,8 +136,6 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, str]]:
     Raises:
         InputError: a folder holds a run of other settings; nothing was trained then.
     """
-    from smar.training.train import open_run
-
     for job in jobs:
         open_run(Dataset.open(job.dataset), job.folder, job.settings)
     if workers == 1:
@@ -183,10 +182,6 @@ def _attempt(job: Job) -> str:
 
 def perform(job: Job) -> Row:
     """Train one variant, or finish its training, then measure it."""
-    from smar.evaluation.systems import encode_catalogue
-    from smar.model.run import load_encoder
-    from smar.training.train import train
-
     dataset, options = Dataset.open(job.dataset), job.settings.evaluate
     stages = train(dataset, job.folder, job.settings).stages
     encoder = load_encoder(job.folder)

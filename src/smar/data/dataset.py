@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from smar.errors import InputError, one_of
 from smar.files import FileEntry, Manifest, sha256
 
+OWN_COLUMNS = frozenset({"image_row", "image_rows", "clicked_in_train"})
+"""Item columns that only a dataset has: where its packed pictures are, and what its log says."""
 FORMAT: Final = "smar-dataset/1"
 Part = Literal["train", "valid", "test"]
 

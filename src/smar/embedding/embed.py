@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from smar.data.dataset import Dataset
+from smar.data.dataset import OWN_COLUMNS, Dataset
 from smar.errors import InputError
 from smar.export.onnx import export_query
 from smar.files import Manifest, atomic, link_or_copy, sha256
@@ -135,8 +135,7 @@ def _fixed(matrix: Floats) -> pa.FixedSizeListArray:
 
 
 def _write_payload(dataset: Dataset, out: Path) -> None:
-    internal = {"image_row", "image_rows", "clicked_in_train"}
-    keep = [name for name in dataset.items.column_names if name not in internal]
+    keep = [name for name in dataset.items.column_names if name not in OWN_COLUMNS]
     with atomic(out / PAYLOAD_FILE) as partial:
         pq.write_table(dataset.items.select(keep), partial)
     link_or_copy(dataset.pictures, out / PICTURES_FILE)

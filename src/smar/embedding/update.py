@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from smar.data.changes import prepare_changes
-from smar.data.dataset import Dataset
+from smar.data.dataset import OWN_COLUMNS, Dataset
 from smar.errors import InputError
+from smar.index.base import INTERNAL_COLUMNS
 from smar.index.delta import Items
 from smar.index.live import UpdatableIndex
 from smar.model.encoder import Encoder
@@ -20,7 +21,6 @@ from smar.progress import track
 
 BATCH = 1024
 """Items encoded and written at once: each such record is flushed to disk and then visible to every worker."""
-_INTERNAL = ("image_row", "image_rows", "clicked_in_train", "picture_offset", "picture_length")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def update_index(folder: Path, run: Path, items: list[str], images: list[str]) -
 
 
 def _encoded(encoder: Encoder, dataset: Dataset) -> Iterator[Items]:
-    payload = dataset.items.drop_columns([name for name in _INTERNAL if name in dataset.items.column_names])
+    own = OWN_COLUMNS | INTERNAL_COLUMNS
+    payload = dataset.items.drop_columns([name for name in dataset.items.column_names if name in own])
     fields = dataset.fields(tuple(encoder.config.text_fields))
     for start, vectors in zip(
         count(step=BATCH),

@@ -34,6 +34,10 @@ class Catalogue:
     image: Floats
     multimodal: Floats
 
+    def pictures_only(self) -> "Catalogue":
+        """The items as their pictures alone show them, whatever the gate says."""
+        return Catalogue(self.image, self.image, self.image)
+
     def cut(self, dim: int | None) -> "Catalogue":
         """The first `dim` numbers of every vector (see `shortened`)."""
         text, image = shortened(self.text, dim), shortened(self.image, dim)

@@ -120,8 +120,7 @@ def _picture_controls(
     encoder: Encoder, dataset: Dataset, query: Floats, p: Floats, catalogue: Catalogue, task: Task
 ) -> dict[str, Ranked]:
     """`image`, `shuffled` and `no-pictures`; p is [n_queries, 1]."""
-    image = Catalogue(catalogue.image, catalogue.image, catalogue.image)
-    ranked = rank_blocks(mixed_blocks(query, image, {"image": _ALL}), task)
+    ranked = rank_blocks(mixed_blocks(query, catalogue.pictures_only(), {"image": _ALL}), task)
     rows = {"shuffled": shuffled_rows(dataset.image_row), "no-pictures": np.full_like(dataset.image_row, -1)}
     for name, row in rows.items():
         other = encode_catalogue(encoder, dataset, name, row).cut(task.dim)

@@ -20,7 +20,7 @@ from smar.index.embedded import EXACT_FILE, FAISS_FILE, IndexManifest, check_fin
 from smar.index.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, VALID_FILE, Embeddings
 from smar.index.query import QueryEncoder
 from smar.index.updates import UpdateLog
-from smar.index.vectors import EXACT_LIMIT, Vectors, VectorStore, train
+from smar.index.vectors import EXACT_LIMIT, Vectors, VectorStore, exact_top, in_blocks, train
 from smar.index.versions import locked, new_version, publish_version
 from smar.progress import track
 
@@ -135,7 +135,7 @@ def _of_embeddings(path: Path, query: Path) -> Source:
 
 def _blocks(embeddings: Embeddings) -> Iterator[Vectors]:
     for shard in track(embeddings.shards(), "reading vectors", len(embeddings.manifest.shards)):
-        yield np.concatenate([shard.multimodal, shard.text], axis=1)
+        yield shard.joined
 
 
 def write_version(source: Source, partial: Path, exact_limit: int, recall: float) -> IndexManifest:
@@ -215,15 +215,8 @@ def _sample_queries(source: Source) -> list[str]:
 
 
 def _exact(vectors: Vectors, queries: Vectors) -> list[set[int]]:
-    flat = faiss.IndexFlatIP(vectors.shape[1])
-    heap = faiss.ResultHeap(len(queries), min(_RECALL_AT, len(vectors)), keep_max=True)
-    for start in range(0, len(vectors), 65_536):  # a block at a time: the file may exceed memory
-        flat.reset()
-        flat.add(np.ascontiguousarray(vectors[start : start + 65_536]))
-        scores, rows = flat.search(queries, min(_RECALL_AT, flat.ntotal))
-        heap.add_result(scores, rows + start)
-    heap.finalize()
-    return [set(rows.tolist()) for rows in heap.I]
+    found = exact_top(in_blocks(vectors), queries, min(_RECALL_AT, len(vectors)))
+    return [set(rows.tolist()) for rows in found]
 
 
 def _recall(store: VectorStore, queries: Vectors, truth: list[set[int]]) -> float:

@@ -15,10 +15,10 @@ from smar.errors import InputError
 from smar.index.base import INTERNAL_COLUMNS
 from smar.index.catalogue import Catalogue
 from smar.index.columns import Mask
+from smar.index.embeddings import not_unit
 from smar.index.segment import Segment
 from smar.index.vectors import Vectors, VectorStore
 
-_NORM_TOLERANCE = 1e-2
 _MANY = 200  # from so many ids on, one hash table over all ids beats a binary search for each
 VECTORS = ("text", "multimodal")
 PICTURE = "picture"
@@ -84,9 +84,8 @@ def _fit(payload: pa.Table, schema: pa.Schema) -> pa.Table:
 def _check_vectors(name: str, vectors: Vectors, rows: int, dim: int) -> None:
     if vectors.shape != (rows, dim):
         raise InputError(f"{name} vectors have shape {vectors.shape}, expected ({rows}, {dim}).")
-    off = np.abs(np.linalg.norm(vectors, axis=1) - 1)
-    if not np.all(off <= _NORM_TOLERANCE):  # written so that NaN fails too
-        raise InputError(f"row {int(np.argmax(~(off <= _NORM_TOLERANCE)))} of the {name} vectors is not a unit vector.")
+    if (row := not_unit(vectors)) is not None:
+        raise InputError(f"row {row} of the {name} vectors is not a unit vector.")
 
 
 class _Changed(Catalogue):

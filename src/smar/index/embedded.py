@@ -158,12 +158,8 @@ class EmbeddedIndex:
 
     @cached_property
     def encoder(self) -> QueryEncoder:
-        """The query encoder that belongs to these vectors."""
+        """The query encoder that belongs to these vectors, loaded when first asked for."""
         return QueryEncoder.load(self.path / QUERY_FOLDER)
-
-    def load_encoder(self) -> QueryEncoder:
-        """The same, loaded when first asked for."""
-        return self.encoder
 
     def search(
         self,

@@ -58,6 +58,19 @@ class Shard:
     text: npt.NDArray[np.float32]
     multimodal: npt.NDArray[np.float32]
 
+    @property
+    def joined(self) -> npt.NDArray[np.float32]:
+        """[S_m ; S_t] of each item, [rows, 2k]."""
+        return np.concatenate([self.multimodal, self.text], axis=1)
+
+
+def not_unit(matrix: npt.NDArray[np.float32], mixed: bool = False) -> int | None:
+    """First row [n, k] that is no unit vector; None when all are. A mixture of two unit vectors may be shorter."""
+    off = np.linalg.norm(matrix, axis=1) - 1
+    off = np.maximum(off, 0) if mixed else np.abs(off)
+    fits = off <= _NORM_TOLERANCE  # written so that NaN fails too
+    return None if np.all(fits) else int(np.argmax(~fits))
+
 
 def _matrix(table: pa.Table, name: str, dim: int, path: Path, mixed: bool = False) -> npt.NDArray[np.float32]:
     kind = table.schema.field(name).type if name in table.column_names else pa.null()
@@ -70,10 +83,8 @@ def _matrix(table: pa.Table, name: str, dim: int, path: Path, mixed: bool = Fals
     if column.null_count:
         raise InputError(f"{path}: column {name} has {column.null_count} nulls. Run `{MADE_BY}` again.")
     matrix: npt.NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
-    off = np.linalg.norm(matrix, axis=1) - 1
-    off = np.maximum(off, 0) if mixed else np.abs(off)  # a mixture of two unit vectors is shorter
-    if not np.all(off <= _NORM_TOLERANCE):  # written so that NaN fails too
-        raise InputError(f"{path}: row {int(np.argmax(~(off <= _NORM_TOLERANCE)))} of {name} is not a unit vector.")
+    if (row := not_unit(matrix, mixed)) is not None:
+        raise InputError(f"{path}: row {row} of {name} is not a unit vector.")
     return matrix
 
 

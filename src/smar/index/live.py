@@ -1,8 +1,7 @@
 """An index that changes while it is searched: an immutable version, its update log, and the delta in memory.
 
-Every process that serves the index opens it for itself and calls `refresh` before a query: it looks at the changed
-times of two small files (some microseconds), reads what is new in the log, and takes a new version where one was
-published.
+Every process that serves the index opens it for itself and calls `refresh` now and then: it looks at the changed times
+of two small files (some microseconds), reads what is new in the log, and takes a new version where one was published.
 `snapshot` is replaced in one assignment, so searches under way end on the one that they began with.
 """
 
@@ -16,7 +15,7 @@ from smar.errors import InputError
 from smar.index.delta import Delta, Items
 from smar.index.embedded import EmbeddedIndex
 from smar.index.updates import UpdateLog
-from smar.index.versions import CURRENT_FILE, current_version, locked
+from smar.index.versions import CURRENT_FILE, current_version, file_stamp, locked
 
 DELTA_LIMIT = 20_000
 """Changed items that are scanned exactly beside the base: 1 ms a query at 2 x 128 dimensions."""
@@ -47,31 +46,27 @@ class UpdatableIndex:
 
     def _load(self) -> None:
         for last in (False, True):
-            pointer = (self.folder / CURRENT_FILE).stat() if (self.folder / CURRENT_FILE).exists() else None
+            pointer = file_stamp(self.folder / CURRENT_FILE)
             try:
                 base = EmbeddedIndex.open(current_version(self.folder), self._check)
-                base.load_encoder()
-                delta, log, offset = Delta(base.segments[0], base.dim), UpdateLog(base.path), 0
-                stamp = log.stamp() if log.ack_path.exists() else None
+                _ = base.encoder  # loaded here: its files may go, too
+                delta, log = Delta(base.segments[0], base.dim), UpdateLog(base.path)
+                stamp = log.stamp()
                 ack = log.acknowledged()
                 for record in log.read(0, ack):
                     delta.apply(record.table, record.upsert)
-                offset = ack.length
                 break
             except InputError:
                 # a version that was replaced and removed while it was being opened; anything else is damage
-                if last or pointer is None or not self._moved((pointer.st_ino, pointer.st_mtime_ns)):
+                if last or pointer is None or not self._moved(pointer):
                     raise
-        self._pointer = None if pointer is None else (pointer.st_ino, pointer.st_mtime_ns)
-        self._base, self._delta, self._log, self._offset, self._stamp = base, delta, log, offset, stamp
+        self._pointer = pointer
+        self._base, self._delta, self._log, self._offset, self._stamp = base, delta, log, ack.length, stamp
         self.snapshot = base.with_segments(delta.segments())
 
     def _moved(self, before: tuple[int, int] | None) -> bool:
-        try:
-            seen = (self.folder / CURRENT_FILE).stat()
-        except FileNotFoundError:
-            return False
-        return (seen.st_ino, seen.st_mtime_ns) != before
+        seen = file_stamp(self.folder / CURRENT_FILE)
+        return seen is not None and seen != before
 
     def refresh(self) -> bool:
         """Take in what other processes have written; returns whether `snapshot` is a new one.

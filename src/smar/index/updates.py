@@ -22,7 +22,7 @@ from pydantic import Field
 
 from smar.errors import InputError
 from smar.index.sealed import Sealed
-from smar.index.versions import MADE_BY, sync_folder
+from smar.index.versions import MADE_BY, file_stamp, sync_folder
 
 LOG_FILE = "updates.log"
 ACK_FILE = "updates.json"
@@ -67,10 +67,9 @@ class UpdateLog:
             raise InputError(f"{self.path} has {size:,} bytes, {ack.length:,} were acknowledged. {_REMEDY}")
         return ack
 
-    def stamp(self) -> tuple[int, int]:
+    def stamp(self) -> tuple[int, int] | None:
         """Changes with every acknowledged write; costs some microseconds."""
-        seen = self.ack_path.stat()
-        return seen.st_ino, seen.st_mtime_ns
+        return file_stamp(self.ack_path)
 
     def append(self, table: pa.Table, upsert: bool) -> None:
         """Write one change; when this returns, it survives the death of the process and a loss of power."""

@@ -57,6 +57,12 @@ def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     return (values * weight).sum() / weight.sum().clamp_min(1e-12)
 
 
+def group_mean(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Mean of `values` [B] in each of `groups` groups; zero for a group without members."""
+    total = values.new_zeros(groups).index_add(0, group, values)
+    return total / torch.bincount(group, minlength=groups).clamp_min(1)
+
+
 def adaptive_scores(text: Tensor, multimodal: Tensor, probability: Tensor) -> Tensor:
     """Soft score p f_m + (1 - p) f_t: scores [u, n] twice, image probability [u] -> [u, n]."""
     p = probability[:, None]
@@ -74,7 +80,4 @@ def counterfactual_labels(text_loss: Tensor, image_loss: Tensor, query_of_pair: 
     Returns:
         Labels in [0, 1], [u].
     """
-    better = (text_loss.detach() > image_loss.detach()).float()
-    total = better.new_zeros(queries).index_add(0, query_of_pair, better)
-    count = better.new_zeros(queries).index_add(0, query_of_pair, torch.ones_like(better))
-    return total / count.clamp_min(1)
+    return group_mean((text_loss.detach() > image_loss.detach()).float(), query_of_pair, queries)

@@ -36,12 +36,6 @@ def advantage(text: Tensor, multimodal: Tensor) -> Tensor:
     return torch.sigmoid(multimodal / WIDTH) - torch.sigmoid(text / WIDTH)
 
 
-def group_mean(values: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Mean of `values` [B] in each of `groups` groups; zero for a group without members."""
-    total = values.new_zeros(groups).index_add(0, group, values)
-    return total / torch.bincount(group, minlength=groups).clamp_min(1)
-
-
 def ridge(features: Tensor, target: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
     """Least squares with an L2 penalty on standardised features: [n, h], [n] -> weight [h], bias."""
     mean, scale = features.mean(0), features.std(0).clamp_min(1e-6)

@@ -29,10 +29,7 @@ class Tower(nn.Module):
         """Pool hidden states [n, t, h] under mask [n, t] (1 = real token) to [n, h]: first token or mean."""
         if self.pooling == "cls":
             return hidden[:, 0]
-        if mask is None:
-            return hidden.mean(1)
-        weight = mask.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * weight).sum(1) / weight.sum(1)
+        return hidden.mean(1) if mask is None else masked_mean(hidden, mask)
 
     def embed(self, pooled: Tensor) -> Tensor:
         """Project pooled states [n, h] to unit vectors [n, k], float32 whatever the autocast type."""
@@ -92,6 +89,12 @@ def _encoder(config: Any) -> nn.Module:
     except TypeError:  # encoders without a pooler do not know the argument
         encoder = AutoModel.from_config(config)
     return encoder  # type: ignore[no-any-return]
+
+
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the states [n, t, h] where `mask` [n, t] holds (at least one place in each row) -> [n, h]."""
+    weight = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weight).sum(1) / weight.sum(1)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -21,8 +21,8 @@ async def follow(engine: Engine, interval: float = INTERVAL) -> None:
             await asyncio.to_thread(engine.refresh)
             said = ""
         except Exception as error:  # a full disk, a folder that is gone: nothing may end the service
-            if str(error) != said:
-                said = str(error)
+            if (told := f"{type(error).__name__}: {error}") != said:
+                said = told
                 console.print(f"the index changed and cannot be read, the old one stays: {said}", markup=False)
 
 

@@ -36,7 +36,6 @@ class Workshop:
 
     job: Job
     run: Path
-    settings: Settings
     data: TrainingData
     processor: SmarProcessor
     pairs: Collator
@@ -44,6 +43,11 @@ class Workshop:
     def __post_init__(self) -> None:
         """Look the category column up before anything is trained; raises InputError where there is none."""
         _ = self.category
+
+    @property
+    def settings(self) -> Settings:
+        """Of the model, as of a run of its own."""
+        return self.job.settings
 
     @cached_property
     def category(self) -> Ints | None:
@@ -68,7 +72,7 @@ class Workshop:
             return WordCollator.of(pairs, self.processor)
         freeze(model, self.job.model, stage.freeze_image)
         pairs = replace(pairs, negatives=self._negatives(stage, None if name == "stage1" else before))
-        if name == "stage2" and self.job.model.kind == "smar":
+        if name == "stage2" and self.job.model.kind == "smar" and stage.steps and stage.weights.adaptive:
             encoder = Encoder(model, self.processor, bf16=self.settings.train.bf16)
             pairs = replace(pairs, share=training_shares(encoder, self.data, self.settings))
         fixed = stage.freeze_image or self.job.model.vision.frozen

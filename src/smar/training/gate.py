@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from smar.files import write_json
-from smar.losses.gate import WIDTH, advantage, choose_threshold, group_mean, ridge
+from smar.losses.contrastive import group_mean
+from smar.losses.gate import WIDTH, advantage, choose_threshold, ridge
 from smar.model.encoder import Encoder
 from smar.progress import console
 from smar.settings import Settings

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from smar.errors import InputError
 from smar.losses.gate import margin, mix
 from smar.model.encoder import Encoder
+from smar.model.tokens import Ints
 from smar.progress import console
 from smar.settings import Settings
 from smar.training.batches import KnownPositives, Pairs
@@ -17,8 +17,6 @@ from smar.training.setup import TrainingData
 
 FEWEST_QUERIES = 20
 """With fewer held-out queries nothing is fitted."""
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

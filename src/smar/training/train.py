@@ -64,7 +64,7 @@ def train(dataset: Dataset, run: Path, settings: Settings) -> TrainSummary:
         records = []
         for job, processor in planned:
             pairs = data.collator(processor, job.model)
-            records += _train_job(Workshop(job, run, job.settings, data, processor, pairs))
+            records += _train_job(Workshop(job, run, data, processor, pairs))
     return TrainSummary(tuple(records))
 
 

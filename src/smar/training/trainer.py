@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, Trainer
 from smar.losses.contrastive import adaptive_scores, counterfactual_labels, prefix, weighted_mean
 from smar.losses.objective import Objective
 from smar.model.modeling import ItemOutput, QueryOutput
+from smar.model.pictures import pictures_of
 from smar.model.processing import SmarProcessor
 from smar.model.tokens import Ints
 from smar.sections.losses import LossSettings, NegativeSettings
@@ -94,10 +95,8 @@ def hide_pictures(batch: dict[str, Any], share: float) -> dict[str, Any]:
     kept = torch.rand(int(before.sum()), device=batch["pixels"].device) >= share
     has_image = before.clone()
     has_image[before] = kept
-    if "pictures" not in batch:
-        return {**batch, "pixels": batch["pixels"][kept], "has_image": has_image}
-    pixels = batch["pixels"][kept.repeat_interleave(batch["pictures"][before])]
-    return {**batch, "pixels": pixels, "has_image": has_image, "pictures": batch["pictures"] * has_image}
+    shown = {**batch, "pixels": pictures_of(batch, has_image.nonzero().squeeze(1)), "has_image": has_image}
+    return shown | ({"pictures": batch["pictures"] * has_image} if "pictures" in batch else {})
 
 
 class SmarTrainer(Trainer):  # type: ignore[misc]

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from smar.model.fusion.base import Fusion, Modality, masked_mean
-from smar.model.towers import attention
+from smar.model.fusion.base import Fusion, Modality
+from smar.model.towers import attention, masked_mean
 
 
 class CrossAttentionLayer(nn.Module):

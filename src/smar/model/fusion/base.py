@@ -15,12 +15,6 @@ class Modality:
     pooled: Tensor
 
 
-def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the states [n, t, h] where `mask` [n, t] holds (at least one place in each row) -> [n, h]."""
-    weight = mask.unsqueeze(-1).to(states.dtype)
-    return (states * weight).sum(1) / weight.sum(1)
-
-
 class Fusion(nn.Module):
     """The head of the item-multimodal tower S_m: text and image states of an item -> one state of `width` numbers.
 
