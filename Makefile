@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Idle threads that spin would take the cores of the workers beside them.
 export OMP_WAIT_POLICY := PASSIVE
 
-CODE = src tests benchmarks examples
+CODE = src tests benchmarks examples .ci
 TEST_WORKERS = 2
 # Arguments of single benchmarks; prepare.py alone would take 40 million rows.
 BENCH_prepare := --rows 4000000
@@ -30,10 +30,12 @@ demo: install  ## the whole line on a generated shop, then the search page (SERV
 test: .venv/installed-dev  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)
 
-lint: .venv/installed-dev  ## check style and types
+lint: .venv/installed-dev  ## check style and types, look for weaknesses and known vulnerabilities
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
+	$(BIN)/bandit -q -r src -c pyproject.toml --severity-level medium
+	$(BIN)/python .ci/audit.py requirements.txt
 
 bench: .venv/installed-dev $(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py))  ## run the benchmarks at moderate sizes
 
