@@ -108,7 +108,7 @@ def build_processor(settings: ModelSettings, image_size: int, texts: Iterable[st
             "towers share one tokenizer. Name the same encoder, or leave one out to train that tower from scratch."
         )
     try:
-        tokenizer = _tokenizer(names.pop()) if names else fit_tokenizer(texts, settings.vocabulary)
+        tokenizer = _tokenizer(str(names.pop())) if names else fit_tokenizer(texts, settings.vocabulary)
         image_processor = _image_processor(settings.vision.pretrained, image_size)
     except (OSError, ValueError) as error:
         raise InputError(f"the pretrained tower's tokenizer or image processor cannot be loaded: {error}") from None
