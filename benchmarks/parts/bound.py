@@ -7,7 +7,7 @@ import numpy as np
 
 
 def weights_read(model: Path) -> int:
-    """Bytes of the graph's weights that a query reads: all but the tables of embeddings, of which it reads a few rows."""
+    """Bytes of the graph's weights that a query reads: all but tables of embeddings, of which it reads some rows."""
     import onnx
 
     graph = onnx.load(model).graph

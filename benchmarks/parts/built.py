@@ -1,8 +1,8 @@
 """A large index made as a user makes one, kept under build/ for the next run.
 
 A model of the default configuration with random weights (as fast as trained ones) and a tokenizer fitted on the titles
-is exported with `smar.export`. Item vectors lie around the query vectors of their cluster, at an offset, so that searching
-real words has neighbours that mean something. `smar index` makes the index of them.
+is exported with `smar.export`. Item vectors lie around the query vectors of their cluster, at an offset, so that
+searching for words has neighbours that mean something. `smar index` makes the index of them.
 """
 
 import hashlib
@@ -53,13 +53,18 @@ class Built:
 
     @property
     def queries(self) -> dict[str, list[str]]:
-        """`load`: to ask in order; `held_out`: in neither `load` nor the validation queries; `categories`: their names."""
+        """`load`: to ask in order; `held_out`: for recall, none of `load` and of the validation queries."""
         return json.loads((self.embeddings / "queries.json").read_text())
 
     @property
     def near(self) -> np.ndarray:
-        """Inner product of each held-out query with the mean item of each category [queries, categories]."""
+        """Inner product of the held-out queries, then those of `load`, with the mean item of each category."""
         return np.load(self.embeddings / "near.npy")
+
+    @property
+    def categories(self) -> list[str]:
+        """Names of the columns of `near`."""
+        return json.loads((self.embeddings / "categories.json").read_text())
 
 
 def build(items: int, queries: int) -> Built:
@@ -115,9 +120,8 @@ def _embeddings(folder: Path, items: int, queries: int) -> None:
     (folder / PICTURES_FILE).touch()
     asked = shop.distinct_queries(rng, words, cluster, queries + VALID + HELD_OUT)
     load, valid, held_out = asked[: -VALID - HELD_OUT], asked[-VALID - HELD_OUT : -HELD_OUT], asked[-HELD_OUT:]
-    (folder / "queries.json").write_text(
-        json.dumps({"load": load, "held_out": held_out, "categories": words.category_name.tolist()})
-    )
+    (folder / "queries.json").write_text(json.dumps({"load": load, "held_out": held_out}))
+    (folder / "categories.json").write_text(json.dumps(words.category_name.tolist()))
     # nobody clicked: validation needs the queries alone, to tune how many lists are visited
     clicked = table["item_id"].take(rng.integers(items, size=len(valid)))
     pq.write_table(pa.table([valid, clicked, np.ones(len(valid))], ["query", "item_id", "weight"]), folder / VALID_FILE)
@@ -134,8 +138,9 @@ def _embeddings(folder: Path, items: int, queries: int) -> None:
         joined = item_vectors(rng, centre[block], spread)
         np.add.at(sums, words.category[block], joined)
         entries.append(_shard(folder, len(entries), table["item_id"][start : start + SHARD], joined))
-    held, _ = encoder.encode_queries(held_out)
-    np.save(folder / "near.npy", np.concatenate([held, held], axis=1) @ sums.T / np.bincount(words.category[cluster]))
+    asked, _ = encoder.encode_queries(held_out + load)
+    mean = (sums / np.bincount(words.category[cluster], minlength=shop.CATEGORIES).clip(1)[:, None]).astype(np.float32)
+    np.save(folder / "near.npy", np.concatenate([asked, asked], axis=1) @ mean.T)
     EmbeddingManifest(
         fingerprint=encoder.fingerprint,
         kind="smar",
@@ -157,6 +162,7 @@ def _shard(folder: Path, number: int, item_id: pa.ChunkedArray, joined: np.ndarr
 def _encoder(folder: Path, texts: list[str], queries: list[str]):
     """A default model with random weights, exported for the service and saved for a peer."""
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
     from smar.export.onnx import export_query
     from smar.model.configuration import build_config
@@ -165,6 +171,7 @@ def _encoder(folder: Path, texts: list[str], queries: list[str]):
     from smar.model.processing import build_processor
     from smar.settings import Settings
 
+    disable_progress_bar()
     torch.manual_seed(0)
     settings = Settings()
     processor = build_processor(settings.model, settings.data.image_size, texts)

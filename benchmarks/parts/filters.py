@@ -28,7 +28,7 @@ def filter_cases(
 
     Args:
         table: the items' columns.
-        near: inner product of each held-out query with the mean item of each category [held_out, categories].
+        near: inner product of each query, held-out ones first, with the mean item of each category.
         categories: their names.
         load, held_out: queries.
         checked: how many answers shall be compared with an exact search.
@@ -42,7 +42,8 @@ def filter_cases(
     yield Case("10 %, another filter each time", queries, filters, masks)
     column = table["category"].combine_chunks().dictionary_encode()
     names, code = np.array(column.dictionary.to_pylist()), column.indices.to_numpy()
-    order = np.array(categories)[np.argsort(near, axis=1)]
+    asked = np.r_[:checked, len(held_out) : len(held_out) + len(load)]
+    order = np.array(categories)[np.argsort(near[asked], axis=1)]
     for name, far in (("the farthest category", order[:, :1]), ("the far half", order[:, : len(categories) // 2])):
         filters = [f"category in ({', '.join(row)})" for row in far]
-        yield Case(name, held_out, filters, [np.isin(names, row)[code] for row in far[:checked]])
+        yield Case(name, queries, filters, [np.isin(names, row)[code] for row in far[:checked]])

@@ -26,46 +26,43 @@ class Load:
     failed: int
 
 
-class Requests:
-    """Bodies in a file, asked in order; every run goes on where the one before it stopped."""
+def put_load(service: Service, file: Path, start: int, concurrency: int, seconds: int) -> Load:
+    """Ask the bodies of `file`, one a line, from number `start` on and round again.
 
-    def __init__(self, file: Path, bodies: Sequence[dict[str, object]]) -> None:
+    Each of `concurrency` connections asks as soon as its last answer is there.
+    """
+    words = f"wrk --latency -t1 -c{concurrency} -d{seconds}s --timeout 10s".split()
+    words += ["-s", str(SCRIPT), service.url, "--", str(file), PATH, str(start)]
+    before = service.cpu_seconds()
+    done = subprocess.run(words, capture_output=True, text=True, timeout=seconds + 60)
+    spent = service.cpu_seconds() - before
+    line = next((line for line in done.stdout.splitlines() if line.startswith("SUMMARY ")), None)
+    if done.returncode or line is None:
+        raise RuntimeError(f"wrk ended with {done.returncode}: {done.stdout}{done.stderr}")
+    seen = json.loads(line.removeprefix("SUMMARY "))
+    return Load(
+        concurrency=concurrency,
+        requests=seen["requests"],
+        p50=seen["p50"] / 1000,
+        p99=seen["p99"] / 1000,
+        qps=seen["requests"] / (seen["microseconds"] / 1e6),
+        cpu_ms=1000 * spent / max(1, seen["requests"]),
+        failed=seen["errors"] + seen["not_2xx"],
+    )
+
+
+class Bodies:
+    """Search requests in a file; every load goes on where the last one stopped, so that no query is soon repeated."""
+
+    def __init__(self, file: Path, bodies: Sequence[dict[str, object]], start: int = 0) -> None:
         file.write_text("".join(json.dumps(body) + "\n" for body in bodies))
-        self.file, self.count, self.next = file, len(bodies), 0
+        self.file, self.count, self.next = file, len(bodies), start % len(bodies)
 
-    def run(self, service: Service, concurrency: int, seconds: float) -> Load:
-        """Ask with `concurrency` connections, each as soon as its last answer is there."""
-        command = [
-            "wrk",
-            "--latency",
-            "-t1",
-            f"-c{concurrency}",
-            f"-d{seconds:g}s",
-            "--timeout",
-            "10s",
-            "-s",
-            str(SCRIPT),
-        ]
-        before = service.cpu_seconds()
-        done = subprocess.run(
-            [*command, service.url, "--", str(self.file), PATH, str(self.next)],
-            capture_output=True, text=True, timeout=seconds + 60,
-        )  # fmt: skip
-        spent = service.cpu_seconds() - before
-        line = next((line for line in done.stdout.splitlines() if line.startswith("SUMMARY ")), None)
-        if done.returncode or line is None:
-            raise RuntimeError(f"wrk ended with {done.returncode}: {done.stdout}{done.stderr}")
-        seen = json.loads(line.removeprefix("SUMMARY "))
-        self.next = (self.next + seen["requests"] + concurrency) % self.count
-        return Load(
-            concurrency=concurrency,
-            requests=seen["requests"],
-            p50=seen["p50"] / 1000,
-            p99=seen["p99"] / 1000,
-            qps=seen["requests"] / (seen["microseconds"] / 1e6),
-            cpu_ms=1000 * spent / max(1, seen["requests"]),
-            failed=seen["errors"] + seen["not_2xx"],
-        )
+    def load(self, service: Service, concurrency: int, seconds: int) -> Load:
+        """See `put_load`."""
+        seen = put_load(service, self.file, self.next, concurrency, seconds)
+        self.next = (self.next + seen.requests + concurrency) % self.count
+        return seen
 
 
 def wrk_missing() -> bool:

@@ -1,7 +1,7 @@
-"""The peer's folder: the same query tower for sentence-transformers, the same vectors in a usearch index, the same items.
+"""The peer's folder: the same query tower for sentence-transformers, the same vectors in usearch, the same items.
 
-The peer has no gate: a query scores an item by the mean of its two inner products. Its search is widened until it reaches
-the recall that is asked of smar, too.
+The peer has no gate: a query scores an item by the mean of its two inner products. Its search is widened until it
+reaches the recall that is asked of smar, too.
 """
 
 import importlib.util
@@ -52,6 +52,7 @@ def _save_encoder(model: Path, out: Path) -> None:
 
     from smar.model.encoder import Encoder
 
+    transformers.utils.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()  # it misses the pooler, which the mean of the states replaces
     encoder = Encoder.from_pretrained(model)
     tower, bert = encoder.model.query_tower, out.with_name("bert")
