@@ -14,12 +14,14 @@ CODE = src tests benchmarks examples .ci
 TEST_WORKERS = 2
 # Arguments of single benchmarks; prepare.py alone would take 40 million rows.
 BENCH_prepare := --rows 4000000
+# `make bench-serving` alone takes a million items, which is built in minutes and takes 3 GB.
+bench: BENCH_serving = --items 120000 --seconds 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint bench bench-serving clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables: demo OUT=$(OUT) PORT=$(PORT) SERVE=$(SERVE); test TEST_WORKERS=$(TEST_WORKERS) ARGS='-k gate'"
 
 install: .venv/installed  ## put smar and what it runs on into .venv
@@ -39,6 +41,9 @@ lint: .venv/installed-dev  ## check style and types, look for weaknesses and kno
 
 bench: .venv/installed-dev $(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py))  ## run the benchmarks at moderate sizes
 
+bench-serving: .venv/installed-bench  ## a million items under load, beside a peer (BENCH_serving='--items 20000': fewer)
+	$(BIN)/python benchmarks/serving.py $(BENCH_serving)
+
 bench-%: .venv/installed-dev
 	$(BIN)/python benchmarks/$*.py $(BENCH_$*)
 
@@ -53,6 +58,10 @@ clean:  ## remove .venv, caches and the folder demo
 .venv/installed: requirements.txt constraints.txt pyproject.toml | .venv/bin/python
 	$(BIN)/pip install -r requirements.txt
 	$(BIN)/pip install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/installed-bench: requirements-bench.txt .venv/installed-dev
+	$(BIN)/pip install -r requirements-bench.txt
 	@touch $@
 
 .venv/installed-dev: requirements-dev.txt .venv/installed

@@ -35,6 +35,7 @@ from smar.index.embeddings import PAYLOAD_FILE, QUERY_FOLDER, Embeddings
 from smar.index.live import UpdatableIndex
 from smar.index.query import QueryEncoder, QueryVectors
 
+STORE = Path(__file__).parents[1] / "build" / "bench-serving"
 K = 50
 FIRST = {"query": "red dress", "k": K}
 REPEATED = 100
@@ -179,6 +180,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=10, help="of each load; half of it for each filter")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--queries", type=int, default=20_000, help="different ones; more than a cache holds")
+    parser.add_argument("--store", type=Path, default=STORE, help="where what was built is kept for the next run")
     parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True)
     chosen = parser.parse_args()
     least = {"items": 2000, "workers": 1, "seconds": 1, "queries": REPEATED}
@@ -196,7 +198,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     chosen, load_before, report = arguments(), os.getloadavg(), Report()
-    built = build(chosen.items, chosen.queries)
+    built = build(chosen.store, chosen.items, chosen.queries)
     report.figures["build, CPU s"] = built.cpu_seconds
     with tempfile.TemporaryDirectory(prefix="smar-load-") as folder:
         smar = measure_smar(report, chosen, built, Path(folder))

@@ -32,8 +32,6 @@ from smar.index.embeddings import (
     ShardEntry,
 )
 
-ROOT = Path(__file__).parents[2]
-STORE = ROOT / "build" / "bench-serving"
 SHARD = 50_000
 VALID, HELD_OUT = 1000, 500
 _PER_CLUSTER = 4  # queries whose mean vector is a cluster's centre
@@ -67,20 +65,20 @@ class Built:
         return json.loads((self.embeddings / "categories.json").read_text())
 
 
-def build(items: int, queries: int) -> Built:
-    """The index of `items` generated items, from an earlier run where it was made of the same code."""
+def build(store: Path, items: int, queries: int) -> Built:
+    """The index of `items` generated items in the folder `store`, from an earlier run where the same code made it."""
     sources = Path(smar.__file__).parent
     here = [Path(__file__), Path(shop.__file__), Path(generated.__file__)]
     made_by = _digest([*here, *sorted((sources / "model").rglob("*.py")), *sorted((sources / "export").rglob("*.py"))])
-    embeddings = STORE / f"embeddings-{items}-{queries}-{made_by}"
+    embeddings = store / f"embeddings-{items}-{queries}-{made_by}"
     if not (embeddings / "manifest.json").exists():
-        _forget(f"embeddings-{items}-{queries}-*")
+        _forget(store, f"embeddings-{items}-{queries}-*")
         _embeddings(embeddings, items, queries)
-    index = STORE / f"index-{items}-{queries}-{made_by}-{_digest(sorted((sources / 'index').rglob('*.py')))}"
+    index = store / f"index-{items}-{queries}-{made_by}-{_digest(sorted((sources / 'index').rglob('*.py')))}"
     record = index.with_suffix(".json")
     if reused := record.exists():
         return Built(embeddings, index, **json.loads(record.read_text()), reused=reused)
-    _forget(f"index-{items}-{queries}-*")
+    _forget(store, f"index-{items}-{queries}-*")
     took = _index(embeddings, index)
     record.write_text(json.dumps(took))
     return Built(embeddings, index, **took, reused=False)
@@ -90,16 +88,16 @@ def _digest(paths: list[Path]) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:8]
 
 
-def _forget(pattern: str) -> None:
+def _forget(store: Path, pattern: str) -> None:
     """Remove what earlier code made: a million items take 2 GB."""
-    for path in STORE.glob(pattern):
+    for path in store.glob(pattern):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _index(embeddings: Path, index: Path) -> dict[str, float]:
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [sys.executable, "-m", "smar", "index", str(embeddings), "--out", str(index)]
-    subprocess.run(command, check=True, timeout=3600)
+    subprocess.run(command, check=True, timeout=3600, stdout=sys.stderr)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
@@ -109,7 +107,7 @@ def _index(embeddings: Path, index: Path) -> dict[str, float]:
 
 
 def _embeddings(folder: Path, items: int, queries: int) -> None:
-    print(f"generating {items:,} items in {folder.relative_to(ROOT)}", flush=True)
+    print(f"generating {items:,} items in {folder}", file=sys.stderr, flush=True)
     rng = np.random.default_rng(0)
     clusters = min(3000, max(60, items // 50))
     words, cluster = shop.draw_words(rng, clusters), uneven_clusters(rng, items, clusters)

@@ -58,5 +58,6 @@ def exact(
 
 
 def recall(found: Iterable[Iterable[int]], truth: list[set[int]]) -> float:
-    """Mean share of the exact answer that was found."""
-    return float(np.mean([len(best & set(rows)) / len(best) for best, rows in zip(truth, found, strict=True)]))
+    """Mean share of the exact answer that was found; where there is none to find, 1 for an empty answer."""
+    pairs = [(best, set(rows)) for best, rows in zip(truth, found, strict=True)]
+    return float(np.mean([len(best & rows) / len(best) if best else float(not rows) for best, rows in pairs]))
