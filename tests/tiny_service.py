@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SERVE = (
-    "import sys; from pathlib import Path; from smar.serving.app import serve; "
+    "import sys; from pathlib import Path; from smar.serving.supervise import serve; "
     "serve(Path(sys.argv[1]), port=int(sys.argv[2]))"
 )
 
