@@ -95,7 +95,13 @@ def test_wrong_requests(client: TestClient, body: object, code: str, message: st
 
 def test_broken_bodies(client: TestClient) -> None:
     headers = {"content-type": "application/json"}
-    for content, status in ((b'{"query":', 422), (b"", 422), (b"\xff\xfe", 422), (b"[" * 9999, 422), (b"[" * 99_999, 413)):
+    for content, status in (
+        (b'{"query":', 422),
+        (b"", 422),
+        (b"\xff\xfe", 422),
+        (b"[" * 9999, 422),
+        (b"[" * 99_999, 413),
+    ):
         response = client.post("/v1/search", content=content, headers=headers)
         assert response.status_code == status
         assert error_of(response, response.status_code)["message"]
