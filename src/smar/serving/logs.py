@@ -32,4 +32,6 @@ def configure_logs(requests: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    # a line for each malformed request would let any client fill the disk; `smar_requests` counts them
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     logging.getLogger(ACCESS).setLevel(logging.INFO if requests else logging.ERROR)

@@ -1,14 +1,19 @@
 """Requests and answers of the HTTP API; they are also its OpenAPI documentation."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from smar.index.base import Mode
 from smar.index.filter_parser import EXAMPLE
 
 MAX_K = 200
 MAX_QUERY = 1000
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 24.0 is an integer there. Text and true are none."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class SearchRequest(BaseModel):
@@ -24,7 +29,9 @@ class SearchRequest(BaseModel):
             "maxLength": MAX_QUERY,
         },  # checked by the engine, which says it better
     )
-    k: int = Field(24, ge=1, le=MAX_K, strict=True, description="most hits to return")
+    k: Annotated[int, BeforeValidator(_whole)] = Field(
+        24, ge=1, le=MAX_K, strict=True, description="most hits to return"
+    )
     mode: Mode = Field(
         Mode.ADAPTIVE, description="words only, adaptive (blend), route (one or the other), or always pictures"
     )
