@@ -69,8 +69,9 @@ def _encoded(encoder: Encoder, dataset: Dataset) -> Iterator[Items]:
             encoder.fingerprint,
             payload.slice(start, BATCH),
             vectors.text,
-            vectors.multimodal,
+            vectors.served,
             _pictures(dataset.pictures, part),
+            mixed=encoder.config.category_share is not None,
         )
 
 
