@@ -263,7 +263,7 @@ def serve(options: argparse.Namespace) -> None:
 
     named = {name: getattr(options, name) for name in ("workers", "protect_reads", "rate", "log")}
     chosen = service_options(options.assignments, keys=read_keys(options.keys), **named)
-    run(options.index, options.host, options.port, chosen)
+    run(options.index, options.host, options.port, chosen, options.model)
 
 
 DEMO_TRAINING = (

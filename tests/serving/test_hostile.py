@@ -18,6 +18,7 @@ import psutil
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from smar.serving.app import create_app
@@ -178,8 +179,9 @@ def test_answers_are_what_openapi_says(engine: Engine) -> None:
         )
         @given(operation.as_strategy())
         def check(case: schemathesis.Case) -> None:
-            # that a filter is well formed, or a query not blank, no schema can say
-            case.call_and_validate(excluded_checks=[positive_data_acceptance])
+            # that a filter is well formed, or a query not blank, no schema can say; 503: without a model worker
+            answer = case.call_and_validate(excluded_checks=[positive_data_acceptance, not_a_server_error])
+            assert answer.status_code < 500 or answer.status_code == 503
 
         check()
         tried.append(operation.label)

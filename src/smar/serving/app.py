@@ -2,13 +2,16 @@
 
 import importlib.resources
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from smar import __version__
+from smar.serving.changes import build_changes_router
 from smar.serving.engine import Engine
 from smar.serving.errors import add_error_handlers
 from smar.serving.follow import following
@@ -31,6 +34,8 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> ASGIApp
         redoc_url=None,
     )
     add_error_handlers(app)
+    # before the item's own routes: an id may hold slashes, so `{item_id:path}` would take "/similar" along
+    app.include_router(build_changes_router(engine, options))
     app.include_router(build_router(engine, options))
 
     @app.get("/", include_in_schema=False)
@@ -41,7 +46,17 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> ASGIApp
     async def docs() -> FileResponse:
         return FileResponse(WEB / "docs.html", headers={"Cache-Control": "no-cache"})
 
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.mount("/static", StaticFiles(directory=WEB))
     # the package is used only for the Swagger UI files that it carries
     app.mount("/swagger", StaticFiles(directory=str(importlib.resources.files("fastapi_offline") / "static")))
     return Guard(app, options)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The description of the API, with the key that writing needs."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -125,7 +125,7 @@ class Engine:
             probability = float(vectors.image_probability[0])
             routed = probability > vectors.threshold
         with _timed(timings, "filter"):
-            chosen = self._filter(question.filter, index)
+            chosen = self.filter(question.filter, index)
             if chosen is not None:
                 index.prepare(chosen)
         with _timed(timings, "search"):
@@ -141,7 +141,7 @@ class Engine:
             RequestError: as `search` does; for a query, the message names its line, from 1.
         """
         index = self.index
-        chosen = self._filter(filter, index)
+        chosen = self.filter(filter, index)
         texts = [check_query(query, f"line {line}: ") for line, query in enumerate(queries, start=1)]
         for start in range(0, len(texts), 256):
             yield from index.search(index.encoder.encode(texts[start : start + 256]), k, mode, chosen)
@@ -157,13 +157,14 @@ class Engine:
     def facets(self, filter: str | None, top: int) -> FacetCounts:
         """Count the items that match; raises RequestError when the filter is wrong."""
         index = self.index
-        return index.facets(self._filter(filter, index), top)
+        return index.facets(self.filter(filter, index), top)
 
     def refresh(self) -> bool:
         """Take in updates and new versions; some microseconds when there are none. Returns whether there were."""
         return self.live.refresh()
 
-    def _filter(self, text: str | None, index: EmbeddedIndex) -> Filter | None:
+    def filter(self, text: str | None, index: EmbeddedIndex) -> Filter | None:
+        """The parsed filter, None when it is blank; raises RequestError when it is wrong."""
         if text is None or not text.strip():
             return None
         try:

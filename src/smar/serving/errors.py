@@ -14,6 +14,7 @@ from smar.serving.batcher import Busy
 from smar.serving.engine import RequestError
 from smar.serving.metrics import REFUSED
 from smar.serving.schemas import ErrorBody, ErrorResponse
+from smar.serving.writer_client import RETRY_SECONDS, WriterDown
 
 logger = logging.getLogger("smar.serving")
 
@@ -31,12 +32,14 @@ class NotReady(Exception):
 
 
 class NoWriter(Exception):
-    """What needs the model worker was asked of a service that has none, or whose model worker is not up."""
+    """What needs the model worker was asked of a service that has none."""
 
 
 def error_response(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """A failure as every client sees it."""
-    return JSONResponse(ErrorResponse(error=ErrorBody(code=code, message=message)).model_dump(), status, headers)
+    return JSONResponse(
+        ErrorResponse(error=ErrorBody(code=code, message=message)).model_dump(exclude_none=True), status, headers
+    )
 
 
 _CODES = {413: "body_too_large", 408: "body_too_slow"}
@@ -70,7 +73,11 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(NoWriter)
     async def no_writer(_: Request, error: NoWriter) -> JSONResponse:
-        return error_response(503, "no_model_worker", str(error), {"Retry-After": "2"})
+        return error_response(503, "no_model_worker", str(error))
+
+    @app.exception_handler(WriterDown)
+    async def writer_down(_: Request, error: WriterDown) -> JSONResponse:
+        return error_response(503, "model_worker_down", str(error), {"Retry-After": str(RETRY_SECONDS)})
 
     @app.exception_handler(Busy)
     async def busy(_: Request, __: Busy) -> JSONResponse:

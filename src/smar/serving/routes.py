@@ -11,6 +11,8 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
+from smar import __version__
+from smar.index.base import Mode
 from smar.index.catalogue import content_type
 from smar.index.embedded import EmbeddedIndex
 from smar.serving import metrics
@@ -20,10 +22,10 @@ from smar.serving.engine import Engine, Question, SearchResult
 from smar.serving.errors import NotFound, NotReady
 from smar.serving.facets import facets_response
 from smar.serving.options import ServiceOptions
-from smar.serving.schemas import ErrorResponse, Facets, Health, ItemOut, SearchRequest, SearchResponse
+from smar.serving.schemas import About, ErrorResponse, Facets, Health, ItemOut, SearchRequest, SearchResponse
 from smar.serving.wire import picture_url, plain
 
-_JSON = "application/json"
+JSON = "application/json"
 Answers = dict[int | str, dict[str, Any]]
 WRONG: Answers = {422: {"model": ErrorResponse, "description": "the request is wrong"}}
 UNKNOWN: Answers = {404: {"model": ErrorResponse, "description": "no such item or picture"}}
@@ -45,6 +47,7 @@ def build_router(engine: Engine, options: ServiceOptions) -> APIRouter:
     _add_facets(router, engine)
     _add_items(router, engine)
     _add_health(router, engine)
+    _add_about(router, engine, options)
     return router
 
 
@@ -70,7 +73,7 @@ class Searches:
         metrics.CACHE.labels("miss" if kept is None else "hit").inc()
         if kept is not None:
             self._note(request, question, cached=True)
-            return Response(kept, media_type=_JSON, headers={"Server-Timing": "cache;dur=0"})
+            return Response(kept, media_type=JSON, headers={"Server-Timing": "cache;dur=0"})
         result = await self._batcher.ask(question)
         started = time.perf_counter()
         answer = as_json(result_out(result))
@@ -80,7 +83,7 @@ class Searches:
         metrics.GATE.labels("pictures" if result.routed else "words").inc()
         self._note(request, question, cached=False, hits=len(result.hits))
         timing = ", ".join(f"{stage};dur={spent:.3f}" for stage, spent in result.timings.items())
-        return Response(answer, media_type=_JSON, headers={"Server-Timing": timing})
+        return Response(answer, media_type=JSON, headers={"Server-Timing": timing})
 
     def _note(self, request: Request, question: Question, **more: Any) -> None:
         """What the access log tells of this search; what the shopper typed only when it was asked for."""
@@ -93,7 +96,7 @@ def _add_search(router: APIRouter, searches: Searches) -> None:
     # search; FastAPI only documents them.
     schema = SearchRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs")  # `Mode` is among the components, as the answer has it, too
-    body = {"required": True, "content": {_JSON: {"schema": schema}}}
+    body = {"required": True, "content": {JSON: {"schema": schema}}}
 
     @router.post(
         "/v1/search",
@@ -116,6 +119,22 @@ def _add_facets(router: APIRouter, engine: Engine) -> None:
     ) -> Facets:
         """The most frequent categories and brands, and prices, with their counts among the items that match."""
         return facets_response(engine.index, engine.facets(filter, top))
+
+
+def _add_about(router: APIRouter, engine: Engine, options: ServiceOptions) -> None:
+    @router.get("/v1/about", summary="What this service is", tags=["health"])
+    async def get_about() -> About:
+        """Versions, and what can be asked of it."""
+        index = engine.index
+        return About(
+            version=__version__,
+            index=index.path.name,
+            fingerprint=index.fingerprint,
+            items=len(index),
+            modes=list(Mode),
+            picture_search=options.writer,
+            writable=options.writer and bool(options.keys),
+        )
 
 
 def row_of(index: EmbeddedIndex, item_id: str) -> int:

@@ -132,6 +132,18 @@ class Facets(BaseModel):
     prices: list[PriceCount] = Field(description="counts by price; the borders are the same whatever the filter")
 
 
+class About(BaseModel):
+    """What this service is and can do."""
+
+    version: str = Field(description="of smar")
+    index: str = Field(description="version of the index that this worker serves")
+    fingerprint: str = Field(description="of the model")
+    items: int
+    modes: list[Mode]
+    picture_search: bool = Field(description="whether a model worker can encode pictures and items")
+    writable: bool = Field(description="whether items can be changed over HTTP, with an API key")
+
+
 class Health(BaseModel):
     """The process is up, or the service answers."""
 
@@ -143,6 +155,7 @@ class ErrorBody(BaseModel):
 
     code: str
     message: str
+    image_status: str | None = Field(None, description="why a picture cannot be used, in the words of `smar prepare`")
 
 
 class ErrorResponse(BaseModel):

@@ -29,6 +29,7 @@ from smar.serving.worker import GRACE, WorkerReport, WorkerTask
 _LOOK = 0.1
 _STEADY = 10.0
 _LONGEST_PAUSE = 30.0
+_WRONG_INPUT = 2
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -57,11 +58,16 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Child:
-    """A process that is kept alive: ``python -m MODULE``, its task as a line of JSON on standard input, a socket."""
+    """A process that is kept alive: ``python -m MODULE ...``, its task a line of text on standard input, a socket.
 
-    def __init__(self, module: str, task: str, inherited: Sequence[int] = (), folder: Path | None = None) -> None:
+    `inherited` descriptors stay open in it; `metrics` is the folder of its Prometheus files.
+    """
+
+    def __init__(
+        self, *module: str, task: str = "", inherited: Sequence[int] = (), metrics: Path | None = None
+    ) -> None:
         self.module, self.task = module, task
-        self._inherited, self._metrics = inherited, folder
+        self._inherited, self._metrics = inherited, metrics
         self._pause, self._started = 0.0, 0.0
         self.process: subprocess.Popen[bytes] | None = None
         self.reports: IO[bytes] | None = None
@@ -73,7 +79,7 @@ class Child:
         environment = os.environ | ({} if self._metrics is None else {"PROMETHEUS_MULTIPROC_DIR": str(self._metrics)})
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module],
+                [sys.executable, "-m", *self.module],
                 stdin=theirs.fileno(),
                 pass_fds=self._inherited,
                 env=environment,
@@ -91,13 +97,18 @@ class Child:
             steady = time.monotonic() - self._started > _STEADY
             self._pause = 0.0 if steady else min(max(1.0, 2 * self._pause), _LONGEST_PAUSE)
             console.print(
-                f"{self.module} ended with code {self.process.returncode}; it starts again"
+                f"{self.module[0]} ended with code {self.process.returncode}; it starts again"
                 + (f" in {self._pause:g} s" if self._pause else ""),
                 markup=False,
             )
             self._started = time.monotonic()
         if time.monotonic() - self._started >= self._pause:
             self.start()
+
+    @property
+    def refused(self) -> bool:
+        """Whether it has said at its first start that what it was given is wrong."""
+        return self.process is not None and self.process.poll() == _WRONG_INPUT and not self._pause
 
     def _close(self) -> None:
         if self._metrics is not None and self.process is not None:
@@ -124,11 +135,17 @@ class Child:
         self._close()
 
 
-def serve(index: Path, host: str = "127.0.0.1", port: int = 8080, options: ServiceOptions | None = None) -> None:
-    """Serve an index until interrupted.
+def serve(
+    index: Path,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    options: ServiceOptions | None = None,
+    run: Path | None = None,
+) -> None:
+    """Serve an index until interrupted; with `run`, the run of its model, items and pictures can be encoded, too.
 
     Raises:
-        InputError: the port is in use, or the index is missing, damaged or made by another model.
+        InputError: the port is in use, or index or run are missing, damaged or of different models.
     """
     options = options or ServiceOptions()
     stop = threading.Event()
@@ -138,23 +155,33 @@ def serve(index: Path, host: str = "127.0.0.1", port: int = 8080, options: Servi
         _signals(stop),
     ):
         (metrics := Path(shared) / "metrics").mkdir()
-        options = options.model_copy(update={"shared": Path(shared)})
+        options = options.model_copy(update={"shared": Path(shared), "writer": run is not None})
         workers = [_worker(index, options, listener, metrics, check=number == 0) for number in range(options.workers)]
+        writers = [] if run is None else [_writer(index, run, Path(shared), options)]
         try:
-            _run(workers, stop, listener, host)
+            _run(workers, writers, stop, listener, host)
         finally:
-            for worker in workers:
-                worker.stop()
-            for worker in workers:
-                worker.wait()
+            for child in workers + writers:
+                child.stop()
+            for child in workers + writers:
+                child.wait()
 
 
 def _worker(index: Path, options: ServiceOptions, listener: socket.socket, metrics: Path, check: bool) -> Child:
     task = WorkerTask(index=index, descriptor=listener.fileno(), check=check, options=options)
-    return Child("smar.serving.worker", task.model_dump_json(), [listener.fileno()], metrics)
+    return Child("smar.serving.worker", task=task.model_dump_json(), inherited=[listener.fileno()], metrics=metrics)
 
 
-def _run(workers: Sequence[Child], stop: threading.Event, listener: socket.socket, host: str) -> None:
+def _writer(index: Path, run: Path, shared: Path, options: ServiceOptions) -> Child:
+    return Child(
+        *("smar.writer", str(index), str(run), "--socket", str(shared / "writer.sock")),
+        *("--parent", str(os.getpid()), "--unchecked", "--max-body", str(options.upload_bytes)),
+    )
+
+
+def _run(
+    workers: Sequence[Child], writers: Sequence[Child], stop: threading.Event, listener: socket.socket, host: str
+) -> None:
     first, *others = workers
     first.start()
     assert first.reports is not None
@@ -163,15 +190,17 @@ def _run(workers: Sequence[Child], stop: threading.Event, listener: socket.socke
         return
     if report.error is not None:
         raise InputError(report.error)
-    for worker in others:  # every byte was just compared with the checksums: once is enough
-        worker.start()
+    for child in (*others, *writers):  # every byte was just compared with the checksums: once is enough
+        child.start()
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     console.print(
         f"{report.items:,} items at {url} (documentation: {url}/docs); Ctrl-C ends", markup=False, soft_wrap=True
     )
     while not stop.wait(_LOOK):
-        for worker in workers:
-            worker.look()
+        if any(writer.refused for writer in writers):
+            raise InputError("the model worker cannot work with this run and index; its message above says why.")
+        for child in (*workers, *writers):
+            child.look()
 
 
 @contextlib.contextmanager
