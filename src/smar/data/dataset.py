@@ -1,5 +1,6 @@
 """The prepared dataset on disk: its manifest, and the reader that every later stage shares."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -136,7 +137,12 @@ class Dataset:
         for name in names:
             if name not in self.items.column_names:
                 raise one_of(name, self.items.column_names, "an item column")
-        return [[_text(value) for value in self.items[name].to_pylist()] for name in names]
+        return text_columns(self.items, names)
+
+
+def text_columns(items: pa.Table, names: Sequence[str]) -> list[list[str]]:
+    """The item's text as towers read it: one list of strings per named column; null becomes the empty string."""
+    return [[_text(value) for value in items[name].to_pylist()] for name in names]
 
 
 def _text(value: object) -> str:

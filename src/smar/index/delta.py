@@ -29,7 +29,8 @@ class Items:
     """Items to upsert: their columns (`payload`, with item_id) and what the model made of them.
 
     `text` and `multimodal` are float32 unit vectors [n, k] of the model `fingerprint`; `pictures` are encoded pictures
-    for display, None for none.
+    for display, None for none. `mixed`: the model has an item-side gate, and `multimodal` holds each item's mixture
+    P S_m + (1 - P) S_t, which may be shorter.
     """
 
     fingerprint: str
@@ -37,6 +38,7 @@ class Items:
     text: Vectors
     multimodal: Vectors
     pictures: Sequence[bytes | None]
+    mixed: bool = False
 
     def as_table(self, schema: pa.Schema, fingerprint: str, dim: int) -> pa.Table:
         """The log's form of them; `schema` is the index's item columns.
@@ -55,7 +57,8 @@ class Items:
                 f"{len(self.pictures)} pictures for {payload.num_rows} items; give None where there is none."
             )
         for name in VECTORS:
-            _check_vectors(name, getattr(self, name), payload.num_rows, dim)
+            mixed = self.mixed and name == "multimodal"
+            _check_vectors(name, getattr(self, name), payload.num_rows, dim, mixed)
             flat = pa.array(getattr(self, name).astype(np.float32).ravel())
             payload = payload.append_column(f"__{name}", pa.FixedSizeListArray.from_arrays(flat, dim))
         return payload.append_column(f"__{PICTURE}", pa.array(self.pictures, pa.binary()))
@@ -81,10 +84,10 @@ def _fit(payload: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema.remove_metadata())
 
 
-def _check_vectors(name: str, vectors: Vectors, rows: int, dim: int) -> None:
+def _check_vectors(name: str, vectors: Vectors, rows: int, dim: int, mixed: bool) -> None:
     if vectors.shape != (rows, dim):
         raise InputError(f"{name} vectors have shape {vectors.shape}, expected ({rows}, {dim}).")
-    if (row := not_unit(vectors)) is not None:
+    if (row := not_unit(vectors, mixed)) is not None:
         raise InputError(f"row {row} of the {name} vectors is not a unit vector.")
 
 
