@@ -10,7 +10,6 @@ does: see the load average in the report. CPU times depend on it little.
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -87,7 +86,7 @@ def measure_smar(report: Report, chosen: argparse.Namespace, built: Built, folde
     plain, filtered = exact_answers(built, cases)
     command = [sys.executable, "-m", "smar", "serve", str(built.index), "--port", "PORT"]
     say("starting the service")
-    with running([*command, *worker_words(chosen.workers)], FIRST) as service:
+    with running([*command, "--workers", str(chosen.workers)], FIRST) as service:
         say("recall")
         through = recall(ask(service, bodies(held_out)), plain)
         report.remarks.append(f"recall@{K} through the service: {through:.4f} of {len(held_out)} queries.")
@@ -96,6 +95,7 @@ def measure_smar(report: Report, chosen: argparse.Namespace, built: Built, folde
         ]
         fresh = Bodies(folder / "bodies", bodies(load))
         cpu = put_loads(report, "smar", service, fresh, chosen)
+        ask(service, bodies(load[:REPEATED]) * 3 * chosen.workers)
         again = Bodies(folder / "again", bodies(load[:REPEATED]))
         for connections in sorted({min(chosen.concurrency), max(chosen.concurrency)}):
             name = f"smar, {REPEATED} queries again and again"
@@ -162,15 +162,6 @@ def measure_peer(report: Report, chosen: argparse.Namespace, built: Built, folde
         cpu = put_loads(report, "peer", service, Bodies(folder / "bodies", bodies(built.queries["load"])), chosen)
         report.add_processes("peer", service)
     return cpu
-
-
-def worker_words(wanted: int) -> list[str]:
-    """``--workers N``, where this version of `smar serve` has it."""
-    shown = subprocess.run([sys.executable, "-m", "smar", "serve", "--help"], capture_output=True, text=True).stdout
-    if "--workers" in shown:
-        return ["--workers", str(wanted)]
-    say("`smar serve` has no --workers: one process")
-    return []
 
 
 def arguments() -> argparse.Namespace:

@@ -26,7 +26,7 @@ def test_report_of_a_small_index(tmp_path: Path) -> None:
     assert "Failed requests: 0." in done.stdout
     assert "recall@50 through the service: 1.0000 of 500 queries." in done.stdout  # 2,000 items are searched exactly
     rows = {cells[1].strip(): cells[2:] for line in done.stdout.splitlines() if len(cells := line.split("|")) > 3}
-    assert float(rows["smar"][0]) > 0
+    assert float(rows["smar"][1]) > 0
     for name in ("0.1 % of the items", "10 %, another filter each time", "the far half"):
         assert float(rows[name][5]) == 1, "recall under a filter"
         assert int(rows[name][6].replace(",", "")) > 0

@@ -15,7 +15,10 @@ PATH = "/v1/search"
 
 @dataclass(frozen=True)
 class Load:
-    """What one run of wrk saw: latencies in milliseconds, and CPU milliseconds of the service's processes a request."""
+    """What one run of wrk saw: latencies in milliseconds, CPU milliseconds of the service's processes a request.
+
+    `cached` is the share of answers that came from a cache of the service.
+    """
 
     concurrency: int
     requests: int
@@ -23,6 +26,7 @@ class Load:
     p99: float
     qps: float
     cpu_ms: float
+    cached: float
     failed: int
 
 
@@ -33,7 +37,7 @@ def put_load(service: Service, file: Path, start: int, concurrency: int, seconds
     """
     words = f"wrk --latency -t1 -c{concurrency} -d{seconds}s --timeout 10s".split()
     words += ["-s", str(SCRIPT), service.url, "--", str(file), PATH, str(start)]
-    before = service.cpu_seconds()
+    kept, before = service.from_cache(), service.cpu_seconds()
     done = subprocess.run(words, capture_output=True, text=True, timeout=seconds + 60)
     spent = service.cpu_seconds() - before
     line = next((line for line in done.stdout.splitlines() if line.startswith("SUMMARY ")), None)
@@ -47,6 +51,7 @@ def put_load(service: Service, file: Path, start: int, concurrency: int, seconds
         p99=seen["p99"] / 1000,
         qps=seen["requests"] / (seen["microseconds"] / 1e6),
         cpu_ms=1000 * spent / max(1, seen["requests"]),
+        cached=min((service.from_cache() - kept) / max(1, seen["requests"]), 1.0),  # wrk leaves the last ones out
         failed=seen["errors"] + seen["not_2xx"],
     )
 

@@ -1,5 +1,6 @@
 """The report in Markdown: the machine, the figures beside their targets, and all the others."""
 
+import math
 import os
 import platform
 import subprocess
@@ -59,7 +60,8 @@ class Report:
 
     def add_load(self, name: str, load: Load) -> None:
         """A row of the loads."""
-        cells = (load.concurrency, load.p50, load.p99, load.qps, load.cpu_ms, load.requests, load.failed)
+        cached = "" if math.isnan(load.cached) else f"{load.cached:.0%}"
+        cells = (load.concurrency, load.p50, load.p99, load.qps, load.cpu_ms, cached, load.requests, load.failed)
         self.loads.append((name, *cells))
         self.failed += load.failed
 
@@ -85,7 +87,7 @@ class Report:
             for name, target in TARGETS.items()
             if name in self.figures
         ]
-        head = ("concurrency", "p50 ms", "p99 ms", "QPS", "CPU ms a request", "requests", "failed")
+        head = ("concurrency", "p50 ms", "p99 ms", "QPS", "CPU ms a request", "from cache", "requests", "failed")
         filters = ("adds p50 ms", "adds p99 ms", "adds CPU ms", "p50 ms", "p99 ms", "recall@50", "requests", "failed")
         return "\n".join(
             [
