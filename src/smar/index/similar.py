@@ -41,7 +41,7 @@ def similar(index: EmbeddedIndex, item_id: str, k: int = 10, filter: Filter | No
         raise InputError(f"k is {k}; allowed: 1 to {MAX_HITS - 1}.")
     row = _row_of(index, item_id)
     own = np.ascontiguousarray(index._vectors(np.array([row])), np.float32)
-    found = index._top(own / 2, k + 1, filter)[0]
+    found = index._top(np.float32(0.5) * own, k + 1, filter)[0]
     return _hits(index, found[found != row][:k], own[0])
 
 

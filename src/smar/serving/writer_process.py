@@ -142,7 +142,10 @@ class WriterProcess:
             if self._ending.is_set():
                 return
             failures = 1 if time.monotonic() - started > _STEADY_SECONDS else failures + 1
-            wait = min(_FIRST_WAIT * 2 ** (failures - 1), _LONGEST_WAIT)
+            wait = min(_FIRST_WAIT * 2 ** min(failures - 1, 10), _LONGEST_WAIT)
             logger.warning("the model worker ended with exit code %s; the next is started in %.1f s", code, wait)
             self._ending.wait(wait)
-            self._launch()
+            try:
+                self._launch()
+            except OSError as error:  # no memory for a process just now: the dead one is looked at again
+                logger.warning("the model worker cannot be started: %s", error)
