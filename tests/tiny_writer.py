@@ -5,8 +5,12 @@ import base64
 import contextlib
 import io
 import json
+import os
+import socket
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,8 +18,8 @@ import yaml
 from PIL import Image
 
 from smar.index.live import UpdatableIndex
+from smar.serving.supervise import Child
 from smar.serving.writer_client import WriterAnswer, WriterClient, WriterDown
-from smar.serving.writer_process import WriterProcess, private_socket
 from tiny_line import Line
 
 T = TypeVar("T")
@@ -33,16 +37,51 @@ def float32_run(line: Line, folder: Path, **data: object) -> Path:
     return run
 
 
+@dataclass(frozen=True)
+class Writer:
+    """A model worker as `smar serve` keeps it, and where it listens."""
+
+    child: Child
+    socket: Path
+
+    @property
+    def pid(self) -> int:
+        assert self.child.process is not None
+        return self.child.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.child.process is not None and self.child.process.poll() is None
+
+    def answers(self) -> bool:
+        """Whether it takes connections: it listens only once everything is loaded."""
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
+
+
+def new_writer(index: Path, run: Path, folder: str, *options: object) -> Writer:
+    """A worker that is not started yet; `folder` is a short path, as a socket's has 107 bytes at most."""
+    path = Path(folder) / "writer.sock"
+    words = ["smar.writer", index, run, "--socket", path, "--parent", os.getpid(), "--unchecked", *options]
+    return Writer(Child(*map(str, words)), path)
+
+
 @contextlib.contextmanager
-def writer(index: Path, run: Path, *options: object) -> Iterator[WriterProcess]:
-    with (
-        private_socket() as socket,
-        WriterProcess(index, run, socket, [str(option) for option in options]) as process,
-    ):
-        yield process
+def writer(index: Path, run: Path, *options: object) -> Iterator[Writer]:
+    """A worker that has loaded everything, ended at the end."""
+    with tempfile.TemporaryDirectory(prefix="smar-") as folder:
+        process = new_writer(index, run, folder, *options)
+        process.child.start()
+        try:
+            assert becomes(lambda: process.answers() or not process.alive)
+            assert process.alive
+            yield process
+        finally:
+            process.child.stop()
+            process.child.wait()
 
 
-def ask(process: WriterProcess, call: Callable[[WriterClient], Awaitable[T]]) -> T:
+def ask(process: Writer, call: Callable[[WriterClient], Awaitable[T]]) -> T:
     """Run one coroutine with a client of the worker."""
 
     async def run() -> T:
@@ -52,7 +91,7 @@ def ask(process: WriterProcess, call: Callable[[WriterClient], Awaitable[T]]) ->
     return asyncio.run(run())
 
 
-def put(process: WriterProcess, item_id: str, pictures: "bytes | list[bytes]" = b"", **columns: object) -> WriterAnswer:
+def put(process: Writer, item_id: str, pictures: "bytes | list[bytes]" = b"", **columns: object) -> WriterAnswer:
     return ask(process, lambda client: put_json(client, item_id, pictures, **columns))
 
 
@@ -67,7 +106,7 @@ async def put_json(
     return await client.put(item_id, "application/json", json.dumps(body).encode())
 
 
-def stats(process: WriterProcess) -> dict:
+def stats(process: Writer) -> dict:
     return ask(process, lambda client: client.stats()).json()
 
 

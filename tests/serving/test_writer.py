@@ -1,6 +1,7 @@
 """The model worker as a process: what it writes, what it refuses, what survives, and what happens when it dies."""
 
 import asyncio
+import base64
 import io
 import json
 import os
@@ -19,16 +20,16 @@ import pytest
 from PIL import Image
 
 from smar.data.images import ImageOptions, decode
-from smar.errors import InputError
 from smar.index.live import UpdatableIndex
 from smar.index.similar import by_vector, vectors_of
 from smar.index.versions import current_version, locked
 from smar.model.run import load_encoder, run_settings
 from smar.serving.writer_client import PictureVector, WriterClient, WriterDown
-from smar.serving.writer_process import WriterProcess, private_socket
 from tiny_line import Line, smar
-from tiny_writer import ask, becomes, float32_run, png, put, put_json, row, stats, writer
+from tiny_service import address, run_service
+from tiny_writer import Writer, ask, becomes, float32_run, new_writer, png, put, put_json, row, stats, writer
 
+KEY = "0123456789abcdef"
 MOST_BYTES, MOST_PIXELS = 200_000, 1_000_000
 MAX_BODY = 400_000
 
@@ -45,7 +46,7 @@ def shared_index(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shared(shared_index: Path, run: Path) -> Iterator[WriterProcess]:
+def shared(shared_index: Path, run: Path) -> Iterator[Writer]:
     """One worker for the tests that leave it as it is."""
     with writer(shared_index, run, "--max-body", MAX_BODY) as process:
         yield process
@@ -56,7 +57,7 @@ def index(line: Line, tmp_path: Path) -> Path:
     return line.copy("index", tmp_path)
 
 
-def test_what_is_put_and_deleted_is_seen_by_other_processes(shared: WriterProcess, shared_index: Path) -> None:
+def test_what_is_put_and_deleted_is_seen_by_other_processes(shared: Writer, shared_index: Path) -> None:
     reader = UpdatableIndex.open(shared_index)
     answer = put(shared, "seen", png(), title="Red thing", price=12)
     assert (answer.status, answer.json()) == (200, {"item_id": "seen", "image_status": "ok", "created": True})
@@ -78,7 +79,7 @@ def test_what_is_put_and_deleted_is_seen_by_other_processes(shared: WriterProces
 
 
 @pytest.mark.parametrize("item_id", ["a/b", "..", ".", "a/../b", "ü 中", "50%", "a?b#c", "a+b", "%2F", "x\n", '"'])
-def test_an_id_may_hold_any_character(shared: WriterProcess, shared_index: Path, item_id: str) -> None:
+def test_an_id_may_hold_any_character(shared: Writer, shared_index: Path, item_id: str) -> None:
     assert put(shared, item_id, title="Thing").json()["item_id"] == item_id
     reader = UpdatableIndex.open(shared_index)
     assert row(reader, item_id) is not None
@@ -88,13 +89,13 @@ def test_an_id_may_hold_any_character(shared: WriterProcess, shared_index: Path,
 
 
 @pytest.mark.parametrize("path", ["%FF", "%20", ""])
-def test_an_address_without_a_real_id_is_refused(shared: WriterProcess, path: str) -> None:
+def test_an_address_without_a_real_id_is_refused(shared: Writer, path: str) -> None:
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(shared.socket))) as client:
         answer = client.put(f"http://writer/v1/items/{path}", json={"title": "Thing"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_item")
 
 
-def test_multipart_gives_what_json_gives(shared: WriterProcess, shared_index: Path) -> None:
+def test_multipart_gives_what_json_gives(shared: Writer, shared_index: Path) -> None:
     columns = {"title": "Blue thing ü", "category": "Kettle", "in_stock": True}
     request = httpx.Request(
         "PUT",
@@ -138,7 +139,7 @@ def test_forty_at_once_are_one_batch_and_equal_a_bulk_update(
     done = smar("index", bulk, "--update", source, "--run", run)
     assert done.code == 0, done.err
 
-    async def together(process: WriterProcess) -> list[int]:
+    async def together(process: Writer) -> list[int]:
         async with WriterClient(process.socket) as client:
             with locked(index):  # holds the first item up, so that all others wait
                 first = asyncio.create_task(put_json(client, "first", title="First"))
@@ -196,7 +197,7 @@ def noisy() -> bytes:
     ],
 )
 def test_a_broken_picture_is_refused_and_nothing_written(
-    shared: WriterProcess, shared_index: Path, picture: bytes, status: str
+    shared: Writer, shared_index: Path, picture: bytes, status: str
 ) -> None:
     answer = put(shared, "broken", picture, title="Broken")
     error = answer.json()["error"]
@@ -206,13 +207,13 @@ def test_a_broken_picture_is_refused_and_nothing_written(
     assert (answer.status, answer.json()["error"]["image_status"]) == (422, status)
 
 
-def test_a_picture_of_too_many_bytes(shared: WriterProcess) -> None:
+def test_a_picture_of_too_many_bytes(shared: Writer) -> None:
     assert MOST_BYTES < len(noisy()) < MAX_BODY
     answer = ask(shared, lambda client: client.encode_picture(noisy()))
     assert (answer.status, answer.json()["error"]["image_status"]) == (422, "too_large")
 
 
-def test_more_pictures_than_are_encoded(shared: WriterProcess) -> None:
+def test_more_pictures_than_are_encoded(shared: Writer) -> None:
     answer = put(shared, "many", [png(), png("blue")], title="Many")
     assert (answer.status, answer.json()["error"]["code"]) == (422, "too_many_pictures")
 
@@ -238,12 +239,12 @@ def test_more_pictures_than_are_encoded(shared: WriterProcess) -> None:
         ("multipart/form-data; boundary=b", STRANGE_PART, 422, "invalid_item"),
     ],
 )  # fmt: skip
-def test_wrong_items_are_refused(shared: WriterProcess, kind: str, body: bytes, status: int, code: str) -> None:
+def test_wrong_items_are_refused(shared: Writer, kind: str, body: bytes, status: int, code: str) -> None:
     answer = ask(shared, lambda client: client.put("wrong", kind, body))
     assert (answer.status, answer.json()["error"]["code"]) == (status, code)
 
 
-def test_too_large_bodies_are_refused(shared: WriterProcess) -> None:
+def test_too_large_bodies_are_refused(shared: Writer) -> None:
     large = b'{"title": "' + b"x" * MAX_BODY + b'"}'
     assert ask(shared, lambda client: client.put("large", "application/json", large)).status == 413
 
@@ -258,7 +259,7 @@ def test_too_large_bodies_are_refused(shared: WriterProcess) -> None:
     assert stats(shared)["held_bytes"] == 0
 
 
-def test_bad_neighbours_harm_nobody(shared: WriterProcess, shared_index: Path) -> None:
+def test_bad_neighbours_harm_nobody(shared: Writer, shared_index: Path) -> None:
     async def together(client: WriterClient) -> list[int]:
         bodies = [b'{"title": "Good %d"}' % at if at % 3 else b'{"title": 5}' for at in range(40)]
         tasks = [client.put(f"mixed-{at}", "application/json", body) for at, body in enumerate(bodies)]
@@ -285,7 +286,7 @@ def test_more_than_may_wait_are_told_to_come_back(index: Path, run: Path) -> Non
         ask(process, crowd)
 
 
-def test_a_picture_gets_the_vector_of_the_image_tower(shared: WriterProcess, shared_index: Path, run: Path) -> None:
+def test_a_picture_gets_the_vector_of_the_image_tower(shared: Writer, shared_index: Path, run: Path) -> None:
     picture = png("green", (50, 90))
     answer = ask(shared, lambda client: client.encode_picture(picture))
     vector = PictureVector.of(answer)
@@ -314,19 +315,19 @@ def test_the_last_item_stays(line: Line, index: Path, run: Path) -> None:
 def test_what_was_answered_survives_kill_and_the_worker_comes_back(index: Path, run: Path) -> None:
     with writer(index, run) as process:
         first = process.pid
-        assert first is not None
         assert put(process, "kept", png(), title="Kept").status == 200
         os.kill(first, signal.SIGKILL)
-        assert becomes(lambda: process.pid != first or not process.alive)
+        assert becomes(lambda: not process.alive)
+        with pytest.raises(WriterDown, match="does not answer"):
+            put(process, "never", title="Never")
         found = row(UpdatableIndex.open(index), "kept")
         assert found is not None
         assert found["image_status"] == "ok"
-        assert becomes(lambda: put(process, "later", title="Later").status == 200)
-        assert process.starts == 2
+        process.child.look()  # as the supervisor does ten times a second
+        assert becomes(lambda: process.child.look() or put(process, "later", title="Later").status == 200)
+        assert process.pid != first
         assert put(process, "kept", title="Kept").json()["created"] is False
     assert not process.alive
-    with pytest.raises(WriterDown, match="does not answer"):
-        put(process, "never", title="Never")
 
 
 def test_without_a_worker_the_client_says_so(tmp_path: Path) -> None:
@@ -345,7 +346,6 @@ def test_a_worker_that_never_answers_counts_as_down(index: Path, run: Path) -> N
                 await client.stats()
 
     with writer(index, run) as process:
-        assert process.pid is not None
         os.kill(process.pid, signal.SIGSTOP)
         try:
             asyncio.run(hang(process.socket))
@@ -360,39 +360,38 @@ def test_a_run_of_another_model_is_refused(
     subprocess.run(["cp", "-r", str(run), str(other)], check=True)
     config = other / "stage2" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"threshold": 0.25}))
-    with private_socket() as socket:
-        process = WriterProcess(index, other, socket)
-        with pytest.raises(InputError, match="ended with exit code 2"):
-            process.start()
-        assert not process.alive
+    process = new_writer(index, other, str(tmp_path))
+    process.child.start()
+    assert process.child.process is not None
+    assert process.child.process.wait(120) == 2
+    assert process.child.refused
+    process.child.wait()
     assert "their vectors do not go together" in capfd.readouterr().err
 
 
-def test_only_this_user_may_connect(shared: WriterProcess) -> None:
+def test_only_this_user_may_connect(shared: Writer) -> None:
     assert stat.S_IMODE(shared.socket.stat().st_mode) == 0o600
-    assert stat.S_IMODE(shared.socket.parent.stat().st_mode) == 0o700
 
 
 PARENT = """
 import sys, time
 from pathlib import Path
-from smar.serving.writer_process import WriterProcess
-process = WriterProcess(*map(Path, sys.argv[1:4]))
-process.start()
-print(process.pid, flush=True)
-time.sleep(600)
+from tiny_writer import writer
+with writer(*map(Path, sys.argv[1:])) as process:
+    print(process.pid, flush=True)
+    time.sleep(600)
 """
 
 
 def test_the_worker_ends_with_its_parent(index: Path, run: Path) -> None:
-    with private_socket() as socket:
-        command = [sys.executable, "-c", PARENT, str(index), str(run), str(socket)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-            assert parent.stdout is not None
-            pid = int(parent.stdout.readline())
-            assert _runs(pid)
-            parent.kill()
-        assert becomes(lambda: not _runs(pid))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", PARENT, str(index), str(run)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert _runs(pid)
+        parent.kill()
+    assert becomes(lambda: not _runs(pid))
 
 
 def _runs(pid: int) -> bool:
@@ -446,3 +445,25 @@ def test_a_compaction_that_fails_is_tried_again(index: Path, run: Path) -> None:
         release.set()
         holder.join()
     assert row(UpdatableIndex.open(index), "three") is not None
+
+
+def test_the_whole_service_takes_items_and_pictures(index: Path, run: Path, tmp_path: Path) -> None:
+    """Client, query worker, socket, model worker, log and back, as a shop sees it."""
+    (tmp_path / "keys.txt").write_text(KEY + "\n")
+    with (
+        run_service(index, "--model", str(run), "--keys", str(tmp_path / "keys.txt")) as process,
+        httpx.Client(base_url=address(process), headers={"X-API-Key": KEY}, timeout=60) as client,
+    ):
+        item = json.dumps({"title": "Quite special teapot", "price": 7})
+        files = [("item", (None, item, "application/json")), ("picture", ("a.png", png("green"), "image/png"))]
+        assert becomes(lambda: client.put("/v1/items/x%2Fy", files=files).status_code == 200)
+        found = client.post("/v1/search", json={"query": "red dress", "filter": 'price=7 and item_id="x/y"'}).json()
+        assert [hit["item"]["title"] for hit in found["hits"]] == ["Quite special teapot"]
+        assert client.get(found["hits"][0]["picture"]).content == png("green")
+        assert len(client.get("/v1/items/x%2Fy/similar?k=3").json()["hits"]) == 3
+        near = client.post("/v1/search/picture?k=3", content=png("green")).json()["hits"]
+        assert len(near) == 3
+        broken = client.put("/v1/items/z", json={"title": "Z", "picture": base64.b64encode(CUT).decode()})
+        assert (broken.status_code, broken.json()["error"]["code"]) == (422, "picture_truncated")
+        assert client.delete("/v1/items/x%2Fy").status_code == 200
+        assert client.get("/v1/items/x%2Fy").status_code == 404
