@@ -1,5 +1,6 @@
 """Updates, versions and their files: what another process sees, what survives, what damage is refused."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from smar.index.build import build_index
 from smar.index.delta import Items
 from smar.index.filter_parser import parse_filter
 from smar.index.live import UpdatableIndex
+from smar.index.ready import plain
 from smar.index.versions import current_version, locked, rollback
 from tiny_index import DIM, FINGERPRINT, write_embeddings, write_query_encoder
 
@@ -71,6 +74,11 @@ class Twin:
                 rows = [row for row, kept in zip(rows, chosen.mask(table), strict=True) if kept]
             assert found.keys() == {row["item_id"] for row in rows}
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+            asked = np.array([hit.row for hit in hits], np.int64)
+            ready = [json.loads(item) for item in snapshot.catalogue.json(asked)]
+            assert ready == [plain(hit.payload) for hit in hits]
+            assert snapshot.catalogue.item_ids(asked) == list(found)
+            assert snapshot.catalogue.pictured(asked).tolist() == [hit.has_picture for hit in hits]
             for hit in hits:
                 own_text, own_multimodal, payload, picture = self.items[hit.item_id]
                 expected = p * own_multimodal @ queries.embedding[at] + (1 - p) * own_text @ queries.embedding[at]
@@ -170,6 +178,20 @@ def test_updates_during_a_compaction_are_carried_over(folder: Path, monkeypatch:
     assert other.snapshot.path.name == "v0002"
 
 
+def test_columns_without_gaps_may_get_some(embeddings: Path, tmp_path: Path) -> None:
+    """Parquet files say of such columns that they hold no nulls, and DuckDB writes them so."""
+    source = Path(shutil.copytree(embeddings, tmp_path / "embeddings"))
+    table = pq.read_table(source / "payload.parquet")
+    full = [field.with_nullable(table[field.name].null_count > 0) for field in table.schema]
+    pq.write_table(table.cast(pa.schema(full)), source / "payload.parquet")
+    build_index(source, tmp_path / "index")
+    index = UpdatableIndex.open(tmp_path / "index")
+    index.upsert(items("new/1", title="Only a title"))
+    index.compact()
+    snapshot = UpdatableIndex.open(tmp_path / "index").snapshot
+    assert snapshot.catalogue.items([snapshot.catalogue.row_of("new/1")])[0]["category"] is None
+
+
 def test_rollback_and_new_versions_under_a_reader(embeddings: Path, folder: Path) -> None:
     reader = UpdatableIndex.open(folder)
     reader.upsert(items("new/1"))
@@ -200,6 +222,7 @@ sys.path[:0] = [sys.argv[2], str(Path(sys.argv[2]).parent)]
 from test_updates import items
 from smar.index import updates
 from smar.index.live import UpdatableIndex
+from smar.index.ready import plain
 index = UpdatableIndex.open(Path(sys.argv[1]))
 for at in range(3):
     index.upsert(items(f"killed/{at}", seed=at))

@@ -279,3 +279,15 @@ def test_the_real_minilm_encoder_fills_both_text_towers():
 
 def test_the_model_is_registered_with_the_auto_classes():
     assert AutoConfig.for_model("smar").model_type == "smar"
+
+
+@pytest.mark.parametrize("kind", ["smar", "dpsr-i", "clip"])
+def test_a_picture_alone_gets_the_image_vector_of_an_item_that_shows_it(kind):
+    encoder = make(kind)
+    expected = encoder.encode_item(FIELDS, pictures(3), np.ones(3, bool)).image.numpy()
+    np.testing.assert_allclose(encoder.encode_pictures(pictures(3)), expected, atol=1e-5)
+
+
+def test_a_model_of_words_encodes_no_picture():
+    with pytest.raises(InputError, match="kind dpsr"):
+        make("dpsr").encode_pictures(pictures(1))
