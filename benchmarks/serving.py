@@ -128,7 +128,7 @@ def put_loads(
 
 
 def measure_index(report: Report, built: Built, truth: Truth) -> None:
-    """One query after the other on one thread, ranked with exact scores, without the columns; the first time warms up."""
+    """One query after the other on one thread, ranked by exact scores, without columns; the first time warms up."""
     faiss.omp_set_num_threads(1)
     index = UpdatableIndex.open(built.index).snapshot
     asked = index.encoder.encode(built.queries["held_out"])
