@@ -136,12 +136,13 @@ class Dataset:
         for name in names:
             if name not in self.items.column_names:
                 raise one_of(name, self.items.column_names, "an item column")
-        return [[_text(value) for value in self.items[name].to_pylist()] for name in names]
+        return [[plain_text(value) for value in self.items[name].to_pylist()] for name in names]
 
 
-def _text(value: object) -> str:
+def plain_text(value: object) -> str:
+    """An item column's value as text: empty for null, the entries of a list one after the other."""
     if value is None:
         return ""
     if isinstance(value, list | tuple):
-        return " ".join(map(_text, value))
+        return " ".join(map(plain_text, value))
     return str(value)
