@@ -32,6 +32,8 @@ class Mode(StrEnum):
     ROUTE = "route"
     TEXT = "text"
     MULTIMODAL = "multimodal"
+    HYBRID = "hybrid"
+    """The adaptive ranking fused with BM25 (`smar.index.fusion`); needs the queries' texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class Hit:
     """One found item, with what explains its place.
 
     `score` is what it was ranked by; `text_score` and `multimodal_score` are exact inner products from the
-    stored vectors. `rank_text` is its rank (from 1) had pictures been left out; None when not asked for or
-    beyond `MAX_HITS`.
+    stored vectors; `words_score` is the BM25 score of a hybrid search, else None. `rank_text` is its rank (from 1) had
+    pictures been left out; None when not asked for or beyond `MAX_HITS`.
     """
 
     item_id: str
@@ -51,6 +53,7 @@ class Hit:
     row: int
     has_picture: bool
     payload: Mapping[str, Any]
+    words_score: float | None = None
 
 
 class Index(Protocol):
@@ -83,11 +86,11 @@ class Index(Protocol):
 
 
 def weigh(vectors: QueryVectors, mode: Mode) -> npt.NDArray[np.float32]:
-    """Share of the multimodal score in each query's score, float32 [n]: p when adaptive, else 0 or 1.
+    """Share of the multimodal score in each query's score, float32 [n]: p when adaptive or hybrid, else 0 or 1.
 
     Routing rounds p to 0 or 1 at the model's threshold.
     """
-    if mode is Mode.ADAPTIVE:
+    if mode in (Mode.ADAPTIVE, Mode.HYBRID):
         return vectors.image_probability.astype(np.float32)
     if mode is Mode.ROUTE:
         return (vectors.image_probability > vectors.threshold).astype(np.float32)

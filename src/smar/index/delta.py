@@ -18,6 +18,7 @@ from smar.index.columns import Mask
 from smar.index.embeddings import not_unit
 from smar.index.segment import Segment
 from smar.index.vectors import Vectors, VectorStore
+from smar.index.words import GrowingWords, WordIndex
 
 _MANY = 200  # from so many ids on, one hash table over all ids beats a binary search for each
 VECTORS = ("text", "multimodal")
@@ -117,6 +118,7 @@ class Delta:
         self._tables: list[pa.Table] = []
         self._pictures: list[pa.ChunkedArray] = []
         self._rows: dict[str, int] = {}
+        self._words = GrowingWords(base.words) if isinstance(base.words, WordIndex) else None
         self.count = 0
 
     def apply(self, table: pa.Table, upsert: bool) -> None:
@@ -133,6 +135,8 @@ class Delta:
         self._rows.update(zip(ids, range(start, self.count), strict=True))
         self._tables.append(table.select(self._base.catalogue.table.column_names))
         self._pictures.append(table[f"__{PICTURE}"])
+        if self._words is not None:
+            self._words.add(self._tables[-1])
 
     def _kill(self, column: pa.ChunkedArray, ids: list[str]) -> None:
         for item_id in ids:
@@ -159,13 +163,14 @@ class Delta:
 
     def segments(self) -> list[Segment]:
         """The base without its dead rows, and the changes as a segment of their own when there are any."""
-        base = Segment(self._base.store, self._base.catalogue, dead=self._base_dead.copy())
+        base = Segment(self._base.store, self._base.catalogue, dead=self._base_dead.copy(), words=self._base.words)
         if self.count == 0:
             return [base]
         self._tables = [pa.concat_tables(self._tables).combine_chunks()]
         catalogue = _Changed(self._tables[0], pa.chunked_array(_chunks(self._pictures), pa.binary()), dict(self._rows))
         store = VectorStore(None, self._vectors[: self.count], None)
-        return [base, Segment(store, catalogue, len(self._base.store), self._dead[: self.count].copy())]
+        words = None if self._words is None else self._words.view()
+        return [base, Segment(store, catalogue, len(self._base.store), self._dead[: self.count].copy(), words)]
 
 
 def _chunks(columns: list[pa.ChunkedArray]) -> list[pa.Array]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
+from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
 
@@ -19,11 +20,13 @@ from smar.index.catalogue import Catalogue
 from smar.index.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, read_payload
 from smar.index.facets import FacetCounts, count_facets, price_borders
 from smar.index.filters import Filter
+from smar.index.fusion import Fused, HybridFit, depth_of, fuse
 from smar.index.query import QueryEncoder, QueryManifest, QueryVectors
 from smar.index.sealed import Sealed
 from smar.index.segment import CatalogueView, Segment
 from smar.index.vectors import Rows, Vectors, VectorStore
 from smar.index.versions import MADE_BY, current_version
+from smar.index.words import WORDS_FOLDER, WordIndex
 
 FAISS_FILE = "vectors.faiss"
 EXACT_FILE = "vectors.npy"
@@ -43,6 +46,7 @@ class IndexManifest(Sealed):
     nprobe: int | None = Field(None, description="lists visited per query; None when the search is exact")
     recall: float | None = Field(None, description="recall@50 against exact search at that nprobe; None when exact")
     recall_target: float | None = None
+    hybrid: HybridFit | None = Field(None, description="None in a version from before there was hybrid search")
     files: dict[str, FileEntry]
 
 
@@ -95,6 +99,12 @@ def _read_vectors(path: Path, manifest: IndexManifest) -> VectorStore:
     return VectorStore(index, vectors, manifest.nprobe)
 
 
+def _words(path: Path, manifest: IndexManifest) -> WordIndex | None:
+    if manifest.hybrid is None:
+        return None
+    return WordIndex(path / WORDS_FOLDER, manifest.items, manifest.hybrid.fields, manifest.hybrid.mean_length)
+
+
 class EmbeddedIndex:
     """An opened index: one version of it, with the updates since when `UpdatableIndex` made it.
 
@@ -132,7 +142,7 @@ class EmbeddedIndex:
             _verify(path, manifest)
         payload = read_payload(path / PAYLOAD_FILE, manifest.items, MADE_BY)
         catalogue = Catalogue(payload, path / PICTURES_FILE)
-        return cls(path, manifest, [Segment(_read_vectors(path, manifest), catalogue)])
+        return cls(path, manifest, [Segment(_read_vectors(path, manifest), catalogue, words=_words(path, manifest))])
 
     def with_segments(self, segments: Sequence[Segment]) -> "EmbeddedIndex":
         """The same version with other segments behind it."""
@@ -176,7 +186,12 @@ class EmbeddedIndex:
         """
         if not 1 <= k <= MAX_HITS:
             raise InputError(f"k is {k}; allowed: 1 to {MAX_HITS}.")
-        found = self._top(widen(vectors, mode), k, filter)
+        widened = widen(vectors, mode)
+        fused: list[Fused] | None = None
+        if mode is Mode.HYBRID:
+            wide = self._top(widened, depth_of(k), filter)
+            fused = fuse(self.segments, self.manifest.hybrid, vectors, widened, wide, k, filter)
+        found = self._top(widened, k, filter) if fused is None else [one.rows for one in fused]
         if mode is Mode.TEXT:
             ranks = [_ranks(rows) for rows in found]
         elif explain:
@@ -185,8 +200,10 @@ class EmbeddedIndex:
             ranks = [{} for _ in found]
         share = weigh(vectors, mode)
         return [
-            self._hits(rows, query, float(weight), rank)
-            for rows, query, weight, rank in zip(found, vectors.embedding, share, ranks, strict=True)
+            self._hits(rows, query, float(weight), rank, one)
+            for rows, query, weight, rank, one in zip(
+                found, vectors.embedding, share, ranks, fused or repeat(None, len(found)), strict=True
+            )
         ]
 
     def _top(self, queries: Vectors, k: int, filter: Filter | None) -> list[Rows]:
@@ -218,11 +235,13 @@ class EmbeddedIndex:
     def _price_borders(self) -> tuple[float, ...]:
         return price_borders([segment.part(None) for segment in self.segments])
 
-    def _hits(self, rows: Rows, query: Vectors, share: float, rank_text: dict[int, int]) -> list[Hit]:
+    def _hits(
+        self, rows: Rows, query: Vectors, share: float, rank_text: dict[int, int], fused: Fused | None
+    ) -> list[Hit]:
         block = self._vectors(rows)
         multimodal = block[:, : self.dim] @ query
         text = block[:, self.dim :] @ query
-        score = share * multimodal + (1 - share) * text
+        score = share * multimodal + (1 - share) * text if fused is None else fused.score
         payload: list[dict[str, Any]] = self.catalogue.items(rows.tolist())
         return [
             Hit(
@@ -234,6 +253,7 @@ class EmbeddedIndex:
                 row=int(rows[at]),
                 has_picture=self.catalogue.has_picture(int(rows[at])),
                 payload=item,
+                words_score=None if fused is None else float(fused.words[at]),
             )
             for at, item in enumerate(payload)
         ]

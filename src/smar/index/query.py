@@ -72,12 +72,14 @@ class QueryManifest(Manifest):
 class QueryVectors:
     """Encoded queries: `embedding` float32 [n, k], L2-normalised; `image_probability` float32 [n], 0..1.
 
-    Routing asks the pictures where the probability exceeds `threshold`.
+    Routing asks the pictures where the probability exceeds `threshold`. Hybrid search needs `texts` [n], the queries
+    in their normal form.
     """
 
     embedding: npt.NDArray[np.float32]
     image_probability: npt.NDArray[np.float32]
     threshold: float = 0.5
+    texts: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.embedding)
@@ -125,7 +127,7 @@ class QueryEncoder:
         dim = self.manifest.dim
         embedding = np.concatenate([part[0] for part in parts]) if parts else np.empty((0, dim), np.float32)
         probability = np.concatenate([part[1] for part in parts]) if parts else np.empty(0, np.float32)
-        return QueryVectors(embedding, probability, self.manifest.threshold)
+        return QueryVectors(embedding, probability, self.manifest.threshold, tuple(texts))
 
     def _encode(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         encodings = self._tokenizer.encode_batch(list(texts))

@@ -25,7 +25,7 @@ from smar.index.versions import MADE_BY
 
 WORDS_FOLDER = "words"
 VOCABULARY_FILE = "vocabulary.arrow"
-ARRAYS = {"starts": np.int64, "rows": np.int32, "weights": np.float32}
+ARRAYS: dict[str, type[np.generic]] = {"starts": np.int64, "rows": np.int32, "weights": np.float32}
 DEFAULT_FIELDS = ("title", "category", "brand")
 
 _MANY = 5_000  # entries of a word from which on it pays to ask whether the word can be left out
@@ -67,6 +67,9 @@ class Postings(Protocol):
 
     def posting(self, word: str) -> Posting:
         """Where `word` occurs; empty where it does not."""
+
+    def query(self, text: str) -> "WordQuery":
+        """A query's words, weighed as the version weighs them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +206,8 @@ class GrowingWords:
     def view(self) -> "ChangedWords":
         """What there is now."""
         entries = slice(self._entries)
-        return ChangedWords(
-            self._items, self._numbers, self._words[entries], self._rows[entries], self._weights[entries]
-        )
+        arrays = (self._words[entries], self._rows[entries], self._weights[entries])
+        return ChangedWords(self._items, self._base, self._numbers, *arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,7 @@ class ChangedWords:
     """Words of the first `items` items of a log: number, row and weight of every entry, scanned as a whole."""
 
     items: int
+    base: WordIndex
     numbers: Mapping[str, int]
     words: npt.NDArray[np.int32]
     rows: npt.NDArray[np.int32]
@@ -223,6 +226,10 @@ class ChangedWords:
         """Where `word` occurs; empty where it does not."""
         at = np.flatnonzero(self.words == self.numbers.get(word, -1))
         return self.rows[at], self.weights[at]
+
+    def query(self, text: str) -> WordQuery:
+        """As the version weighs it."""
+        return self.base.query(text)
 
 
 def best_rows(postings: Postings, query: WordQuery, k: int, allowed: Mask | None) -> Rows:

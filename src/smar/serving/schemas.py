@@ -45,6 +45,7 @@ class HitOut(BaseModel):
     text_score: float = Field(description="query against the item's words, -1 to 1")
     multimodal_score: float = Field(description="query against the item's words and picture, -1 to 1")
     rank_text: int | None = Field(description="rank had pictures been left out; null when not asked for or far down")
+    words_score: float | None = Field(None, description="BM25 score of a hybrid search, else null")
     picture: str | None = Field(description="address of the picture; null when the item has none")
     item: dict[str, Any] = Field(description="the item's own columns")
 
@@ -133,6 +134,7 @@ def search_response(result: "SearchResult") -> SearchResponse:
                 text_score=hit.text_score,
                 multimodal_score=hit.multimodal_score,
                 rank_text=hit.rank_text,
+                words_score=hit.words_score,
                 picture=picture_url(hit.item_id) if hit.has_picture else None,
                 item=plain(hit.payload),
             )

@@ -1,0 +1,104 @@
+"""The fusion of an index, fitted to the clicks of validation queries and measured on them.
+
+The weight is the one of `WEIGHTS` with the highest recall@50. What it is worth is measured on queries that it was not
+fitted on: each half of them with the other half's weight. It is taken where it then beats reciprocal ranks.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from smar.index.base import Mode, widen
+from smar.index.embeddings import sample_clicks
+from smar.index.fusion import DEPTH, Candidates, Fusion, FusionRecall, HybridFit, gather
+from smar.index.query import QueryEncoder
+from smar.index.segment import Segment
+from smar.index.vectors import Rows
+from smar.index.words import WordIndex
+from smar.progress import track
+
+WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 5.0)
+"""An adaptive score lies in -1..1, the words' share in 0..1."""
+_QUERIES = 1000
+_AT = 50
+_PLAIN = 3  # columns before those of the weights
+
+
+def fit_hybrid(base: Segment, words: WordIndex, encoder: QueryEncoder, valid: pa.Table | None) -> HybridFit:
+    """Choose the fusion of a version; reciprocal ranks where no validation query has a clicked item here.
+
+    Args:
+        base: all items, with their `words`.
+        words: the same.
+        encoder: of the model of the vectors.
+        valid: pairs (query, item_id), None when there are none.
+    """
+    fit = HybridFit(fields=words.fields, mean_length=words.mean_length)
+    recall = _recalls(base, encoder, sample_clicks(valid, _QUERIES)) if valid is not None else np.empty((0, 0))
+    if not len(recall):
+        return fit
+    adaptive, by_words, ranks = recall[:, :_PLAIN].mean(axis=0)
+    best, fitted = choose_weight(recall[:, _PLAIN:])
+    figures = FusionRecall(
+        queries=len(recall), adaptive=adaptive, words=by_words, reciprocal_ranks=ranks, weighted=fitted
+    )
+    weight = WEIGHTS[best] if fitted > ranks else 0.0
+    fusion = Fusion.WEIGHTED if fitted > ranks else Fusion.RANKS
+    return fit.model_copy(update={"fusion": fusion, "weight": weight, "recall": figures})
+
+
+def choose_weight(recall: npt.NDArray[np.float64]) -> tuple[int, float]:
+    """The best column of recalls [queries, weights], the first of equal ones, and what choosing like this is worth.
+
+    That is the mean recall of each query under the column chosen by the half that it does not belong to.
+    """
+    halves = (recall[::2], recall[1::2])
+    if len(recall) < 2:
+        halves = (recall, recall)
+    chosen = [int(other.mean(axis=0).argmax()) for other in reversed(halves)]
+    fair = np.concatenate([half[:, at] for half, at in zip(halves, chosen, strict=True)]).mean()
+    return int(recall.mean(axis=0).argmax()), float(fair)
+
+
+def _recalls(base: Segment, encoder: QueryEncoder, clicked: dict[str, set[str]]) -> npt.NDArray[np.float64]:
+    """recall@50 of each query with a clicked item here: of adaptive, BM25, reciprocal ranks and each of `WEIGHTS`."""
+    known = {query: _rows(base, ids) for query, ids in clicked.items()}
+    wanted = {query: rows for query, rows in known.items() if len(rows)}
+    queries = list(wanted)
+    widened = widen(encoder.encode(queries), Mode.ADAPTIVE)
+    found = base.top(widened, DEPTH, None)
+    recalls = np.empty((len(queries), _PLAIN + len(WEIGHTS)))
+    for at, query in enumerate(track(queries, "fit hybrid search")):
+        candidates = gather([base], widened[at], query, found[at], DEPTH, None)
+        hit = np.isin(candidates.rows, wanted[query])
+        recalls[at] = [hit[places].sum() / len(wanted[query]) for places in _rankings(candidates)]
+    return recalls
+
+
+def _rows(base: Segment, ids: set[str]) -> Rows:
+    return np.array([row for row in map(base.catalogue.row_of, ids) if row is not None], np.int64)
+
+
+def _rankings(candidates: Candidates) -> Iterator[npt.NDArray[np.int64]]:
+    """Places among the candidates of the best 50 of every column of `_recalls`."""
+    for rank in (candidates.adaptive_rank, candidates.words_rank):
+        yield np.flatnonzero((rank > 0) & (rank <= _AT))
+    yield candidates.best(candidates.reciprocal_ranks(), _AT)
+    for weight in WEIGHTS:
+        yield candidates.best(candidates.weighted(weight), _AT)
+
+
+def describe_fit(fit: HybridFit | None) -> str:
+    """One line for people: the fusion, and recall@50 with and without it."""
+    if fit is None or fit.recall is None:
+        return "reciprocal ranks; no validation clicks to fit or to measure it with"
+    chosen = f"weighted, w = {fit.weight:g}" if fit.fusion is Fusion.WEIGHTED else "reciprocal ranks"
+    recall = fit.recall
+    reached = recall.weighted if fit.fusion is Fusion.WEIGHTED else recall.reciprocal_ranks
+    return (
+        f"{chosen}: recall@{_AT} {reached:.4f}, {reached - recall.adaptive:+.4f} to adaptive ({recall.queries:,} "
+        f"validation queries: adaptive {recall.adaptive:.4f}, BM25 {recall.words:.4f}, "
+        f"reciprocal ranks {recall.reciprocal_ranks:.4f}, weighted {recall.weighted:.4f})"
+    )
