@@ -16,9 +16,10 @@ from smar.index.base import INTERNAL_COLUMNS
 from smar.index.catalogue import Catalogue
 from smar.index.columns import Mask
 from smar.index.embeddings import not_unit
+from smar.index.growing import GrowingWords
 from smar.index.segment import Segment
 from smar.index.vectors import Vectors, VectorStore
-from smar.index.words import GrowingWords, WordIndex
+from smar.index.words import WordIndex
 
 _MANY = 200  # from so many ids on, one hash table over all ids beats a binary search for each
 VECTORS = ("text", "multimodal")

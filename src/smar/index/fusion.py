@@ -19,10 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from smar.errors import InputError
 from smar.index.filters import Filter
+from smar.index.postings import Postings, WordQuery, best_rows, word_scores
 from smar.index.query import QueryVectors
 from smar.index.segment import Segment
 from smar.index.vectors import Rows, Vectors
-from smar.index.words import Postings, WordQuery, best_rows, word_scores
 
 DEPTH = 200
 """Hits of each ranking that are fused at least."""

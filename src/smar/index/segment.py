@@ -11,8 +11,8 @@ from smar.index.catalogue import Catalogue
 from smar.index.columns import Mask
 from smar.index.facets import Part
 from smar.index.filters import Filter
+from smar.index.postings import Postings
 from smar.index.vectors import Allowed, Rows, Vectors, VectorStore
-from smar.index.words import Postings
 
 _CACHED_FILTERS = 32  # a mask of 1 M items is 1 MB
 

@@ -1,83 +1,30 @@
-"""The words of an index: BM25 weights of every word in every item, memory-mapped, and those of the update log.
+"""The words of a version: BM25 weights of every word in every item, memory-mapped, shared by all processes.
 
-A version's folder ``words/`` holds the matrix of `smar.data.bm25` word by word: the rows that hold the word
-(ascending) and its weight in each. A search touches only rows that hold a word of the query.
+The folder ``words/`` holds the matrix of `smar.data.bm25` word by word: the rows that hold the word (ascending) and its
+weight in each.
 """
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from smar.data.bm25 import K1, B, build, idf, words
+from smar.data.bm25 import build, idf, words
 from smar.data.dataset import plain_text
 from smar.errors import InputError
-from smar.index.vectors import Mask, Rows, Vectors
+from smar.index.postings import Posting, Scratch, WordQuery
 from smar.index.versions import MADE_BY
 
 WORDS_FOLDER = "words"
 VOCABULARY_FILE = "vocabulary.arrow"
 ARRAYS: dict[str, type[np.generic]] = {"starts": np.int64, "rows": np.int32, "weights": np.float32}
 DEFAULT_FIELDS = ("title", "category", "brand")
-
-_MANY = 5_000  # entries of a word from which on it pays to ask whether the word can be left out
-_SAMPLE = 4096
-_BLOCK = 32_768
-_MARGIN = 1.0001  # float32 sums of the same weights differ by less
-
-Posting = tuple[npt.NDArray[np.int32], Vectors]
-"""Rows that hold a word, ascending, and the word's BM25 weight in each."""
-
-
-class Scratch:
-    """Arrays of zeros, lent to one search each and used again: made anew, 4 MB cost more than the search."""
-
-    def __init__(self) -> None:
-        self._free: list[Vectors] = []
-
-    @contextmanager
-    def lent(self, items: int) -> Iterator[Vectors]:
-        """Zeros float32 [items]; the borrower sets them back to zero."""
-        try:
-            scores = self._free.pop()
-        except IndexError:
-            scores = np.zeros(items, np.float32)
-        yield scores
-        self._free.append(scores)  # not after an error: it would not be zero
-
-
-class Postings(Protocol):
-    """Who knows where a word occurs."""
-
-    @property
-    def items(self) -> int:
-        """Number of rows."""
-
-    @property
-    def scratch(self) -> Scratch:
-        """For the sums of a search."""
-
-    def posting(self, word: str) -> Posting:
-        """Where `word` occurs; empty where it does not."""
-
-    def query(self, text: str) -> "WordQuery":
-        """A query's words, weighed as the version weighs them."""
-
-
-@dataclass(frozen=True, slots=True)
-class WordQuery:
-    """A query's words with their counts; `bound` is what its BM25 scores stay below: the sum of the words' idf."""
-
-    counts: Mapping[str, int]
-    bound: float
 
 
 class WordIndex:
@@ -166,152 +113,3 @@ def write_words(table: pa.Table, fields: Sequence[str], folder: Path) -> WordInd
     with pa.ipc.new_file(str(folder / VOCABULARY_FILE), written.schema) as out:
         out.write_table(written)
     return WordIndex(folder, table.num_rows, fields, mean_length)
-
-
-class GrowingWords:
-    """The words of the update log's items, weighed by the idf and mean length of the version that they were added to.
-
-    Entries lie in buffers that only grow, so a `view` taken earlier keeps seeing its own part of them.
-    """
-
-    def __init__(self, base: WordIndex) -> None:
-        self._base = base
-        self._numbers: dict[str, int] = {}
-        self._words, self._rows = np.empty(0, np.int32), np.empty(0, np.int32)
-        self._weights: Vectors = np.empty(0, np.float32)
-        self._entries = self._items = 0
-
-    def add(self, table: pa.Table) -> None:
-        """The next items."""
-        base = self._base
-        for text in list(item_texts(table, base.fields)) or [""] * table.num_rows:
-            found = words(text)
-            relative = K1 * (1 - B + B * len(found) / base.mean_length) if base.mean_length else K1
-            for word, count in Counter(found).items():
-                self._append(word, base.idf(word) * count / (relative + count))
-            self._items += 1
-
-    def _append(self, word: str, weight: float) -> None:
-        at = self._entries
-        if at == len(self._words):
-            size = max(8192, 2 * at)
-            self._words, self._rows, self._weights = (
-                np.concatenate([old, np.empty(size - at, old.dtype)])
-                for old in (self._words, self._rows, self._weights)
-            )
-        self._words[at] = self._numbers.setdefault(word, len(self._numbers))
-        self._rows[at], self._weights[at] = self._items, weight
-        self._entries = at + 1
-
-    def view(self) -> "ChangedWords":
-        """What there is now."""
-        entries = slice(self._entries)
-        arrays = (self._words[entries], self._rows[entries], self._weights[entries])
-        return ChangedWords(self._items, self._base, self._numbers, *arrays)
-
-
-@dataclass(frozen=True, slots=True)
-class ChangedWords:
-    """Words of the first `items` items of a log: number, row and weight of every entry, scanned as a whole."""
-
-    items: int
-    base: WordIndex
-    numbers: Mapping[str, int]
-    words: npt.NDArray[np.int32]
-    rows: npt.NDArray[np.int32]
-    weights: Vectors
-    scratch: Scratch = field(default_factory=Scratch)
-
-    def posting(self, word: str) -> Posting:
-        """Where `word` occurs; empty where it does not."""
-        at = np.flatnonzero(self.words == self.numbers.get(word, -1))
-        return self.rows[at], self.weights[at]
-
-    def query(self, text: str) -> WordQuery:
-        """As the version weighs it."""
-        return self.base.query(text)
-
-
-def best_rows(postings: Postings, query: WordQuery, k: int, allowed: Mask | None) -> Rows:
-    """The `k` rows of highest BM25 score among those `allowed` [items], equal scores by row.
-
-    Fewer when fewer hold a word of the query. The weightiest words come first. Once `k` rows score more than all words
-    that are left could give, no further row is taken in (MaxScore), which spares most of what frequent words cost.
-    """
-    entries = [(*postings.posting(word), count) for word, count in query.counts.items()]
-    left = np.cumsum([count * float(weights.max(initial=0)) for _, weights, count in reversed(entries)])[::-1]
-    with postings.scratch.lent(postings.items) as scores:
-        sums = _Sums(scores, allowed)
-        for (rows, weights, count), bound in zip(entries, left, strict=True):
-            if len(rows) > _MANY and sums.found >= k:
-                sums.closed = sums.closed or _lowest(sums.scores[sums.rows()], k) > bound * _MARGIN
-            for start in range(0, len(rows), _BLOCK):
-                sums.add(rows[start : start + _BLOCK], weights[start : start + _BLOCK], count)
-        rows = sums.rows()
-        found = _best(scores[rows], rows, k)
-        scores[rows] = 0
-    return found
-
-
-class _Sums:
-    """BM25 scores [items] as they add up, in blocks that stay in the processor's cache."""
-
-    def __init__(self, scores: Vectors, allowed: Mask | None) -> None:
-        self.scores, self.allowed = scores, allowed
-        self.parts: list[npt.NDArray[np.int32]] = [np.empty(0, np.int32)]
-        self.found = 0
-        self.closed = False
-        """Whether rows without a score so far are left out."""
-
-    def add(self, rows: npt.NDArray[np.int32], weights: Vectors, count: int) -> None:
-        """Entries of one word, `count` times in the query."""
-        if self.allowed is not None:
-            kept = np.flatnonzero(self.allowed[rows])
-            rows, weights = rows[kept], weights[kept]
-        before = self.scores[rows]
-        if self.closed:
-            kept = np.flatnonzero(before)
-            rows, weights, before = rows[kept], weights[kept], before[kept]
-        else:
-            self.parts.append(rows[before == 0])
-            self.found += len(self.parts[-1])
-        self.scores[rows] = before + np.float32(count) * weights
-
-    def rows(self) -> npt.NDArray[np.int32]:
-        """All rows that have a score."""
-        self.parts = [np.concatenate(self.parts)]
-        return self.parts[0]
-
-
-def _best(scores: Vectors, rows: npt.NDArray[np.int32], k: int) -> Rows:
-    """The rows of the `k` highest scores, equal ones by row; ties by the thousand, as of one short word, stay cheap."""
-    if len(rows) > k:
-        lowest = _lowest(scores, k)
-        above, equal = np.flatnonzero(scores > lowest), rows[scores == lowest]
-        missing = k - len(above)
-        last = np.sort(np.partition(equal, missing - 1)[:missing])
-        first = rows[above][np.lexsort((rows[above], -scores[above]))]
-        return np.concatenate([first, last]).astype(np.int64)
-    return rows[np.lexsort((rows, -scores))].astype(np.int64)
-
-
-def _lowest(scores: Vectors, k: int) -> np.float32:
-    """The `k`-th highest score. Of many scores, those are left out first that a sample shows to be too low."""
-    step = len(scores) // _SAMPLE
-    if step > 1:
-        sample = np.sort(scores[::step])
-        likely = scores[scores >= sample[-min(len(sample), 2 * k // step + 10)]]
-        scores = likely if len(likely) >= k else scores
-    lowest: np.float32 = np.partition(scores, len(scores) - k)[len(scores) - k]
-    return lowest
-
-
-def word_scores(postings: Postings, query: WordQuery, rows: Rows) -> Vectors:
-    """BM25 scores of some rows, float32 [n]; 0 where no word of the query occurs."""
-    scores, rows = np.zeros(len(rows), np.float32), rows.astype(np.int32)
-    for word, count in query.counts.items():
-        holding, weights = postings.posting(word)
-        if len(holding):
-            at = np.minimum(np.searchsorted(holding, rows), len(holding) - 1)
-            scores += np.where(holding[at] == rows, count * weights[at], np.float32(0))
-    return scores
