@@ -253,9 +253,15 @@ def test_the_manifest_tells_the_gain(folder: Path, source: Path) -> None:
     by_weight = [recall(Mode.HYBRID, WEIGHTED.model_copy(update={"weight": weight})) for weight in WEIGHTS]
     means = [[half.mean() for half in (one[::2], one[1::2])] for one in by_weight]
     first, second = (max(range(len(WEIGHTS)), key=lambda at: means[at][half]) for half in (0, 1))
-    fair = np.concatenate([by_weight[second][::2], by_weight[first][1::2]]).mean()
+    crossed = np.empty(len(clicked))
+    crossed[::2], crossed[1::2] = by_weight[second][::2], by_weight[first][1::2]
+    fair = crossed.mean()
     assert fit.recall.weighted == pytest.approx(fair)
     assert fit.fusion is (Fusion.WEIGHTED if fair > fit.recall.reciprocal_ranks else Fusion.RANKS)
+    chosen = crossed if fit.fusion is Fusion.WEIGHTED else recall(Mode.HYBRID, RANKS)
+    gain = chosen - recall(Mode.ADAPTIVE, fit)
+    assert fit.recall.gain == pytest.approx(gain.mean())
+    assert fit.recall.gain_error == pytest.approx(np.sqrt(gain.var() / len(gain)))
     if fit.fusion is Fusion.WEIGHTED:
         assert fit.weight == WEIGHTS[int(np.argmax([one.mean() for one in by_weight]))]
     assert 0 < fit.recall.words < 1
@@ -265,8 +271,9 @@ def test_weights_are_judged_on_the_other_half() -> None:
     recall = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.5, 1.0]])
     best, fair = choose_weight(recall)
     assert best == 1  # 3.0 against 2.5
-    assert fair == pytest.approx((0.0 + 0.0 + 0.5 + 0.0 + 0.0) / 5)  # each half gets what is best for the other
-    assert choose_weight(np.array([[0.25, 0.25]])) == (0, 0.25)
+    assert fair.tolist() == [0.0, 0.0, 0.0, 0.0, 0.5]  # each half gets what is best for the other
+    best, fair = choose_weight(np.array([[0.25, 0.5]]))
+    assert (best, fair.tolist()) == (1, [0.5])
 
 
 def test_without_clicks_the_ranks_decide(embeddings: Path, tmp_path: Path) -> None:
@@ -282,6 +289,7 @@ def test_the_summary_tells_the_gain(source: Path, tmp_path: Path) -> None:
     assert fit is not None
     assert fit.recall is not None
     for figure in (fit.recall.adaptive, fit.recall.words, fit.recall.reciprocal_ranks, fit.recall.weighted):
+        assert 0 < figure <= 1
         assert f"{figure:.4f}" in summary.hybrid
     assert "9 validation queries" in summary.hybrid
 

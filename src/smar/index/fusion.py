@@ -40,7 +40,8 @@ class Fusion(StrEnum):
 class FusionRecall(BaseModel):
     """recall@50 of the clicked items on validation queries.
 
-    `weighted` is measured on each half of the queries with the weight fitted on the other half.
+    `weighted` is measured on each half of the queries with the weight fitted on the other half. `gain` is that of the
+    chosen fusion over `adaptive`, negative where it loses, and `gain_error` its standard error.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +51,8 @@ class FusionRecall(BaseModel):
     words: float
     reciprocal_ranks: float
     weighted: float
+    gain: float
+    gain_error: float
 
 
 class HybridFit(BaseModel):
