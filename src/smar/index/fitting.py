@@ -20,7 +20,7 @@ from smar.index.words import WordIndex
 from smar.progress import track
 
 WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 5.0)
-"""An adaptive score lies in -1..1, the words' share in 0..1."""
+"""An adaptive score lies in -1..1; a word adds up to 1 to the other, a frequent one some hundredths."""
 _QUERIES = 5000  # 1,000 queries erred by 0.003, which is what there may be to gain; 5,000 take some seconds
 _AT = 50
 _PLAIN = 3  # columns before those of the weights

