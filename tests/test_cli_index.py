@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from smar.index.base import Mode
 from smar.index.live import UpdatableIndex
 from tiny_line import Line, smar
 
@@ -87,3 +88,23 @@ def test_an_index_of_another_model_is_not_updated(line: Line, tmp_path: Path) ->
     failed = smar("index", tmp_path / "other", "--update", line.shop / "items.parquet", "--run", line.run)
     assert failed.code == 2
     assert failed.says("their vectors do not go together")
+
+
+def test_update_of_a_model_that_mixes_by_category_stores_the_mixture(line: Line, tmp_path: Path) -> None:
+    run = line.copy("run", tmp_path)
+    config = json.loads((run / "stage2" / "config.json").read_text())
+    (run / "stage2" / "config.json").write_text(json.dumps(config | {"category_share": {"": 0.5}}))
+    assert smar("embed", run, line.dataset, "--out", tmp_path / "embeddings").code == 0
+    index = tmp_path / "index"
+    assert smar("index", tmp_path / "embeddings", "--out", index).code == 0
+    done = smar("index", index, "--update", new_items(line, tmp_path), "--run", run)
+    assert done.code == 0, done.err
+    snapshot = UpdatableIndex.open(index).snapshot
+    original = pq.read_table(line.shop / "items.parquet")["item_id"].to_pylist()
+    (hits,) = snapshot.search(snapshot.encoder.encode(["red dress"]), len(snapshot), Mode.MULTIMODAL)
+    rows = {hit.item_id: hit.row for hit in hits}
+    stored = snapshot._vectors(np.array([rows[name] for at in range(4) for name in (f"new-{at}", original[at])]))
+    new, old = stored[::2], stored[1::2]
+    np.testing.assert_allclose(new, old, atol=0.03)  # in bf16, in another batch
+    lengths = np.linalg.norm(new[:, : snapshot.dim], axis=1)
+    assert lengths.max() < 0.97, "a mixture is shorter than S_m, which is a unit vector"

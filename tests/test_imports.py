@@ -25,6 +25,8 @@ ALLOWED = {
     "embedding": {"data", "model", "export", "index"},
     "index": {"data"},
     "serving": {"data", "index"},
+    # The model worker of `smar serve`: a process of its own, as it loads torch and the query workers must not.
+    "writer": {"data", "model", "embedding", "index"},
     "cli": {"commands"},
     "__main__": {"cli"},
     "commands": {

@@ -224,10 +224,24 @@ def _search(commands: "Commands[argparse.ArgumentParser]") -> None:
 
 
 def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
-    command = _command(commands, "serve", "serve an index: HTTP API and search page", "smar serve index --port 8080")
+    command = _command(
+        commands,
+        "serve",
+        "serve an index: HTTP API and search page",
+        "smar serve index --port 8080\nsmar serve index --workers 4 --model run --keys keys.txt --rate 20",
+    )
     command.add_argument("index", type=Path, metavar="INDEX")
     command.add_argument("--host", default="127.0.0.1")
     command.add_argument("--port", type=int, default=8080)
+    command.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes that answer (default 1)")
+    command.add_argument("--model", type=Path, metavar="RUN", help="run of the index: items can be written over HTTP")
+    command.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line; or SMAR_API_KEYS=KEY,KEY")
+    command.add_argument("--protect-reads", action="store_true", help="searching needs a key, too")
+    command.add_argument("--rate", type=float, default=0.0, metavar="N", help="requests a second and client (no limit)")
+    command.add_argument("--log", choices=("errors", "requests", "queries"), default="errors", help="what is logged")
+    command.add_argument(
+        "--set", action="append", default=[], dest="assignments", metavar="name=value", help="see docs/serving.md"
+    )
     command = _command(
         commands,
         "demo",

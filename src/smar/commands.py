@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from smar.errors import InputError
 from smar.progress import console, summary
 from smar.settings import load_settings
@@ -209,9 +211,9 @@ def search(options: argparse.Namespace) -> None:
         return
     result = engine.search(options.query, options.k, Mode(options.mode), options.filter)
     if options.json:
-        from smar.serving.schemas import search_response
+        from smar.serving.answers import as_json, result_out
 
-        print(search_response(result).model_dump_json(indent=2))
+        print(msgspec.json.format(as_json(result_out(result)), indent=2).decode())
         return
     print(f"pictures help: {result.image_probability:.0%}   {sum(result.timings.values()):.1f} ms")
     for place, hit in enumerate(result.hits, start=1):
@@ -256,9 +258,12 @@ def _search_file(engine: "Engine", options: argparse.Namespace) -> None:
 
 def serve(options: argparse.Namespace) -> None:
     """`smar serve`."""
-    from smar.serving.app import serve as run
+    from smar.serving.options import read_keys, service_options
+    from smar.serving.supervise import serve as run
 
-    run(options.index, options.host, options.port)
+    named = {name: getattr(options, name) for name in ("workers", "protect_reads", "rate", "log")}
+    chosen = service_options(options.assignments, keys=read_keys(options.keys), **named)
+    run(options.index, options.host, options.port, chosen, options.model)
 
 
 DEMO_TRAINING = (

@@ -1,5 +1,6 @@
 """Updates, versions and their files: what another process sees, what survives, what damage is refused."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from smar.index.build import build_index
 from smar.index.delta import Items
 from smar.index.filter_parser import parse_filter
 from smar.index.live import UpdatableIndex
+from smar.index.ready import plain
 from smar.index.versions import current_version, locked, rollback
 from tiny_index import DIM, FINGERPRINT, write_embeddings, write_query_encoder
 
@@ -71,6 +73,11 @@ class Twin:
                 rows = [row for row, kept in zip(rows, chosen.mask(table), strict=True) if kept]
             assert found.keys() == {row["item_id"] for row in rows}
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+            asked = np.array([hit.row for hit in hits], np.int64)
+            ready = [json.loads(item) for item in snapshot.catalogue.json(asked)]
+            assert ready == [plain(hit.payload) for hit in hits]
+            assert snapshot.catalogue.item_ids(asked) == list(found)
+            assert snapshot.catalogue.pictured(asked).tolist() == [hit.has_picture for hit in hits]
             for hit in hits:
                 own_text, own_multimodal, payload, picture = self.items[hit.item_id]
                 expected = p * own_multimodal @ queries.embedding[at] + (1 - p) * own_text @ queries.embedding[at]
@@ -200,6 +207,7 @@ sys.path[:0] = [sys.argv[2], str(Path(sys.argv[2]).parent)]
 from test_updates import items
 from smar.index import updates
 from smar.index.live import UpdatableIndex
+from smar.index.ready import plain
 index = UpdatableIndex.open(Path(sys.argv[1]))
 for at in range(3):
     index.upsert(items(f"killed/{at}", seed=at))

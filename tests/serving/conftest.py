@@ -1,4 +1,3 @@
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +6,7 @@ import pytest
 from smar.index.build import build_index
 from smar.serving.engine import Engine
 from tiny_index import write_embeddings
-from tiny_service import run_service
+from tiny_service import address, run_service
 
 
 @pytest.fixture(scope="session")
@@ -26,8 +25,4 @@ def engine(index_path: Path) -> Engine:
 def service(index_path: Path) -> Iterator[str]:
     """Address of a real service on a free port; it accepts connections once it prints its address."""
     with run_service(index_path) as process:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        found = re.search(r"http://[\d.]+:\d+", line)
-        assert found, line
-        yield found.group()
+        yield address(process)

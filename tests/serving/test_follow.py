@@ -1,6 +1,5 @@
 """A running service takes in changes of its index without a restart and without a failed request."""
 
-import re
 import shutil
 import threading
 import time
@@ -13,7 +12,7 @@ import pytest
 from smar.index.build import build_index
 from smar.index.live import UpdatableIndex
 from tiny_index import write_embeddings
-from tiny_service import run_service
+from tiny_service import address, run_service
 
 PATIENCE = 30
 """Seconds after which a change counts as never seen; a quarter of a second is what it takes."""
@@ -26,13 +25,9 @@ def folder(index_path: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(folder: Path) -> Iterator[httpx.Client]:
-    with run_service(folder) as process:
-        assert process.stderr is not None
-        found = re.search(r"http://[\d.]+:\d+", line := process.stderr.readline())
-        assert found, line
-        with httpx.Client(base_url=found.group(), timeout=20) as client:
-            client.stderr = process.stderr  # type: ignore[attr-defined]
-            yield client
+    with run_service(folder) as process, httpx.Client(base_url=address(process), timeout=20) as client:
+        client.stderr = process.stderr  # type: ignore[attr-defined]
+        yield client
 
 
 def becomes(condition: Callable[[], bool]) -> bool:

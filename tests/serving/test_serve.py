@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from smar.errors import InputError
-from smar.serving.app import listen, serve
+from smar.serving.supervise import listen, serve
 from tiny_service import run_service
 
 

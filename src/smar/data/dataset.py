@@ -1,5 +1,6 @@
 """The prepared dataset on disk: its manifest, and the reader that every later stage shares."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -136,13 +137,17 @@ class Dataset:
         for name in names:
             if name not in self.items.column_names:
                 raise one_of(name, self.items.column_names, "an item column")
-        return [[plain_text(value) for value in self.items[name].to_pylist()] for name in names]
+        return text_columns(self.items, names)
 
 
-def plain_text(value: object) -> str:
-    """An item column's value as text: empty for null, the entries of a list one after the other."""
+def text_columns(items: pa.Table, names: Sequence[str]) -> list[list[str]]:
+    """The item's text as towers read it: one list of strings per named column; null becomes the empty string."""
+    return [[_text(value) for value in items[name].to_pylist()] for name in names]
+
+
+def _text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, list | tuple):
-        return " ".join(map(plain_text, value))
+        return " ".join(map(_text, value))
     return str(value)

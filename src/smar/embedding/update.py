@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -15,7 +15,7 @@ from smar.errors import InputError
 from smar.index.base import INTERNAL_COLUMNS
 from smar.index.delta import Items
 from smar.index.live import UpdatableIndex
-from smar.model.encoder import Encoder
+from smar.model.encoder import Encoder, ItemVectors
 from smar.model.run import load_encoder, run_settings
 from smar.progress import track
 
@@ -40,19 +40,41 @@ def update_index(folder: Path, run: Path, items: list[str], images: list[str]) -
         InputError: the index is of another model, or the tables do not fit it.
     """
     started = time.perf_counter()
-    index = UpdatableIndex.open(folder)
-    encoder = load_encoder(run)
-    if encoder.fingerprint != index.snapshot.fingerprint:
-        raise InputError(
-            f"{run} is model {encoder.fingerprint}, {folder} was made by model {index.snapshot.fingerprint}; "
-            "their vectors do not go together. Give the run that the index was made of."
-        )
+    index, encoder = open_for_update(folder, run)
     with tempfile.TemporaryDirectory(prefix="update-", dir=folder) as work:
         dataset, rejects = prepare_changes(run_settings(run).data, items, images, Path(work) / "items")
         total = len(dataset.image_row)
         for batch in track(_encoded(encoder, dataset), "update (batches)", -(-total // BATCH)):
             index.upsert(batch)
     return UpdateSummary(total, dataset.manifest.image_status, rejects, time.perf_counter() - started)
+
+
+def open_for_update(folder: Path, run: Path, check: bool = True) -> tuple[UpdatableIndex, Encoder]:
+    """The index (`check` as for `UpdatableIndex.open`) and the model of the run.
+
+    Raises:
+        InputError: the index is of another model, or one of the two is damaged.
+    """
+    index = UpdatableIndex.open(folder, check)
+    encoder = load_encoder(run)
+    if encoder.fingerprint != index.snapshot.fingerprint:
+        raise InputError(
+            f"{run} is model {encoder.fingerprint}, {folder} was made by model {index.snapshot.fingerprint}; "
+            "their vectors do not go together. Give the run that the index was made of."
+        )
+    return index, encoder
+
+
+def as_items(encoder: Encoder, payload: pa.Table, vectors: ItemVectors, pictures: Sequence[bytes | None]) -> Items:
+    """Encoded items as an index takes them."""
+    return Items(
+        encoder.fingerprint,
+        payload,
+        vectors.text,
+        vectors.served,
+        pictures,
+        mixed=encoder.config.category_share is not None,
+    )
 
 
 def _encoded(encoder: Encoder, dataset: Dataset) -> Iterator[Items]:
@@ -65,13 +87,7 @@ def _encoded(encoder: Encoder, dataset: Dataset) -> Iterator[Items]:
         strict=False,
     ):
         part = dataset.items.slice(start, BATCH)
-        yield Items(
-            encoder.fingerprint,
-            payload.slice(start, BATCH),
-            vectors.text,
-            vectors.multimodal,
-            _pictures(dataset.pictures, part),
-        )
+        yield as_items(encoder, payload.slice(start, BATCH), vectors, _pictures(dataset.pictures, part))
 
 
 def _pictures(path: Path, items: pa.Table) -> list[bytes | None]:

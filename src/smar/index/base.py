@@ -56,6 +56,32 @@ class Hit:
     words_score: float | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranked:
+    """What one query found, as arrays, best first; see `Hit` for the meaning of each.
+
+    `rows` int64 [n]; `score`, `text_score`, `multimodal_score` float32 [n]; `rank_text` int64 [n] with -1 for none, or
+    None when it was not asked for; `words_score` float32 [n], or None when the search was not hybrid.
+    """
+
+    rows: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float32]
+    text_score: npt.NDArray[np.float32]
+    multimodal_score: npt.NDArray[np.float32]
+    rank_text: npt.NDArray[np.int64] | None
+    words_score: npt.NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pick(self, places: npt.NDArray[np.int64]) -> "Ranked":
+        """Some of them."""
+        ranks = None if self.rank_text is None else self.rank_text[places]
+        words = None if self.words_score is None else self.words_score[places]
+        scores = (self.score[places], self.text_score[places], self.multimodal_score[places])
+        return Ranked(self.rows[places], *scores, ranks, words)
+
+
 class Index(Protocol):
     """A searchable catalogue, whatever holds it."""
 
@@ -73,6 +99,16 @@ class Index(Protocol):
 
     def __len__(self) -> int:
         """Number of items."""
+
+    def rank(
+        self,
+        vectors: QueryVectors,
+        k: int = 10,
+        mode: Mode = Mode.ADAPTIVE,
+        filter: Filter | None = None,
+        explain: bool = False,
+    ) -> list[Ranked]:
+        """As `search`, without the items themselves."""
 
     def search(
         self,

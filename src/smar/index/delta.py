@@ -14,11 +14,13 @@ import pyarrow.compute as pc
 from smar.errors import InputError
 from smar.index.base import INTERNAL_COLUMNS
 from smar.index.catalogue import Catalogue
-from smar.index.columns import Mask
+from smar.index.columns import Mask, one_array
 from smar.index.embeddings import not_unit
 from smar.index.growing import GrowingWords
+from smar.index.ranked import Vectors
+from smar.index.ready import FreshJson
 from smar.index.segment import Segment
-from smar.index.vectors import Vectors, VectorStore
+from smar.index.vectors import VectorStore
 from smar.index.words import WordIndex
 
 _MANY = 200  # from so many ids on, one hash table over all ids beats a binary search for each
@@ -31,7 +33,8 @@ class Items:
     """Items to upsert: their columns (`payload`, with item_id) and what the model made of them.
 
     `text` and `multimodal` are float32 unit vectors [n, k] of the model `fingerprint`; `pictures` are encoded pictures
-    for display, None for none.
+    for display, None for none. `mixed`: the model has an item-side gate, and `multimodal` holds each item's mixture
+    P S_m + (1 - P) S_t, which may be shorter.
     """
 
     fingerprint: str
@@ -39,6 +42,7 @@ class Items:
     text: Vectors
     multimodal: Vectors
     pictures: Sequence[bytes | None]
+    mixed: bool = False
 
     def as_table(self, schema: pa.Schema, fingerprint: str, dim: int) -> pa.Table:
         """The log's form of them; `schema` is the index's item columns.
@@ -57,7 +61,8 @@ class Items:
                 f"{len(self.pictures)} pictures for {payload.num_rows} items; give None where there is none."
             )
         for name in VECTORS:
-            _check_vectors(name, getattr(self, name), payload.num_rows, dim)
+            mixed = self.mixed and name == "multimodal"
+            _check_vectors(name, getattr(self, name), payload.num_rows, dim, mixed)
             flat = pa.array(getattr(self, name).astype(np.float32).ravel())
             payload = payload.append_column(f"__{name}", pa.FixedSizeListArray.from_arrays(flat, dim))
         return payload.append_column(f"__{PICTURE}", pa.array(self.pictures, pa.binary()))
@@ -83,18 +88,20 @@ def _fit(payload: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema.remove_metadata())
 
 
-def _check_vectors(name: str, vectors: Vectors, rows: int, dim: int) -> None:
+def _check_vectors(name: str, vectors: Vectors, rows: int, dim: int, mixed: bool) -> None:
     if vectors.shape != (rows, dim):
         raise InputError(f"{name} vectors have shape {vectors.shape}, expected ({rows}, {dim}).")
-    if (row := not_unit(vectors)) is not None:
+    if (row := not_unit(vectors, mixed)) is not None:
         raise InputError(f"row {row} of the {name} vectors is not a unit vector.")
 
 
 class _Changed(Catalogue):
     """The catalogue of a delta: ids by a dictionary, pictures where the log holds them."""
 
-    def __init__(self, table: pa.Table, pictures: pa.ChunkedArray, row_of: dict[str, int]) -> None:
-        super().__init__(table, None)
+    def __init__(
+        self, table: pa.Table, pictures: pa.ChunkedArray, row_of: dict[str, int], json: dict[int, bytes]
+    ) -> None:
+        super().__init__(table, None, FreshJson(table, json))
         self._own, self._rows = pictures, row_of
         self._length = pc.fill_null(pc.binary_length(pictures), 0).to_numpy().astype(np.int64)
 
@@ -119,6 +126,7 @@ class Delta:
         self._tables: list[pa.Table] = []
         self._pictures: list[pa.ChunkedArray] = []
         self._rows: dict[str, int] = {}
+        self._json: dict[int, bytes] = {}  # rows are never reused, so what was encoded once stays right
         self._words = GrowingWords(base.words) if isinstance(base.words, WordIndex) else None
         self.count = 0
 
@@ -146,7 +154,7 @@ class Delta:
         if len(ids) < _MANY:
             rows = [row for row in map(self._base.catalogue.row_of, ids) if row is not None]
         else:
-            found = pc.index_in(column, value_set=self._base.catalogue.table["item_id"].combine_chunks())
+            found = pc.index_in(column, value_set=one_array(self._base.catalogue.table["item_id"]))
             rows = found.drop_null().to_numpy()
         self._base_dead[rows] = True
 
@@ -168,7 +176,8 @@ class Delta:
         if self.count == 0:
             return [base]
         self._tables = [pa.concat_tables(self._tables).combine_chunks()]
-        catalogue = _Changed(self._tables[0], pa.chunked_array(_chunks(self._pictures), pa.binary()), dict(self._rows))
+        pictures = pa.chunked_array(_chunks(self._pictures), pa.binary())
+        catalogue = _Changed(self._tables[0], pictures, dict(self._rows), self._json)
         store = VectorStore(None, self._vectors[: self.count], None)
         words = None if self._words is None else self._words.view()
         return [base, Segment(store, catalogue, len(self._base.store), self._dead[: self.count].copy(), words)]

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from smar.index.base import Mode, widen
+from smar.index.base import Mode, weigh
 from smar.index.embeddings import sample_clicks
 from smar.index.fusion import DEPTH, Candidates, Fusion, FusionRecall, HybridFit, gather
 from smar.index.query import QueryEncoder
+from smar.index.ranked import Queries, Rows
 from smar.index.segment import Segment
-from smar.index.vectors import Rows
 from smar.index.words import WordIndex
 from smar.progress import track
 
@@ -73,12 +73,13 @@ def _recalls(base: Segment, encoder: QueryEncoder, clicked: dict[str, set[str]])
     known = {query: _rows(base, ids) for query, ids in clicked.items()}
     wanted = {query: rows for query, rows in known.items() if len(rows)}
     queries = list(wanted)
-    widened = widen(encoder.encode(queries), Mode.ADAPTIVE)
-    found = base.top(widened, DEPTH, None)
+    vectors = encoder.encode(queries)
+    asked = Queries(vectors.embedding, weigh(vectors, Mode.ADAPTIVE))
+    found = base.top(asked, DEPTH, None)
     recalls = np.empty((len(queries), _PLAIN + len(WEIGHTS)))
     for at, query in enumerate(track(queries, "fit hybrid search")):
-        candidates = gather([base], widened[at], query, found[at], DEPTH, None)
-        hit = np.isin(candidates.rows, wanted[query])
+        candidates = gather([base], asked[at], query, found[at], DEPTH, None)
+        hit = np.isin(candidates.found.rows, wanted[query])
         recalls[at] = [hit[places].sum() / len(wanted[query]) for places in _rankings(candidates)]
     return recalls
 

@@ -7,13 +7,13 @@ Candidates are the best `DEPTH` rows (`k`, where that is more) of either ranking
 
 That idf is the most that one word can add to BM25, so w means the same in catalogues of all sizes, and neither filters
 nor the other hits change an item's score. Divided by the idf of the query's own words instead, a model number counts no
-more than a frequent word: of 1,000 queries of a brand and a rare word of a title, the weight that clicks chose then found
-53 % of the items in the top ten, now 66 %; the vectors alone 44 %.
+more than a frequent word: asked by brand and a rare word of its title, an item was in the top ten for 53 % of 1,000
+queries at the weight that clicks chose then, and is for 66 % now; by the vectors alone for 44 %.
 w is fitted to clicks (`smar.index.fitting`); without clicks the ranks are taken, which need no scale.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -23,9 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from smar.errors import InputError
 from smar.index.filters import Filter
 from smar.index.postings import Postings, WordQuery, best_rows, word_scores
-from smar.index.query import QueryVectors
+from smar.index.ranked import Found, Queries, Query, Rows, Vectors, exact_best
 from smar.index.segment import Segment
-from smar.index.vectors import Rows, Vectors
 
 DEPTH = 200
 """Hits of each ranking that are fused at least."""
@@ -70,15 +69,14 @@ class HybridFit(BaseModel):
     recall: FusionRecall | None = Field(None, description="None where there are no validation clicks")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Rows [n], ascending, that either ranking found, with both scores; a rank, from 1, is 0 outside of its ranking.
+    """What either ranking found, by row: `found` with adaptive scores, `words` with BM25 scores [n].
 
-    `words` are BM25 scores, `unit` what they are divided by.
+    A rank, from 1, is 0 outside of its ranking. `unit` is what BM25 scores are divided by.
     """
 
-    rows: Rows
-    adaptive: Vectors
+    found: Found
     words: Vectors
     adaptive_rank: Rows
     words_rank: Rows
@@ -86,7 +84,7 @@ class Candidates:
 
     def weighted(self, weight: float) -> Scores:
         """adaptive + weight * words / unit, [n]."""
-        scores: Scores = self.adaptive + weight / self.unit * self.words.astype(np.float64)
+        scores: Scores = self.found.score + weight / self.unit * self.words.astype(np.float64)
         return scores
 
     def reciprocal_ranks(self) -> Scores:
@@ -97,44 +95,47 @@ class Candidates:
 
     def best(self, scores: Scores, k: int) -> Rows:
         """Places of the `k` highest `scores`; equal ones by the adaptive score, then by row."""
-        order: Rows = np.lexsort((self.rows, -self.adaptive, -scores))[:k]
+        order: Rows = np.lexsort((self.found.rows, -self.found.score, -scores))[:k]
         return order
 
 
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """The answer to one query: rows of the index, best first, the score of each, and its BM25 score."""
-
-    rows: Rows
-    score: Scores
-    words: Vectors
-
-
 def gather(
-    segments: Sequence[Segment], vector: Vectors, text: str, found: Rows, depth: int, filter: Filter | None
+    segments: Sequence[Segment], query: Query, text: str, found: Found, depth: int, filter: Filter | None
 ) -> Candidates:
     """The candidates of one query.
 
     Args:
         segments: the base and what changed since; rows of the index count through them.
-        vector: the widened query [2k].
-        text: the query's words.
-        found: rows of the adaptive ranking, best first.
-        depth: rows to take of the words' ranking.
+        query: as the vectors are searched with it.
+        text: its words.
+        found: the adaptive ranking.
+        depth: items to take of the words' ranking.
         filter: which items may be found.
     """
-    postings = [_words(segment) for segment in segments]
-    query = postings[0].query(text)
-    by_words = _by_words(list(zip(segments, postings, strict=True)), query, depth, filter)
-    rows = np.union1d(found, by_words)
-    adaptive, words = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
+    parts = [(segment, _words(segment)) for segment in segments]
+    asked = parts[0][1].query(text)
+    by_words = _by_words(parts, asked, depth, filter)
+    further = np.setdiff1d(by_words, found.rows)
+    scored = [
+        exact_best(segment.store.vectors, query, own, len(own)).moved(segment.first_row)
+        for segment, own in _split(segments, further)
+        if len(own)
+    ]
+    together = Found.joined([found, *scored])
+    together = together.pick(np.argsort(together.rows))
+    words = [
+        word_scores(postings, asked, own)
+        for (_, postings), (_, own) in zip(parts, _split(segments, together.rows), strict=True)
+    ]
+    ranks = [_ranks(together.rows, ranking) for ranking in (found.rows, by_words)]
+    return Candidates(together, np.concatenate(words), ranks[0], ranks[1], asked.unit)
+
+
+def _split(segments: Sequence[Segment], rows: Rows) -> Iterator[tuple[Segment, Rows]]:
+    """Each segment with its own ones among ascending `rows`, counted from its `first_row`."""
     starts = np.searchsorted(rows, [*(segment.first_row for segment in segments), np.iinfo(np.int64).max])
-    for at, (segment, words_there) in enumerate(zip(segments, postings, strict=True)):
-        part = slice(starts[at], starts[at + 1])
-        own = rows[part] - segment.first_row
-        adaptive[part] = segment.store.scores(vector, own)
-        words[part] = word_scores(words_there, query, own)
-    return Candidates(rows, adaptive, words, _ranks(rows, found), _ranks(rows, by_words), query.unit)
+    for at, segment in enumerate(segments):
+        yield segment, rows[starts[at] : starts[at + 1]] - segment.first_row
 
 
 def _by_words(parts: Sequence[tuple[Segment, Postings]], query: WordQuery, depth: int, filter: Filter | None) -> Rows:
@@ -167,29 +168,32 @@ def _words(segment: Segment) -> Postings:
 def fuse(
     segments: Sequence[Segment],
     fit: HybridFit | None,
-    queries: QueryVectors,
-    widened: Vectors,
-    found: Iterable[Rows],
+    queries: Queries,
+    texts: Sequence[str] | None,
+    found: Sequence[Found],
     k: int,
     filter: Filter | None,
-) -> list[Fused]:
-    """Hybrid answers; `widened` [n, 2k] and `found`, the best `depth_of(k)` rows, are the adaptive search's.
+) -> list[tuple[Found, Vectors]]:
+    """The best `k` of each query by fused score, and their BM25 scores.
+
+    `found` are the best `depth_of(k)` items of the adaptive ranking.
 
     Raises:
         InputError: the queries come without their texts, or the index was built without words.
     """
-    if queries.texts is None:
+    if texts is None:
         raise InputError(
             "hybrid search needs the queries' words, and these vectors come without them. "
             "Encode with QueryEncoder.encode, or give QueryVectors its texts."
         )
+    weight = fit.weight if fit is not None and fit.fusion is Fusion.WEIGHTED else None
     answers = []
-    for vector, text, rows in zip(widened, queries.texts, found, strict=True):
-        candidates = gather(segments, vector, text, rows, depth_of(k), filter)
-        weight = fit.weight if fit is not None and fit.fusion is Fusion.WEIGHTED else None
+    for at, text in enumerate(texts):
+        candidates = gather(segments, queries[at], text, found[at], depth_of(k), filter)
         scores = candidates.reciprocal_ranks() if weight is None else candidates.weighted(weight)
         best = candidates.best(scores, k)
-        answers.append(Fused(candidates.rows[best], scores[best], candidates.words[best]))
+        items = replace(candidates.found.pick(best), score=scores[best].astype(np.float32))
+        answers.append((items, candidates.words[best]))
     return answers
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from smar.data.bm25 import K1, B, words
 from smar.index.postings import Posting, Scratch, WordQuery
-from smar.index.vectors import Vectors
+from smar.index.ranked import Vectors
 from smar.index.words import WordIndex, item_texts
 
 

@@ -125,6 +125,11 @@ class UpdatableIndex:
         return len(known)
 
     @property
+    def changed(self) -> int:
+        """Items upserted since the version was built, each form of an item counted."""
+        return self._delta.count
+
+    @property
     def needs_compaction(self) -> bool:
         """Whether the changes have grown so far that searching through them costs time."""
         return self._delta.count > DELTA_LIMIT or self._delta.base_dead > _DEAD_SHARE * len(self._base)

@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from smar.index.vectors import Mask, Rows, Vectors
+from smar.index.columns import Mask
+from smar.index.ranked import Rows, Vectors
 
 _MANY = 5_000  # entries of a word from which on it pays to ask whether the word can be left out
 _SAMPLE = 4096

@@ -5,6 +5,7 @@ A query encoder folder holds ``model.onnx`` (tokens -> normalised embedding and 
 along.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -84,6 +85,10 @@ class QueryVectors:
     def __len__(self) -> int:
         return len(self.embedding)
 
+    def __getitem__(self, part: slice) -> "QueryVectors":
+        texts = None if self.texts is None else self.texts[part]
+        return QueryVectors(self.embedding[part], self.image_probability[part], self.threshold, texts)
+
 
 class QueryEncoder:
     """The online query tower and gate; safe to call from several threads."""
@@ -121,15 +126,28 @@ class QueryEncoder:
         tokenizer.enable_padding(pad_id=tokenizer.token_to_id("[PAD]") or 0, pad_token="[PAD]")
         return cls(manifest, session, tokenizer)
 
-    def encode(self, texts: Sequence[str]) -> QueryVectors:
-        """Encode queries as they are (normalise them first); each batch is padded to its longest."""
-        parts = [self._encode(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)]
+    def encode(self, texts: Sequence[str], timings: dict[str, float] | None = None) -> QueryVectors:
+        """Encode queries as they are (normalise them first); each batch is padded to its longest.
+
+        `timings` takes the milliseconds of the stages `tokenise` and `encode`.
+        """
+        spent = {} if timings is None else timings
+        parts = [self._encode(texts[start : start + _BATCH], spent) for start in range(0, len(texts), _BATCH)]
         dim = self.manifest.dim
         embedding = np.concatenate([part[0] for part in parts]) if parts else np.empty((0, dim), np.float32)
         probability = np.concatenate([part[1] for part in parts]) if parts else np.empty(0, np.float32)
         return QueryVectors(embedding, probability, self.manifest.threshold, tuple(texts))
 
-    def _encode(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def _encode(self, texts: Sequence[str], timings: dict[str, float]) -> tuple[npt.NDArray[np.float32], ...]:
+        started = time.perf_counter()
+        ids, mask = self._tokenise(texts)
+        tokenised = time.perf_counter()
+        embedding, probability = self._session.run(OUTPUTS, dict(zip(INPUTS, (ids, mask), strict=True)))
+        for stage, spent in (("tokenise", tokenised - started), ("encode", time.perf_counter() - tokenised)):
+            timings[stage] = timings.get(stage, 0.0) + 1000 * spent
+        return embedding, probability.reshape(len(texts))
+
+    def _tokenise(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         encodings = self._tokenizer.encode_batch(list(texts))
         ids = np.array([e.ids for e in encodings], np.int64).reshape(len(texts), -1)
         mask = np.array([e.attention_mask for e in encodings], np.int64).reshape(len(texts), -1)
@@ -137,8 +155,7 @@ class QueryEncoder:
             ids, mask = np.zeros((len(texts), 1), np.int64), np.zeros((len(texts), 1), np.int64)
         blank = mask.sum(axis=1) == 0  # pooling over no token would divide by zero
         ids[blank, 0], mask[blank, 0] = self._unknown, 1
-        embedding, probability = self._session.run(OUTPUTS, dict(zip(INPUTS, (ids, mask), strict=True)))
-        return embedding, probability.reshape(len(texts))
+        return ids, mask
 
 
 def _verify(path: Path, expected: str | None) -> None:

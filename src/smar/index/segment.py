@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +12,10 @@ from smar.index.columns import Mask
 from smar.index.facets import Part
 from smar.index.filters import Filter
 from smar.index.postings import Postings
-from smar.index.vectors import Allowed, Rows, Vectors, VectorStore
+from smar.index.ranked import Found, Queries, Rows
+from smar.index.vectors import Allowed, VectorStore
 
+T = TypeVar("T")
 _CACHED_FILTERS = 32  # a mask of 1 M items is 1 MB
 
 
@@ -48,8 +50,8 @@ class Segment:
         mask = filter.mask(self.catalogue.columns)
         return Allowed.of(mask if self.dead is None else mask & ~self.dead)
 
-    def top(self, queries: Vectors, k: int, filter: Filter | None) -> list[Rows]:
-        """Rows of this segment with each query's `k` largest inner products, best first."""
+    def top(self, queries: Queries, k: int, filter: Filter | None) -> list[Found]:
+        """Each query's `k` items of largest score in this segment, best first."""
         if filter is None:
             return self.store.top(queries, k, alive=self._everything)
         return self.store.top(queries, k, self.allowed(filter))
@@ -97,6 +99,30 @@ class CatalogueView:
         if len(self._segments) == 1:
             return self._segments[0].catalogue.items(rows)
         return [catalogue.items([at])[0] for catalogue, at in map(self._place, rows)]
+
+    def json(self, rows: Rows) -> list[bytes]:
+        """The columns of some rows (int64 [n]) as JSON objects, in their order; made once, not for each answer."""
+        return self._each(rows, lambda catalogue, places: catalogue.json(places))
+
+    def item_ids(self, rows: Rows) -> list[str]:
+        """Ids of the items at some rows (int64 [n]), in their order."""
+        return self._each(rows, lambda catalogue, places: catalogue.item_ids(places))
+
+    def pictured(self, rows: Rows) -> Mask:
+        """Which of some rows (int64 [n]) have a picture, boolean [n]."""
+        return np.array(self._each(rows, lambda catalogue, places: catalogue.pictured(places).tolist()), np.bool_)
+
+    def _each(self, rows: Rows, ask: Callable[[Catalogue, Rows], list[T]]) -> list[T]:
+        """Ask each segment for its rows at once, and put the answers in the order of `rows`."""
+        base = self._segments[0]
+        if len(self._segments) == 1 or not len(rows) or rows.max() < len(base.store):
+            return ask(base.catalogue, rows)
+        answers: list[T | None] = [None] * len(rows)
+        for segment in self._segments:
+            places = np.flatnonzero((rows >= segment.first_row) & (rows < segment.first_row + len(segment.store)))
+            for place, answer in zip(places, ask(segment.catalogue, rows[places] - segment.first_row), strict=True):
+                answers[place] = answer
+        return answers  # type: ignore[return-value]  # every row lies in one segment
 
     def item_id(self, row: int) -> str:
         """Id of the item at `row`."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from smar.data.bm25 import build, idf, words
-from smar.data.dataset import plain_text
+from smar.data.dataset import text_columns
 from smar.errors import InputError
 from smar.index.postings import Posting, Scratch, WordQuery
 from smar.index.versions import MADE_BY
@@ -94,8 +94,8 @@ def _map_vocabulary(path: Path) -> tuple[pa.Array, pa.Array]:
 
 def item_texts(table: pa.Table, fields: Sequence[str]) -> Iterator[str]:
     """The text of each item: its `fields` one after the other; a field that the table lacks is left out."""
-    columns = [table[name].to_pylist() for name in fields if name in table.column_names]
-    return (" ".join(map(plain_text, values)) for values in zip(*columns, strict=True))
+    columns = text_columns(table, [name for name in fields if name in table.column_names])
+    return (" ".join(values) for values in zip(*columns, strict=True))
 
 
 def write_words(table: pa.Table, fields: Sequence[str], folder: Path) -> WordIndex:

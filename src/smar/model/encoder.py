@@ -98,6 +98,20 @@ class Encoder:
             output: ItemOutput = self.model.encode_item_ids(ids, mask, pixels, visible)
         return output
 
+    @torch.inference_mode()
+    def encode_pictures(self, images: npt.NDArray[np.uint8]) -> Floats:
+        """S_i of fitted pictures uint8 [m, s, s, 3], each alone: unit vectors [m, k].
+
+        Raises:
+            InputError: the model reads no pictures.
+        """
+        if self.config.kind == "dpsr":
+            raise InputError("this model (kind dpsr) reads words only, so it cannot encode a picture.")
+        tower = self.model.image_tower
+        with self._autocast():
+            _, pooled = tower(self.processor.pixels(images).to(self.model.device))
+            return tower.embed(pooled).float().cpu().numpy()  # type: ignore[no-any-return]
+
     def encode_queries(self, texts: Sequence[str], batch_size: int = 512) -> tuple[Floats, Floats]:
         """All queries, batched: embeddings [n, k] and image probabilities [n] as arrays."""
         outputs = [self.encode_query(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]

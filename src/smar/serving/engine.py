@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from smar.data.text import normalise_query
 from smar.errors import InputError
-from smar.index.base import Hit, Mode
+from smar.index.base import Hit, Mode, Ranked
 from smar.index.embedded import EmbeddedIndex
 from smar.index.facets import FacetCounts
 from smar.index.filter_parser import parse_filter
 from smar.index.filters import Filter
 from smar.index.live import UpdatableIndex
-from smar.index.query import QueryEncoder
+from smar.index.query import QueryEncoder, QueryVectors
 from smar.serving.schemas import MAX_K, MAX_QUERY
 
 
@@ -33,14 +33,38 @@ class RequestError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits of one query, the gate's word on it, and milliseconds by stage."""
+    """Hits of one query, the gate's word on it, milliseconds by stage, and the index that answered."""
 
     query: str
     mode: Mode
     image_probability: float
     routed: bool
-    hits: list[Hit]
+    found: Ranked
     timings: dict[str, float] = field(compare=False)
+    index: EmbeddedIndex = field(compare=False, repr=False)
+
+    @property
+    def hits(self) -> list[Hit]:
+        """What was found, with the items' columns."""
+        return self.index.hits(self.found)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A search that was asked: `query` in its normal form, the rest as given. Equal questions have equal answers."""
+
+    query: str
+    k: int = 10
+    mode: Mode = Mode.ADAPTIVE
+    filter: str | None = None
+    explain: bool = False
+
+    @classmethod
+    def of(cls, query: str, k: int, mode: Mode, filter: str | None, explain: bool = False) -> "Question":
+        """Checked; raises RequestError when the query is empty or too long, or k out of range."""
+        if not 1 <= k <= MAX_K:
+            raise RequestError("invalid_request", f"k is {k}; allowed: 1 to {MAX_K}.")
+        return cls(check_query(query), k, mode, filter, explain)
 
 
 class Engine:
@@ -51,9 +75,9 @@ class Engine:
         self._parse = lru_cache(maxsize=256)(_parse)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, check: bool = True) -> Self:
         """Open an index folder; raises InputError naming the file when it is damaged or does not fit."""
-        return cls(UpdatableIndex.open(path))
+        return cls(UpdatableIndex.open(path, check))
 
     @property
     def index(self) -> EmbeddedIndex:
@@ -78,19 +102,40 @@ class Engine:
         Raises:
             RequestError: the query is empty or too long, k is out of range, or the filter is wrong.
         """
-        if not 1 <= k <= MAX_K:
-            raise RequestError("invalid_request", f"k is {k}; allowed: 1 to {MAX_K}.")
+        answer = next(self.answer([Question.of(query, k, mode, filter, explain)]))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def answer(self, questions: Sequence[Question]) -> Iterator[SearchResult | Exception]:
+        """Answer questions that came together: encoded as one batch, then searched one by one.
+
+        A question whose filter is wrong gets its RequestError; the others are answered. `timings` share the batch's
+        time out evenly.
+        """
+        index = self.index  # one and the same for the whole batch: a new version may have another model
         timings: dict[str, float] = {}
-        index = self.index  # one and the same for the whole query: a new version may have another model
+        vectors = index.encoder.encode([question.query for question in questions], timings)
+        shared = {stage: spent / len(questions) for stage, spent in timings.items()}
+        for at, question in enumerate(questions):
+            try:
+                yield self._answer(index, question, vectors[at : at + 1], dict(shared))
+            except Exception as error:
+                yield error
+
+    def _answer(
+        self, index: EmbeddedIndex, question: Question, vectors: QueryVectors, timings: dict[str, float]
+    ) -> SearchResult:
+        with _timed(timings, "gate"):
+            probability = float(vectors.image_probability[0])
+            routed = probability > vectors.threshold
         with _timed(timings, "filter"):
-            chosen = self._filter(filter, index)
-        with _timed(timings, "encode"):
-            vectors = index.encoder.encode([checked := check_query(query)])
+            chosen = self.filter(question.filter, index)
+            if chosen is not None:
+                index.prepare(chosen)
         with _timed(timings, "search"):
-            hits = index.search(vectors, k, mode, chosen, explain)[0]
-        probability = float(vectors.image_probability[0])
-        routed = probability > index.encoder.manifest.threshold
-        return SearchResult(checked, mode, probability, routed, hits, timings)
+            found = index.rank(vectors, question.k, question.mode, chosen, question.explain)[0]
+        return SearchResult(question.query, question.mode, probability, routed, found, timings, index)
 
     def search_many(
         self, queries: Sequence[str], k: int = 50, mode: Mode = Mode.ADAPTIVE, filter: str | None = None
@@ -101,7 +146,7 @@ class Engine:
             RequestError: as `search` does; for a query, the message names its line, from 1.
         """
         index = self.index
-        chosen = self._filter(filter, index)
+        chosen = self.filter(filter, index)
         texts = [check_query(query, f"line {line}: ") for line, query in enumerate(queries, start=1)]
         for start in range(0, len(texts), 256):
             yield from index.search(index.encoder.encode(texts[start : start + 256]), k, mode, chosen)
@@ -110,20 +155,21 @@ class Engine:
         """Run a real query; raises RuntimeError when the answer is not a ranked list of items."""
         catalogue = self.index.catalogue
         title = catalogue.items([catalogue.first()])[0].get("title")
-        hits = self.search(str(title or "ready")[:100] or "ready", k=1).hits
-        if not hits or not math.isfinite(hits[0].score):
-            raise RuntimeError(f"a probe query found {len(hits)} items with score {hits[0].score if hits else None}")
+        found = self.search(str(title or "ready")[:100] or "ready", k=1).found
+        if not len(found) or not math.isfinite(found.score[0]):
+            raise RuntimeError(f"a probe query found {len(found)} items with score {found.score.tolist()}")
 
     def facets(self, filter: str | None, top: int) -> FacetCounts:
         """Count the items that match; raises RequestError when the filter is wrong."""
         index = self.index
-        return index.facets(self._filter(filter, index), top)
+        return index.facets(self.filter(filter, index), top)
 
     def refresh(self) -> bool:
         """Take in updates and new versions; some microseconds when there are none. Returns whether there were."""
         return self.live.refresh()
 
-    def _filter(self, text: str | None, index: EmbeddedIndex) -> Filter | None:
+    def filter(self, text: str | None, index: EmbeddedIndex) -> Filter | None:
+        """The parsed filter, None when it is blank; raises RequestError when it is wrong."""
         if text is None or not text.strip():
             return None
         try:

@@ -1,6 +1,7 @@
 """Every failure leaves the service as ``{"error": {"code", "message"}}``."""
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -9,8 +10,11 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from smar.errors import InputError
+from smar.serving.batcher import Busy
 from smar.serving.engine import RequestError
+from smar.serving.metrics import REFUSED
 from smar.serving.schemas import ErrorBody, ErrorResponse
+from smar.serving.writer_client import RETRY_SECONDS, WriterDown
 
 logger = logging.getLogger("smar.serving")
 
@@ -27,8 +31,24 @@ class NotReady(Exception):
     """A probe query failed."""
 
 
-def _json(status: int, code: str, message: str) -> JSONResponse:
-    return JSONResponse(ErrorResponse(error=ErrorBody(code=code, message=message)).model_dump(), status)
+class NoWriter(Exception):
+    """What needs the model worker was asked of a service that has none."""
+
+
+def error_response(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """A failure as every client sees it."""
+    return JSONResponse(
+        ErrorResponse(error=ErrorBody(code=code, message=message)).model_dump(exclude_none=True), status, headers
+    )
+
+
+_CODES = {413: "body_too_large", 408: "body_too_slow"}
+
+
+def http_error_response(error: HTTPException) -> JSONResponse:
+    """An HTTP error as every client sees it."""
+    code = _CODES.get(error.status_code) or HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    return error_response(error.status_code, code, str(error.detail), error.headers)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -36,32 +56,44 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(InputError)
     async def wrong_input(_: Request, error: InputError) -> JSONResponse:
-        return _json(422, error.code if isinstance(error, RequestError) else "invalid_request", str(error))
+        return error_response(422, error.code if isinstance(error, RequestError) else "invalid_request", str(error))
 
     @app.exception_handler(RequestValidationError)
     async def wrong_shape(_: Request, error: RequestValidationError) -> JSONResponse:
-        return _json(422, "invalid_request", "; ".join(_explain(entry) for entry in error.errors()[:5]))
+        return error_response(422, "invalid_request", "; ".join(_explain(entry) for entry in error.errors()[:5]))
 
     @app.exception_handler(NotFound)
     async def not_found(_: Request, error: NotFound) -> JSONResponse:
-        return _json(404, error.code, str(error))
+        return error_response(404, error.code, str(error))
 
     @app.exception_handler(NotReady)
     async def not_ready(_: Request, error: NotReady) -> JSONResponse:
         logger.warning("not ready", exc_info=error.__cause__)
-        return _json(503, "not_ready", str(error))
+        return error_response(503, "not_ready", str(error))
+
+    @app.exception_handler(NoWriter)
+    async def no_writer(_: Request, error: NoWriter) -> JSONResponse:
+        return error_response(503, "no_model_worker", str(error))
+
+    @app.exception_handler(WriterDown)
+    async def writer_down(_: Request, error: WriterDown) -> JSONResponse:
+        return error_response(503, "model_worker_down", str(error), {"Retry-After": str(RETRY_SECONDS)})
+
+    @app.exception_handler(Busy)
+    async def busy(_: Request, __: Busy) -> JSONResponse:
+        REFUSED.labels("queue").inc()
+        return error_response(429, "busy", "too many searches wait; try again shortly.", {"Retry-After": "1"})
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-        code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-        response = _json(error.status_code, code, str(error.detail))
-        response.headers.update(error.headers or {})
-        return response
+        return http_error_response(error)
 
     @app.exception_handler(Exception)
     async def failure(_: Request, error: Exception) -> JSONResponse:
         # Starlette raises the error again after this answer, so the server logs its traceback
-        return _json(500, "internal", f"the service failed on this request ({type(error).__name__}); see its log.")
+        return error_response(
+            500, "internal", f"the service failed on this request ({type(error).__name__}); see its log."
+        )
 
 
 def _explain(entry: dict[str, object]) -> str:

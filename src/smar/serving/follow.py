@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import logging
+import re
 from collections.abc import AsyncIterator
 
-from smar.progress import console
+from smar.serving import metrics
 from smar.serving.engine import Engine
 
 INTERVAL = 0.25
 """Seconds between looks at the index folder; one look takes some microseconds."""
+logger = logging.getLogger("smar.serving")
 
 
 async def follow(engine: Engine, interval: float = INTERVAL) -> None:
@@ -18,17 +21,29 @@ async def follow(engine: Engine, interval: float = INTERVAL) -> None:
         await asyncio.sleep(interval)
         try:
             # in a thread: opening a new version reads all of it, and searches go on meanwhile
-            await asyncio.to_thread(engine.refresh)
+            if await asyncio.to_thread(engine.refresh):
+                metrics.REFRESHED.inc()
+                report(engine)
+            metrics.UNREADABLE.set(0)
             said = ""
         except Exception as error:  # a full disk, a folder that is gone: nothing may end the service
+            metrics.UNREADABLE.set(1)
             if (told := f"{type(error).__name__}: {error}") != said:
                 said = told
-                console.print(f"the index changed and cannot be read, the old one stays: {said}", markup=False)
+                logger.error("the index changed and cannot be read, the old one stays: %s", said)
+
+
+def report(engine: Engine) -> None:
+    """Tell the figures which index is served."""
+    metrics.ITEMS.set(len(engine.index))
+    digits = re.sub(r"\D", "", engine.index.path.name)
+    metrics.VERSION.set(int(digits or 0))
 
 
 @contextlib.asynccontextmanager
 async def following(engine: Engine) -> AsyncIterator[None]:
     """Follow while the application runs."""
+    report(engine)
     task = asyncio.create_task(follow(engine))
     try:
         yield

@@ -4,31 +4,36 @@ Handlers run on the event loop itself: a search takes a few milliseconds, and a 
 """
 
 import hashlib
+import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
+from smar import __version__
+from smar.index.base import Mode
 from smar.index.catalogue import content_type
 from smar.index.embedded import EmbeddedIndex
-from smar.serving.engine import Engine
+from smar.index.ready import plain
+from smar.serving import metrics
+from smar.serving.answers import Cache, as_json, result_out
+from smar.serving.batcher import Batcher
+from smar.serving.engine import Engine, Question, SearchResult
 from smar.serving.errors import NotFound, NotReady
 from smar.serving.facets import facets_response
-from smar.serving.schemas import (
-    ErrorResponse,
-    Facets,
-    Health,
-    ItemOut,
-    SearchRequest,
-    SearchResponse,
-    search_response,
-)
-from smar.serving.wire import picture_url, plain
+from smar.serving.options import ServiceOptions
+from smar.serving.schemas import About, ErrorResponse, Facets, Health, ItemOut, SearchRequest, SearchResponse
+from smar.serving.wire import picture_url
 
-_JSON = "application/json"
-_WRONG: dict[int | str, dict[str, Any]] = {422: {"model": ErrorResponse, "description": "the request is wrong"}}
-_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ErrorResponse, "description": "no such item or picture"}}
-_UNREADY: dict[int | str, dict[str, Any]] = {503: {"model": ErrorResponse, "description": "a probe query failed"}}
-_PICTURE: dict[int | str, dict[str, Any]] = {
+JSON = "application/json"
+Answers = dict[int | str, dict[str, Any]]
+WRONG: Answers = {422: {"model": ErrorResponse, "description": "the request is wrong"}}
+UNKNOWN: Answers = {404: {"model": ErrorResponse, "description": "no such item or picture"}}
+BUSY: Answers = {429: {"model": ErrorResponse, "description": "too many requests; Retry-After tells when to come back"}}
+LARGE: Answers = {413: {"model": ErrorResponse, "description": "the body is too large"}}
+UNREADY: Answers = {503: {"model": ErrorResponse, "description": "a probe query failed"}}
+_PICTURE: Answers = {
     200: {
         "content": {"image/jpeg": {}, "image/png": {}, "image/webp": {}},
         "description": "the encoded picture",
@@ -36,24 +41,79 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
 }
 
 
-def build_router(engine: Engine) -> APIRouter:
-    """All routes over one engine."""
+def build_router(engine: Engine, options: ServiceOptions) -> APIRouter:
+    """All routes that need the index alone."""
     router = APIRouter()
-    _add_search(router, engine)
+    _add_search(router, Searches(engine, options))
+    _add_facets(router, engine)
     _add_items(router, engine)
     _add_health(router, engine)
+    _add_about(router, engine, options)
     return router
 
 
-def _add_search(router: APIRouter, engine: Engine) -> None:
-    @router.post("/v1/search", response_model=SearchResponse, responses=_WRONG, summary="Search", tags=["search"])
-    async def search(body: SearchRequest) -> Response:
-        """Find the items that fit a query in words and, where the gate says that it helps, in looks."""
-        result = engine.search(body.query, body.k, body.mode, body.filter, body.explain)
-        timing = ", ".join(f"{stage};dur={spent:.3f}" for stage, spent in result.timings.items())
-        return Response(search_response(result).model_dump_json(), media_type=_JSON, headers={"Server-Timing": timing})
+class Searches:
+    """Answers searches: cache, batcher, figures."""
 
-    @router.get("/v1/facets", responses=_WRONG, summary="What can be filtered by", tags=["search"])
+    def __init__(self, engine: Engine, options: ServiceOptions) -> None:
+        self._engine = engine
+        self._log_query = options.log == "queries"
+        self._cache = Cache(options.cache_bytes)
+        self._batcher: Batcher[Question, SearchResult] = Batcher(engine.answer, options.batch, options.queue)
+
+    async def answer(self, request: Request) -> Response:
+        """``POST /v1/search``."""
+        try:
+            asked = SearchRequest.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise RequestValidationError(
+                [{**entry, "loc": ("body", *entry["loc"])} for entry in error.errors()]
+            ) from None
+        question = Question.of(asked.query, asked.k, asked.mode, asked.filter, asked.explain)
+        kept = self._cache.get(self._engine.index, question)
+        metrics.CACHE.labels("miss" if kept is None else "hit").inc()
+        if kept is not None:
+            self._note(request, question, cached=True)
+            return Response(kept, media_type=JSON, headers={"Server-Timing": "cache;dur=0"})
+        result = await self._batcher.ask(question)
+        started = time.perf_counter()
+        answer = as_json(result_out(result))
+        result.timings["fetch"] = result.timings.get("fetch", 0.0) + 1000 * (time.perf_counter() - started)
+        self._cache.keep(result.index, question, answer)
+        metrics.observe_stages(result.timings)
+        metrics.GATE.labels("pictures" if result.routed else "words").inc()
+        self._note(request, question, cached=False, hits=len(result.found))
+        timing = ", ".join(f"{stage};dur={spent:.3f}" for stage, spent in result.timings.items())
+        return Response(answer, media_type=JSON, headers={"Server-Timing": timing})
+
+    def _note(self, request: Request, question: Question, **more: Any) -> None:
+        """What the access log tells of this search; what the shopper typed only when it was asked for."""
+        note = {"mode": question.mode, "k": question.k, "filtered": question.filter is not None, **more}
+        request.state.log = note | ({"query": question.query} if self._log_query else {})
+
+
+def _add_search(router: APIRouter, searches: Searches) -> None:
+    # The handler reads the body and writes the answer itself, as pydantic objects for 50 hits cost more than the
+    # search; FastAPI only documents them.
+    schema = SearchRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs")  # `Mode` is among the components, as the answer has it, too
+    body = {"required": True, "content": {JSON: {"schema": schema}}}
+
+    @router.post(
+        "/v1/search",
+        response_model=SearchResponse,
+        responses=WRONG | BUSY | LARGE,
+        summary="Search",
+        tags=["search"],
+        openapi_extra={"requestBody": body},
+    )
+    async def search(request: Request) -> Response:
+        """Find the items that fit a query in words and, where the gate says that it helps, in looks."""
+        return await searches.answer(request)
+
+
+def _add_facets(router: APIRouter, engine: Engine) -> None:
+    @router.get("/v1/facets", responses=WRONG, summary="What can be filtered by", tags=["search"])
     async def get_facets(
         top: Annotated[int, Query(ge=1, le=200)] = 30,
         filter: Annotated[str | None, Query(description="count only the items that match")] = None,
@@ -62,18 +122,36 @@ def _add_search(router: APIRouter, engine: Engine) -> None:
         return facets_response(engine.index, engine.facets(filter, top))
 
 
-def _add_items(router: APIRouter, engine: Engine) -> None:
-    def row_of(index: EmbeddedIndex, item_id: str) -> int:
-        row = index.catalogue.row_of(item_id)
-        if row is None:
-            raise NotFound("unknown_item", f"there is no item {item_id[:100]!r} in this index.")
-        return row
+def _add_about(router: APIRouter, engine: Engine, options: ServiceOptions) -> None:
+    @router.get("/v1/about", summary="What this service is", tags=["health"])
+    async def get_about() -> About:
+        """Versions, and what can be asked of it."""
+        index = engine.index
+        return About(
+            version=__version__,
+            index=index.path.name,
+            fingerprint=index.fingerprint,
+            items=len(index),
+            modes=list(Mode),
+            picture_search=options.writer,
+            writable=options.writer and bool(options.keys),
+        )
 
+
+def row_of(index: EmbeddedIndex, item_id: str) -> int:
+    """Row of an item; raises NotFound."""
+    row = index.catalogue.row_of(item_id)
+    if row is None:
+        raise NotFound("unknown_item", f"there is no item {item_id[:100]!r} in this index.")
+    return row
+
+
+def _add_items(router: APIRouter, engine: Engine) -> None:
     # before the item's own route: an id may hold slashes, so `{item_id:path}` would take "/picture" along
     @router.get(
         "/v1/items/{item_id:path}/picture",
         response_class=Response,
-        responses=_PICTURE | _UNKNOWN,
+        responses=_PICTURE | UNKNOWN,
         summary="An item's picture",
         tags=["items"],
     )
@@ -90,7 +168,7 @@ def _add_items(router: APIRouter, engine: Engine) -> None:
             return Response(status_code=304, headers=headers)
         return Response(picture, media_type=content_type(picture), headers=headers)
 
-    @router.get("/v1/items/{item_id:path}", responses=_UNKNOWN, summary="An item", tags=["items"])
+    @router.get("/v1/items/{item_id:path}", responses=UNKNOWN, summary="An item", tags=["items"])
     async def get_item(item_id: str) -> ItemOut:
         """The item's own columns."""
         index = engine.index
@@ -105,7 +183,7 @@ def _add_health(router: APIRouter, engine: Engine) -> None:
         """Answers whenever the process does."""
         return Health(status="up")
 
-    @router.get("/readyz", responses=_UNREADY, summary="Does a query work?", tags=["health"])
+    @router.get("/readyz", responses=UNREADY, summary="Does a query work?", tags=["health"])
     async def readyz() -> Health:
         """Runs a real query; 503 with the reason when it fails."""
         try:
@@ -113,3 +191,8 @@ def _add_health(router: APIRouter, engine: Engine) -> None:
         except Exception as error:  # whatever breaks a query makes the service unready, and is told to the caller
             raise NotReady(f"a probe query failed: {type(error).__name__}: {error}") from error
         return Health(status="ready")
+
+    @router.get("/metrics", response_class=Response, summary="Figures for Prometheus", tags=["health"])
+    async def get_metrics() -> Response:
+        """Counters and histograms of all workers in the Prometheus text format."""
+        return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE_LATEST)

@@ -1,18 +1,19 @@
 """Requests and answers of the HTTP API; they are also its OpenAPI documentation."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from smar.index.base import Mode
 from smar.index.filter_parser import EXAMPLE
-from smar.serving.wire import picture_url, plain
-
-if TYPE_CHECKING:
-    from smar.serving.engine import SearchResult
 
 MAX_K = 200
 MAX_QUERY = 1000
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 24.0 is an integer there. Text and true are none."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class SearchRequest(BaseModel):
@@ -28,7 +29,9 @@ class SearchRequest(BaseModel):
             "maxLength": MAX_QUERY,
         },  # checked by the engine, which says it better
     )
-    k: int = Field(24, ge=1, le=MAX_K, strict=True, description="most hits to return")
+    k: Annotated[int, BeforeValidator(_whole)] = Field(
+        24, ge=1, le=MAX_K, strict=True, description="most hits to return"
+    )
     mode: Mode = Field(
         Mode.ADAPTIVE, description="words only, adaptive (blend), route (one or the other), or always pictures"
     )
@@ -45,7 +48,7 @@ class HitOut(BaseModel):
     text_score: float = Field(description="query against the item's words, -1 to 1")
     multimodal_score: float = Field(description="query against the item's words and picture, -1 to 1")
     rank_text: int | None = Field(description="rank had pictures been left out; null when not asked for or far down")
-    words_score: float | None = Field(None, description="BM25 score of a hybrid search, else null")
+    words_score: float | None = Field(description="BM25 score of a hybrid search, else null")
     picture: str | None = Field(description="address of the picture; null when the item has none")
     item: dict[str, Any] = Field(description="the item's own columns")
 
@@ -58,6 +61,36 @@ class SearchResponse(BaseModel):
     image_probability: float = Field(description="the gate: how likely pictures help this query, 0 to 1")
     routed: bool = Field(description="whether the gate, asked for a yes or no, would bring pictures in")
     hits: list[HitOut]
+
+
+class HitsResponse(BaseModel):
+    """What looks alike."""
+
+    hits: list[HitOut]
+
+
+class Written(BaseModel):
+    """An item that was written; it survives a crash from now on, and every worker finds it within a second."""
+
+    item_id: str
+    image_status: str = Field(description="what became of its picture")
+    created: bool = Field(description="false where it replaced an item of the same id")
+
+
+class Deleted(BaseModel):
+    """An item that is gone."""
+
+    item_id: str
+    deleted: bool
+
+
+class ItemIn(BaseModel):
+    """An item's columns, as the index has them, and its picture."""
+
+    model_config = ConfigDict(extra="allow")
+
+    title: str
+    picture: str | list[str] | None = Field(None, description="encoded picture(s) in base64; JPEG, PNG, WebP or GIF")
 
 
 class ItemOut(BaseModel):
@@ -100,6 +133,18 @@ class Facets(BaseModel):
     prices: list[PriceCount] = Field(description="counts by price; the borders are the same whatever the filter")
 
 
+class About(BaseModel):
+    """What this service is and can do."""
+
+    version: str = Field(description="of smar")
+    index: str = Field(description="version of the index that this worker serves")
+    fingerprint: str = Field(description="of the model")
+    items: int
+    modes: list[Mode]
+    picture_search: bool = Field(description="whether a model worker can encode pictures and items")
+    writable: bool = Field(description="whether items can be changed over HTTP, with an API key")
+
+
 class Health(BaseModel):
     """The process is up, or the service answers."""
 
@@ -111,33 +156,10 @@ class ErrorBody(BaseModel):
 
     code: str
     message: str
+    image_status: str | None = Field(None, description="why a picture cannot be used, in the words of `smar prepare`")
 
 
 class ErrorResponse(BaseModel):
     """Every answer that is not a success."""
 
     error: ErrorBody
-
-
-def search_response(result: "SearchResult") -> SearchResponse:
-    """An engine's answer as the API and `smar search --json` give it."""
-    return SearchResponse(
-        query=result.query,
-        mode=result.mode,
-        image_probability=result.image_probability,
-        routed=result.routed,
-        hits=[
-            HitOut(
-                item_id=hit.item_id,
-                rank=rank,
-                score=hit.score,
-                text_score=hit.text_score,
-                multimodal_score=hit.multimodal_score,
-                rank_text=hit.rank_text,
-                words_score=hit.words_score,
-                picture=picture_url(hit.item_id) if hit.has_picture else None,
-                item=plain(hit.payload),
-            )
-            for rank, hit in enumerate(result.hits, start=1)
-        ],
-    )

@@ -1,0 +1,125 @@
+"""The outermost layer: request ids, keys, limits, security headers, metrics and the access log, for every answer."""
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from smar.serving.errors import error_response, http_error_response
+from smar.serving.limits import Body, Keys, RateLimiter, too_large
+from smar.serving.logs import ACCESS
+from smar.serving.metrics import LATENCY, REFUSED, REQUESTS
+from smar.serving.options import ServiceOptions
+
+SECURITY_HEADERS = {
+    # no inline script or style, no other origin; data: is for the icons of the documentation page,
+    # blob: for the picture that a shopper is about to search by
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_WRITES = ("PUT", "DELETE")
+_UPLOADS = ("/v1/items/", "/v1/search/picture")
+_OPEN = ("/healthz", "/readyz", "/metrics")  # a balancer that is told "too many requests" would take the service out
+
+access = logging.getLogger(ACCESS)
+
+
+class Guard:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, options: ServiceOptions) -> None:
+        self.app, self.options = app, options
+        self.keys = Keys(options.keys)
+        self.limiter: RateLimiter | None = None
+        if options.rate and options.shared is not None:
+            self.limiter = RateLimiter(options.rate, options.burst, options.shared / "clients")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass on; observe either way."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, headers = time.perf_counter(), Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        status = 500
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                _add_headers(message, request_id)
+            await send(message)
+
+        try:
+            refusal = self._refuse(scope, headers) or self._without_space(limit := self._limit(scope), headers)
+            if refusal is not None:
+                REFUSED.labels(str(refusal.status_code)).inc()
+                await refusal(scope, receive, observed)
+            else:
+                await self.app(scope, Body(receive, limit, self.options.patience), observed)
+        finally:
+            self._observe(scope, status, time.perf_counter() - started, request_id)
+
+    def _limit(self, scope: Scope) -> int:
+        upload = scope["path"].startswith(_UPLOADS)
+        return self.options.upload_bytes if upload else self.options.body_bytes
+
+    def _without_space(self, limit: int, headers: Headers) -> Response | None:
+        """Refuse what says beforehand that it is too large; `Body` finds the others."""
+        size = headers.get("content-length", "")
+        return http_error_response(too_large(limit)) if size.isdecimal() and int(size[:20]) > limit else None
+
+    def _refuse(self, scope: Scope, headers: Headers) -> Response | None:
+        path: str = scope["path"]
+        if path in _OPEN:
+            return None
+        client = scope["client"][0] if scope.get("client") else ""
+        if self.limiter is not None and (wait := self.limiter.wait(client)):
+            after = {"Retry-After": str(int(wait) + 1)}
+            return error_response(429, "too_many_requests", f"more than {self.options.rate:g} requests a second", after)
+        if scope["method"] in _WRITES or (self.options.protect_reads and path.startswith("/v1/")):
+            return self._without_key(headers)
+        return None
+
+    def _without_key(self, headers: Headers) -> Response | None:
+        if not self.keys:
+            return error_response(403, "writes_are_off", "this service was started without API keys, so nothing can be "
+                                  "changed; start it with `smar serve --keys FILE --model RUN`.")  # fmt: skip
+        kind, _, key = headers.get("authorization", "").partition(" ")
+        key = key.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
+        if self.keys.holds(key.encode("utf-8", "replace")):
+            return None
+        return error_response(
+            401, "unauthorised", "an API key is needed: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
+        )
+
+    def _observe(self, scope: Scope, status: int, spent: float, request_id: str) -> None:
+        route = getattr(scope.get("route"), "path", None) or "other"
+        REQUESTS.labels(route, str(status)).inc()
+        LATENCY.labels(route).observe(spent)
+        if access.isEnabledFor(logging.INFO):
+            fields = {
+                "request_id": request_id,
+                "method": scope["method"],
+                "route": route,
+                "status": status,
+                "ms": round(1000 * spent, 3),
+                **scope.get("state", {}).get("log", {}),
+            }
+            access.info("request", extra={"fields": fields})
+
+
+def _add_headers(message: Message, request_id: str) -> None:
+    message["headers"] = [*message["headers"], *_RAW_HEADERS, (b"x-request-id", request_id.encode())]

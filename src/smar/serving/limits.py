@@ -1,0 +1,87 @@
+"""What a client may do: how often, how much, how slowly, and what only with a key."""
+
+import asyncio
+import hashlib
+import hmac
+import mmap
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive
+
+_SLOTS = 1 << 16
+
+
+class Keys:
+    """API keys, compared in constant time: an answer's time tells nothing of how much of a guess was right."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def holds(self, given: bytes) -> bool:
+        """Whether `given` is one of them."""
+        digest = hashlib.sha256(given).digest()
+        return sum(hmac.compare_digest(digest, key) for key in self._digests) > 0  # every key is compared
+
+
+class RateLimiter:
+    """A token bucket for each client, in a file that all workers of a service map.
+
+    A bucket is found by the client's hash: memory stays at 1.5 MB whatever comes. Two workers that change one bucket in
+    the same microsecond may lose one of the two requests from the count. A client that meets another one's
+    bucket takes it over, full.
+    """
+
+    def __init__(self, rate: float, burst: int, file: Path) -> None:
+        self.rate, self.burst = rate, burst
+        with file.open("a+b") as handle:
+            handle.truncate(_SLOTS * 24)
+            self._map = mmap.mmap(handle.fileno(), _SLOTS * 24)
+        self._buckets = np.frombuffer(self._map, np.float64).reshape(_SLOTS, 3)  # owner, tokens, last seen
+
+    def wait(self, client: str) -> float:
+        """Count one request; returns 0 when it may pass, else the seconds until the next one may."""
+        number = int.from_bytes(hashlib.blake2b(client.encode(), digest_size=8).digest(), "little")
+        bucket, owner, now = self._buckets[number % _SLOTS], float(number // _SLOTS), time.monotonic()
+        tokens = float(bucket[1]) + (now - float(bucket[2])) * self.rate if bucket[0] == owner else float(self.burst)
+        tokens = min(tokens, self.burst)
+        passes = tokens >= 1
+        bucket[:] = owner, tokens - passes, now
+        return 0.0 if passes else (1 - tokens) / self.rate
+
+
+class Body:
+    """A request's body as it is received, refused when it is too large or comes too slowly."""
+
+    def __init__(self, receive: Receive, limit: int, patience: float) -> None:
+        self._receive, self._limit, self._left = receive, limit, patience
+        self._size = 0
+        self._done = False
+
+    async def __call__(self) -> Message:
+        """The next part; raises HTTPException 413 or 408."""
+        if self._done:  # only a disconnect may follow, and a client may stay as long as it likes
+            return await self._receive()
+        before = time.monotonic()
+        try:
+            message = await asyncio.wait_for(self._receive(), self._left)
+        except TimeoutError:
+            self._done = True
+            raise HTTPException(408, "the request's body did not arrive in time", {"Connection": "close"}) from None
+        self._left -= time.monotonic() - before
+        self._size += len(message.get("body", b""))
+        self._done = not message.get("more_body", False)
+        if self._size > self._limit:
+            raise too_large(self._limit)
+        return message
+
+
+def too_large(limit: int) -> HTTPException:
+    """The refusal of a body of more than `limit` bytes; the connection ends, as the rest is not read."""
+    return HTTPException(413, f"the request's body has more than {limit:,} bytes", {"Connection": "close"})

@@ -1,0 +1,82 @@
+"""How a service is run: addresses, limits, keys. The supervisor hands them to its workers."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from smar.errors import InputError
+from smar.overrides import overridden
+
+KEYS_VARIABLE = "SMAR_API_KEYS"
+_SHORTEST_KEY = 16
+
+
+class ServiceOptions(BaseModel):
+    """Everything that `smar serve` can be told; sizes in bytes, times in seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    workers: int = Field(1, ge=1, le=256, description="processes that answer queries")
+    keys: tuple[str, ...] = Field((), repr=False, description="API keys; without any nothing can be written over HTTP")
+    protect_reads: bool = Field(False, description="searching needs a key, too")
+    queue: int = Field(256, ge=1, description="searches that may wait in a worker; then 429")
+    batch: int = Field(32, ge=1, description="searches encoded at once")
+    cache_bytes: int = Field(64 << 20, ge=0, description="answers that each worker keeps; 0 for none")
+    rate: float = Field(0.0, ge=0, description="requests a second and client, over all workers; 0 for no limit")
+    burst: int = Field(50, ge=1, description="requests that a client may send at once before the rate counts")
+    connections: int = Field(2000, ge=1, description="open connections of a worker; then 503")
+    body_bytes: int = Field(64 << 10, ge=1024, description="largest body of a search")
+    upload_bytes: int = Field(20 << 20, ge=1024, description="largest item or picture")
+    patience: float = Field(15.0, gt=0, description="time for a client to send its request")
+    log: Literal["errors", "requests", "queries"] = Field(
+        "errors", description="errors only; a line for each request; the same with the query's text"
+    )
+    trusted_proxies: str = Field("127.0.0.1", description="addresses whose X-Forwarded-For is believed")
+    shared: Path | None = Field(None, description="private folder of one service's processes")
+    writer: bool = Field(False, description="whether a model worker listens in that folder")
+
+
+_SETTABLE = sorted(set(ServiceOptions.model_fields) - {"workers", "keys", "shared", "writer"})
+
+
+def service_options(assignments: Sequence[str] = (), **named: object) -> ServiceOptions:
+    """Options by name, then ``name=value`` texts.
+
+    Raises:
+        InputError: a name is unknown or a value not allowed.
+    """
+    changes = dict(named)
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals or name not in _SETTABLE:
+            raise InputError(f"--set {text}: give name=value; the names are {', '.join(_SETTABLE)}.")
+        changes[name] = value
+    try:
+        return overridden(ServiceOptions(), changes)
+    except ValueError as error:
+        raise InputError(f"the service cannot be run so: {error}") from None
+
+
+def read_keys(path: Path | None) -> tuple[str, ...]:
+    """API keys: one a line in a file (# starts a comment), or separated by commas in the environment.
+
+    Raises:
+        InputError: the file cannot be read, or a key is too short to be one.
+    """
+    try:
+        lines = os.environ.get(KEYS_VARIABLE, "").split(",") if path is None else path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--keys {path} cannot be read: {error}") from None
+    keys = [key for line in lines if (key := line.split("#")[0].strip())]
+    if path is not None and not keys:
+        raise InputError(f"--keys {path} holds no key; write one a line, such as `openssl rand -hex 24` makes.")
+    for number, key in enumerate(keys, start=1):
+        if len(key) < _SHORTEST_KEY or not key.isascii():
+            raise InputError(
+                f"API key {number} has {len(key)} characters or other than ASCII ones; at least {_SHORTEST_KEY} are "
+                "needed, such as `openssl rand -hex 24` makes."
+            )
+    return tuple(keys)

@@ -1,0 +1,215 @@
+"""`smar serve`: one process that holds the port and keeps the others alive.
+
+It loads nothing of the search itself. Workers inherit the listening socket, map the same index files, and are
+started again when they die; requests that wait meanwhile are taken by the others. Should this process be killed, its
+children see their end of the connection close, and end, too.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from prometheus_client import multiprocess
+
+from smar.errors import InputError
+from smar.progress import console
+from smar.serving.options import ServiceOptions
+from smar.serving.worker import GRACE, WorkerReport, WorkerTask
+
+_LOOK = 0.1
+_STEADY = 10.0
+_LONGEST_PAUSE = 30.0
+_WRONG_INPUT = 2
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any free one.
+
+    Raises:
+        InputError: the port is in use or not allowed, or the host is not an address of this machine.
+    """
+    if not 0 <= port <= 65_535:  # the resolver would wrap it around to another port
+        raise InputError(f"port {port} does not exist; allowed: 0 (any free one) to 65535. Use --host and --port.")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"host {host!r}, port {port} is not an address: {error}. Use --host and --port.") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(socket.SOMAXCONN)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise InputError(f"port {port} of {host} is in use; choose another with --port.") from None
+        raise InputError(f"cannot listen on {host}, port {port}: {error}. Use --host and --port.") from None
+    return listener
+
+
+class Child:
+    """A process that is kept alive: ``python -m MODULE ...``, its task a line of text on standard input, a socket.
+
+    `inherited` descriptors stay open in it; `metrics` is the folder of its Prometheus files.
+    """
+
+    def __init__(
+        self, *module: str, task: str = "", inherited: Sequence[int] = (), metrics: Path | None = None
+    ) -> None:
+        self.module, self.task = module, task
+        self._inherited, self._metrics = inherited, metrics
+        self._pause, self._started = 0.0, 0.0
+        self.process: subprocess.Popen[bytes] | None = None
+        self.reports: IO[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """Start it, in a session of its own: Ctrl-C in a terminal is for the supervisor."""
+        ours, theirs = socket.socketpair()
+        environment = os.environ | ({} if self._metrics is None else {"PROMETHEUS_MULTIPROC_DIR": str(self._metrics)})
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *self.module],
+                stdin=theirs.fileno(),
+                pass_fds=self._inherited,
+                env=environment,
+                start_new_session=True,
+            )
+        ours.sendall(self.task.encode() + b"\n")
+        self._socket, self.reports, self._started = ours, ours.makefile("rb"), time.monotonic()
+
+    def look(self) -> None:
+        """Start it again when it has died, after a pause that grows while it dies at once."""
+        if self.process is None or self.process.poll() is None:
+            return
+        if self._socket is not None:
+            self._close()
+            steady = time.monotonic() - self._started > _STEADY
+            self._pause = 0.0 if steady else min(max(1.0, 2 * self._pause), _LONGEST_PAUSE)
+            console.print(
+                f"{self.module[0]} ended with code {self.process.returncode}; it starts again"
+                + (f" in {self._pause:g} s" if self._pause else ""),
+                markup=False,
+            )
+            self._started = time.monotonic()
+        if time.monotonic() - self._started >= self._pause:
+            self.start()
+
+    @property
+    def refused(self) -> bool:
+        """Whether it has said at its first start that what it was given is wrong."""
+        return self.process is not None and self.process.poll() == _WRONG_INPUT and not self._pause
+
+    def _close(self) -> None:
+        if self._metrics is not None and self.process is not None:
+            multiprocess.mark_process_dead(self.process.pid, str(self._metrics))  # type: ignore[no-untyped-call]
+        if self.reports is not None and self._socket is not None:
+            self.reports.close()
+            self._socket.close()
+        self._socket = None
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+    def wait(self) -> None:
+        """Wait until it has ended; kill it when it takes too long."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(GRACE + 5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._close()
+
+
+def serve(
+    index: Path,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    options: ServiceOptions | None = None,
+    run: Path | None = None,
+) -> None:
+    """Serve an index until interrupted; with `run`, the run of its model, items and pictures can be encoded, too.
+
+    Raises:
+        InputError: the port is in use, or index or run are missing, damaged or of different models.
+    """
+    options = options or ServiceOptions()
+    stop = threading.Event()
+    with (
+        contextlib.closing(listen(host, port)) as listener,
+        tempfile.TemporaryDirectory(prefix="smar-serve-") as shared,
+        _signals(stop),
+    ):
+        (metrics := Path(shared) / "metrics").mkdir()
+        options = options.model_copy(update={"shared": Path(shared), "writer": run is not None})
+        workers = [_worker(index, options, listener, metrics, check=number == 0) for number in range(options.workers)]
+        writers = [] if run is None else [_writer(index, run, Path(shared), options)]
+        try:
+            _run(workers, writers, stop, listener, host)
+        finally:
+            for child in workers + writers:
+                child.stop()
+            for child in workers + writers:
+                child.wait()
+
+
+def _worker(index: Path, options: ServiceOptions, listener: socket.socket, metrics: Path, check: bool) -> Child:
+    task = WorkerTask(index=index, descriptor=listener.fileno(), check=check, options=options)
+    return Child("smar.serving.worker", task=task.model_dump_json(), inherited=[listener.fileno()], metrics=metrics)
+
+
+def _writer(index: Path, run: Path, shared: Path, options: ServiceOptions) -> Child:
+    return Child(
+        *("smar.writer", str(index), str(run), "--socket", str(shared / "writer.sock")),
+        *("--parent", str(os.getpid()), "--unchecked", "--max-body", str(options.upload_bytes)),
+    )
+
+
+def _run(
+    workers: Sequence[Child], writers: Sequence[Child], stop: threading.Event, listener: socket.socket, host: str
+) -> None:
+    first, *others = workers
+    first.start()
+    assert first.reports is not None
+    report = WorkerReport.model_validate_json(first.reports.readline() or '{"error": "a worker ended at once"}')
+    if stop.is_set():
+        return
+    if report.error is not None:
+        raise InputError(report.error)
+    for child in (*others, *writers):  # every byte was just compared with the checksums: once is enough
+        child.start()
+    url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    console.print(
+        f"{report.items:,} items at {url} (documentation: {url}/docs); Ctrl-C ends", markup=False, soft_wrap=True
+    )
+    while not stop.wait(_LOOK):
+        if any(writer.refused for writer in writers):
+            raise InputError("the model worker cannot work with this run and index; its message above says why.")
+        for child in (*workers, *writers):
+            child.look()
+
+
+@contextlib.contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """Set `stop` at SIGINT and SIGTERM."""
+    wanted = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in wanted]
+    try:
+        yield
+    finally:
+        for number, handler in zip(wanted, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,85 @@
+"""One worker of a service: ``python -m smar.serving.worker``, started by `smar.serving.supervise`.
+
+Its standard input is a socket to the supervisor. From there it reads one line of JSON, `WorkerTask`; there it writes
+one line when it is ready, or why it is not; and when the supervisor's end closes, it ends, too.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from smar.serving.options import ServiceOptions
+
+GRACE = 5
+"""Seconds that requests under way have when a worker is told to end."""
+
+
+class WorkerTask(BaseModel):
+    """What a worker is to do; `descriptor` is the listening socket that it inherited."""
+
+    index: Path
+    descriptor: int
+    check: bool
+    options: ServiceOptions
+
+
+class WorkerReport(BaseModel):
+    """A worker's first and only words: what it serves, or why it cannot."""
+
+    items: int = 0
+    error: str | None = None
+
+
+def main() -> int:
+    """Serve until SIGTERM or the supervisor's end."""
+    supervisor = socket.socket(fileno=os.dup(sys.stdin.fileno()))
+    task = WorkerTask.model_validate_json(supervisor.makefile("rb").readline())
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one query is no work for a pool of threads
+    import uvicorn
+
+    from smar.serving.app import create_app
+    from smar.serving.engine import Engine
+    from smar.serving.logs import configure_logs
+    from smar.serving.protocol import BoundedProtocol
+
+    configure_logs(requests=task.options.log != "errors")
+    try:
+        engine = Engine.open(task.index, task.check)
+        engine.check()
+    except Exception as error:
+        supervisor.sendall(_line(WorkerReport(error=str(error) or repr(error))))
+        return 2
+    config = uvicorn.Config(
+        create_app(engine, task.options),
+        http=BoundedProtocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=task.options.connections,
+        forwarded_allow_ips=task.options.trusted_proxies,
+        timeout_graceful_shutdown=GRACE,
+    )
+    threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
+    supervisor.sendall(_line(WorkerReport(items=len(engine.index))))
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=task.descriptor)])
+    return 0
+
+
+def _line(report: WorkerReport) -> bytes:
+    return report.model_dump_json().encode() + b"\n"
+
+
+def _end_with(supervisor: socket.socket) -> None:
+    """A worker without supervisor would hold the port for ever."""
+    supervisor.recv(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Bodies of requests: how much is read, and the item and pictures in them."""
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
+
+from smar.writer.columns import RefusedItem
+
+MAX_BODY = 20_000_000
+MAX_WAITING = 256
+_HELD_BODIES = 12
+"""Bodies of full size that may lie in memory at once; smaller ones as many as fit the same bytes."""
+RETRY_SECONDS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An item as it came: columns and encoded pictures, not checked yet."""
+
+    columns: dict[str, Any]
+    pictures: tuple[bytes, ...]
+
+
+class Admission:
+    """Bounds what waits: requests until they are answered, and bytes of bodies until they are decoded."""
+
+    def __init__(self, max_body: int = MAX_BODY, max_waiting: int = MAX_WAITING) -> None:
+        self.max_body, self.max_waiting = max_body, max_waiting
+        self.waiting = self.held = 0
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count one request; HTTPException 429 when as many wait as may."""
+        if self.waiting >= self.max_waiting:
+            raise _busy(f"{self.waiting} changes wait already")
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+    @contextmanager
+    def body(self, request: Request) -> Iterator[None]:
+        """Reserve memory for a body; HTTPException 413 when it says that it is too large, 429 when memory is taken."""
+        size = self._announced(request)
+        if size > self.max_body:
+            raise self.too_large(f"{size:,} bytes")
+        if self.held + size > _HELD_BODIES * self.max_body:
+            raise _busy(f"{self.held:,} bytes of other requests are being read")
+        self.held += size
+        try:
+            yield
+        finally:
+            self.held -= size
+
+    def _announced(self, request: Request) -> int:
+        length = request.headers.get("content-length", "")
+        return int(length) if length.isdecimal() else self.max_body
+
+    def too_large(self, seen: str) -> HTTPException:
+        """The refusal of a body."""
+        return HTTPException(413, f"the body has {seen}; at most {self.max_body:,} bytes are allowed.")
+
+    async def read(self, request: Request) -> bytes:
+        """The whole body; HTTPException 413 as soon as it is too large."""
+        parts, size = [], 0
+        try:
+            async for part in request.stream():
+                size += len(part)
+                if size > self.max_body:
+                    raise self.too_large(f"more than {self.max_body:,} bytes")
+                parts.append(part)
+        except ClientDisconnect:
+            raise HTTPException(400, "the connection was closed before the body was complete.") from None
+        return b"".join(parts)
+
+
+def _busy(why: str) -> HTTPException:
+    return HTTPException(429, f"{why}; try again later.", {"Retry-After": str(RETRY_SECONDS)})
+
+
+async def parse_upload(request: Request, body: bytes, pictures: int) -> Upload:
+    """The item in a JSON or multipart body, with at most `pictures` pictures.
+
+    Raises:
+        RefusedItem: the body is neither, or not an item; HTTPException 415 for another content type.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        upload = await _multipart(request, body, pictures)
+    elif kind == "application/json":
+        upload = _json_upload(body)
+    else:
+        raise HTTPException(415, f"content type {kind[:100]!r}; allowed: application/json, multipart/form-data.")
+    if len(upload.pictures) > pictures:
+        raise _too_many(pictures)
+    return upload
+
+
+def _too_many(pictures: int) -> RefusedItem:
+    return RefusedItem(
+        "too_many_pictures", f"at most {pictures} of an item's pictures are encoded (data.pictures_per_item)."
+    )
+
+
+def _json_upload(body: bytes) -> Upload:
+    columns = _object(body, "the body")
+    given = columns.pop("picture", None)
+    texts = [] if given is None else given if isinstance(given, list) else [given]
+    return Upload(columns, tuple(map(_decoded, texts)))
+
+
+def _decoded(text: object) -> bytes:
+    try:
+        if isinstance(text, str):
+            return base64.b64decode(text, validate=True)
+    except ValueError:
+        pass
+    raise RefusedItem("wrong_type", "picture is not base64 text (or a list of such texts).")
+
+
+def _object(text: str | bytes, what: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RefusedItem("invalid_item", f"{what} is not JSON: {str(error)[:100]}") from None
+    if not isinstance(found, dict):
+        raise RefusedItem("invalid_item", f'{what} is not an object such as {{"title": "Red dress"}}.')
+    return found
+
+
+async def _multipart(request: Request, body: bytes, pictures: int) -> Upload:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    again = Request(request.scope, receive)
+    async with again.form(max_files=pictures + 2, max_fields=2, max_part_size=len(body) + 1) as form:
+        if strange := sorted({name for name, _ in form.multi_items()} - {"item", "picture"}):
+            raise RefusedItem("invalid_item", f"unknown part {', '.join(strange)[:100]}; allowed: item, picture.")
+        parts = [await _content(part) for part in form.getlist("item")]
+        files = [await _content(part) for part in form.getlist("picture")]
+    if len(parts) != 1:
+        raise RefusedItem("invalid_item", f"{len(parts)} parts named item; one is needed, with the columns as JSON.")
+    return Upload(_object(parts[0], "part item"), tuple(files))
+
+
+async def _content(part: UploadFile | str) -> bytes:
+    return part.encode("utf-8", "surrogateescape") if isinstance(part, str) else await part.read()

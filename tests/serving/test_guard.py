@@ -1,0 +1,170 @@
+"""What surrounds every answer: ids, headers, keys, limits, figures, logs, cache."""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from prometheus_client import REGISTRY
+
+from smar.index.live import UpdatableIndex
+from smar.serving.app import create_app
+from smar.serving.engine import Engine
+from smar.serving.guard import SECURITY_HEADERS
+from smar.serving.logs import JsonLines
+from smar.serving.options import ServiceOptions
+
+KEY = "0123456789abcdef"
+RED = {"query": "red shirt", "k": 3}
+
+
+def service(engine: Engine, **options: object) -> TestClient:
+    return TestClient(create_app(engine, ServiceOptions(**options)), raise_server_exceptions=False)  # type: ignore[arg-type]
+
+
+def code_of(response: object) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]["code"]  # type: ignore[attr-defined]
+
+
+def figure(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_every_answer_has_headers_and_an_id(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = service(engine, keys=(KEY,))
+    answers = [
+        client.post("/v1/search", json=RED),
+        client.get("/nothing"),
+        client.post("/v1/search", content=b"x" * 100_000),
+        client.delete("/v1/items/item%2F00001"),
+    ]
+    monkeypatch.setattr("smar.serving.answers.hits_out", lambda *_: 1 / 0)
+    answers.append(client.post("/v1/search", json=RED | {"k": 4}))
+    assert [answer.status_code for answer in answers] == [200, 404, 413, 401, 500]
+    for answer in answers:
+        assert {name: answer.headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
+        assert len(answer.headers["x-request-id"]) == 32
+    assert len({answer.headers["x-request-id"] for answer in answers}) == len(answers)
+
+
+def test_request_ids_of_the_proxy_are_kept(engine: Engine) -> None:
+    client = service(engine)
+    assert client.get("/healthz", headers={"X-Request-ID": "shop-1:a.b_c"}).headers["x-request-id"] == "shop-1:a.b_c"
+    for wrong in ("", "a b", "x" * 65, "{}"):
+        assert client.get("/healthz", headers={"X-Request-ID": wrong}).headers["x-request-id"] != wrong
+
+
+def test_writes_need_a_key(engine: Engine) -> None:
+    client = service(engine)
+    assert code_of(client.delete("/v1/items/a")) == (403, "writes_are_off")
+    client = service(engine, keys=(KEY,))
+    assert code_of(client.put("/v1/items/a", json={"title": "a"})) == (401, "unauthorised")
+    for headers in ({"Authorization": f"Bearer {KEY}x"}, {"Authorization": f"Basic {KEY}"}, {"X-API-Key": KEY[1:]}):
+        answer = client.put("/v1/items/a", json={"title": "a"}, headers=headers)
+        assert code_of(answer) == (401, "unauthorised")
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert client.post("/v1/search", json=RED).status_code == 200
+
+
+def test_reads_can_need_a_key(engine: Engine) -> None:
+    client = service(engine, keys=(KEY,), protect_reads=True)
+    assert code_of(client.post("/v1/search", json=RED)) == (401, "unauthorised")
+    assert code_of(client.get("/v1/facets")) == (401, "unauthorised")
+    assert client.post("/v1/search", json=RED, headers={"Authorization": f"bearer {KEY}"}).status_code == 200
+    assert client.get("/v1/facets", headers={"X-API-Key": KEY}).status_code == 200
+    assert client.get("/readyz").status_code == client.get("/").status_code == 200
+
+
+def test_rates(engine: Engine, tmp_path: Path) -> None:
+    client = service(engine, rate=0.001, burst=3, shared=tmp_path)
+    assert [client.post("/v1/search", json=RED).status_code for _ in range(4)] == [200, 200, 200, 429]
+    answer = client.get("/v1/facets")
+    assert code_of(answer) == (429, "too_many_requests")
+    assert 0 < int(answer.headers["retry-after"]) <= 1001
+    assert client.get("/readyz").status_code == client.get("/metrics").status_code == 200
+
+
+def test_sizes(engine: Engine) -> None:
+    client = service(engine, body_bytes=2000, upload_bytes=5000, keys=(KEY,))
+    assert code_of(client.post("/v1/search", content=b" " * 2001)) == (413, "body_too_large")
+    assert client.post("/v1/search", content=json.dumps(RED).encode() + b" " * 1900).status_code == 200
+
+    def parts() -> Iterator[bytes]:  # no Content-Length: found out while it is read
+        yield from [b" " * 500] * 5
+
+    answer = client.post("/v1/search", content=parts())
+    assert code_of(answer) == (413, "body_too_large")
+    assert answer.headers["connection"] == "close"
+    assert client.put("/v1/items/a", content=b" " * 4000, headers={"X-API-Key": KEY}).status_code != 413
+    assert code_of(client.put("/v1/items/a", content=b" " * 5001, headers={"X-API-Key": KEY}))[0] == 413
+
+
+def test_cache(engine: Engine, index_path: Path, tmp_path: Path) -> None:
+    engine = Engine.open(Path(shutil.copytree(index_path, tmp_path / "index")))
+    client = service(engine)
+    first = client.post("/v1/search", json=RED)
+    hits = figure("smar_cache_total", result="hit")
+    again = client.post("/v1/search", json=RED | {"query": " RED  shirt"})
+    assert figure("smar_cache_total", result="hit") == hits + 1
+    assert again.content == first.content
+    assert again.headers["server-timing"] == "cache;dur=0"
+    for other in ({"k": 4}, {"mode": "text"}, {"filter": "price<50"}, {"explain": True}):
+        assert "search;dur" in client.post("/v1/search", json=RED | other).headers["server-timing"]
+    best = first.json()["hits"][0]["item_id"]
+    UpdatableIndex.open(engine.live.folder).delete([best])
+    engine.refresh()
+    assert best not in client.post("/v1/search", json=RED).text
+    client = service(engine, cache_bytes=0)
+    assert all("search;dur" in client.post("/v1/search", json=RED).headers["server-timing"] for _ in range(2))
+
+
+def test_figures(engine: Engine) -> None:
+    client = service(engine, cache_bytes=0)
+    names = ["smar_stage_seconds_count", "smar_gate_total", "smar_requests_total", "smar_batch_size_count"]
+    labels = [{"stage": "encode"}, {"decision": "pictures"}, {"route": "/v1/search", "status": "200"}, {}]
+    before = [figure(name, **chosen) for name, chosen in zip(names, labels, strict=True)]
+    timing = client.post("/v1/search", json=RED).headers["server-timing"]
+    assert [part.split(";")[0] for part in timing.split(", ")] == [
+        "tokenise", "encode", "gate", "filter", "search", "fetch",
+    ]  # fmt: skip
+    after = [figure(name, **chosen) for name, chosen in zip(names, labels, strict=True)]
+    assert [late - early for early, late in zip(before, after, strict=True)] == [1, 1, 1, 1]
+    client.get("/v1/items/" + "never-the-same/" * 3)
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert 'smar_requests_total{route="/v1/items/{item_id:path}",status="404"}' in answer.text
+    assert "never-the-same" not in answer.text
+
+
+def test_logs_hold_no_query_unless_asked(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    for log in ("requests", "queries"):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "smar.access"):
+            service(engine, log=log).post("/v1/search", json=RED, headers={"X-Request-ID": "r1"})
+        (line,) = [JsonLines().format(record) for record in caplog.records if record.name == "smar.access"]
+        told = json.loads(line)
+        assert told["request_id"] == "r1"
+        assert (told["route"], told["status"], told["hits"], told["k"], told["cached"]) == (
+            "/v1/search",
+            200,
+            3,
+            3,
+            False,
+        )
+        assert told["ms"] > 0
+        assert ("red shirt" in line) == (log == "queries")
+
+
+def test_a_failure_is_logged_with_its_traceback() -> None:
+    try:
+        raise ValueError('a "quoted"\nreason')
+    except ValueError:
+        import sys
+
+        record = logging.LogRecord("smar", logging.ERROR, "", 0, "failed %s", ("here",), sys.exc_info())
+    told = json.loads(JsonLines().format(record))
+    assert told["message"] == "failed here"
+    assert 'a "quoted"\nreason' in told["traceback"]

@@ -1,0 +1,150 @@
+"""Several worker processes: one index, one port; what dies comes back, what should end ends."""
+
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tiny_service import address, run_service
+
+PATIENCE = 30
+RED = {"query": "red shirt", "k": 3}
+
+
+@pytest.fixture(scope="module")
+def process(index_path: Path) -> Iterator[subprocess.Popen[str]]:
+    with run_service(index_path, "--workers", "2", "--set", "cache_bytes=0") as process:
+        process.address = address(process)  # type: ignore[attr-defined]
+        assert becomes(lambda: len(workers(process)) == 2)
+        yield process
+
+
+@pytest.fixture(scope="module")
+def url(process: subprocess.Popen[str]) -> str:
+    return process.address  # type: ignore[attr-defined,no-any-return]
+
+
+def becomes(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [child for child in psutil.Process(process.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def ask(url: str) -> int:
+    """A search on a connection of its own, so that any worker may take it."""
+    return httpx.post(url + "/v1/search", json=RED, timeout=20).status_code
+
+
+def figure(url: str, name: str) -> float:
+    lines = httpx.get(url + "/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def test_figures_are_of_all_workers(url: str) -> None:
+    searched = 'smar_requests_total{route="/v1/search",status="200"}'
+    before = figure(url, searched)
+    for _ in range(20):
+        assert ask(url) == 200
+    assert figure(url, searched) == before + 20
+    assert figure(url, "smar_index_items") == 180
+
+
+def test_a_killed_worker_comes_back_and_the_other_answers(process: subprocess.Popen[str], url: str) -> None:
+    seen: list[int] = []
+    broken: list[Exception] = []
+    done = threading.Event()
+
+    def load() -> None:
+        while not done.is_set():
+            try:
+                seen.append(ask(url))
+            except httpx.TransportError as error:  # the connections that the killed worker held
+                broken.append(error)
+
+    askers = [threading.Thread(target=load) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    try:
+        assert becomes(lambda: len(seen) > 20)
+        victim, other = workers(process)
+        victim.kill()
+        at = len(seen)
+        assert becomes(lambda: len(seen) > at + 20)
+        assert becomes(lambda: len(workers(process)) == 2 and victim.pid not in [w.pid for w in workers(process)])
+        assert other.is_running()
+    finally:
+        done.set()
+        for asker in askers:
+            asker.join()
+    assert set(seen) == {200}
+    assert len(broken) <= len(askers)  # what was under way in the killed worker, nothing else
+
+
+def test_both_die_and_come_back(process: subprocess.Popen[str], url: str) -> None:
+    before = workers(process)
+    for worker in before:
+        worker.kill()
+    assert ask(url) == 200  # waits in the socket that the supervisor holds
+    assert becomes(lambda: len(workers(process)) == 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_end_is_clean(index_path: Path, number: int) -> None:
+    with run_service(index_path, "--workers", "2") as process:
+        url = address(process)
+        assert ask(url) == 200
+        children = workers(process)
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
+
+
+def test_children_end_with_a_killed_supervisor(index_path: Path) -> None:
+    with run_service(index_path, "--workers", "2") as process:
+        address(process)
+        children = workers(process)
+        assert children
+        process.kill()
+        assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
+
+
+def test_a_disk_that_is_full_while_a_version_is_published(index_path: Path, tmp_path: Path) -> None:
+    """A limit on file sizes stands for the full disk: writing fails in the middle, the version is not published."""
+    import shutil
+    import sys
+
+    from tiny_index import write_embeddings
+
+    folder, embeddings = shutil.copytree(index_path, tmp_path / "index"), write_embeddings(tmp_path / "embeddings")
+    code = (
+        "import resource, sys; from pathlib import Path; from smar.index.build import build_index; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); "
+        "build_index(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    with run_service(folder) as process:
+        url = address(process)
+        before = httpx.post(url + "/v1/search", json=RED).json()
+        failed = subprocess.run(
+            [sys.executable, "-c", code, str(embeddings), str(folder)], capture_output=True, check=False
+        )
+        assert failed.returncode != 0
+        assert b"File too large" in failed.stderr
+        assert httpx.post(url + "/v1/search", json=RED | {"explain": False, "k": 3}).json() == before
+        assert httpx.get(url + "/readyz").status_code == 200
+    with run_service(folder) as process:  # and a restart serves it, too
+        assert httpx.post(address(process) + "/v1/search", json=RED).json() == before
