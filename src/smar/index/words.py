@@ -31,7 +31,7 @@ class WordIndex:
     """The words of one version: `items` rows, texts of `fields`, `mean_length` words each."""
 
     def __init__(self, folder: Path, items: int, fields: Sequence[str], mean_length: float) -> None:
-        """Map the files of ``words/``, which takes less than a millisecond.
+        """Map the files of ``words/``: 3 ms at 200,000 words.
 
         Raises:
             InputError: a file is missing or does not fit the others; the message names it.
