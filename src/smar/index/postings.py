@@ -16,7 +16,7 @@ import numpy.typing as npt
 from smar.index.columns import Mask
 from smar.index.ranked import Rows, Vectors
 
-_MANY = 5_000  # entries of a word from which on it pays to ask whether the word can be left out
+_MANY = 5_000  # entries that are left from which on it pays to ask whether further rows can be left out
 _SAMPLE = 4096
 _BLOCK = 32_768
 _MARGIN = 1.0001  # float32 sums of the same weights differ by less
@@ -73,14 +73,17 @@ def best_rows(postings: Postings, query: WordQuery, k: int, allowed: Mask | None
 
     Fewer when fewer hold a word of the query. The weightiest words come first. Once `k` rows score more than all words
     that are left could give, no further row is taken in (MaxScore), which spares most of what frequent words cost.
+    That is asked again once as many entries were added as rows were found, which is what asking costs.
     """
     entries = [(*postings.posting(word), count) for word, count in query.counts.items()]
     left = np.cumsum([count * float(weights.max(initial=0)) for _, weights, count in reversed(entries)])[::-1]
+    entries_left = np.cumsum([len(rows) for rows, _, _ in reversed(entries)])[::-1]
     with postings.scratch.lent(postings.items) as scores:
-        sums = _Sums(scores, allowed)
-        for (rows, weights, count), bound in zip(entries, left, strict=True):
-            if len(rows) > _MANY and sums.found >= k:
-                sums.closed = sums.closed or _lowest(sums.scores[sums.rows()], k) > bound * _MARGIN
+        sums, unasked = _Sums(scores, allowed), 0
+        for (rows, weights, count), bound, further in zip(entries, left, entries_left, strict=True):
+            if not sums.closed and sums.found >= k and unasked >= sums.found and further > _MANY:
+                sums.closed, unasked = bool(_lowest(scores[sums.rows()], k) > bound * _MARGIN), 0
+            unasked += len(rows)
             for start in range(0, len(rows), _BLOCK):
                 sums.add(rows[start : start + _BLOCK], weights[start : start + _BLOCK], count)
         rows = sums.rows()

@@ -33,7 +33,8 @@ class SearchRequest(BaseModel):
         24, ge=1, le=MAX_K, strict=True, description="most hits to return"
     )
     mode: Mode = Field(
-        Mode.ADAPTIVE, description="words only, adaptive (blend), route (one or the other), or always pictures"
+        Mode.ADAPTIVE,
+        description="words only, adaptive (blend), route (one or the other), always pictures, or hybrid (with BM25)",
     )
     filter: str | None = Field(None, description=f"which items may be found, such as `{EXAMPLE}`", examples=[None])
     explain: bool = Field(False, strict=True, description="also tell each hit's rank without pictures")
