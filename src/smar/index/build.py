@@ -16,14 +16,19 @@ import pyarrow.parquet as pq
 from smar.errors import InputError
 from smar.files import describe, link_or_copy
 from smar.index.base import Mode, weigh
+from smar.index.catalogue import Catalogue
 from smar.index.embedded import EXACT_FILE, FAISS_FILE, IndexManifest, check_fingerprint
 from smar.index.embeddings import PICTURES_FILE, QUERY_FOLDER, VALID_FILE, Embeddings
+from smar.index.fitting import describe_fit, fit_hybrid
+from smar.index.fusion import HybridFit
 from smar.index.payload import write_payload
 from smar.index.query import QueryEncoder
 from smar.index.ranked import Queries, Vectors
+from smar.index.segment import Segment
 from smar.index.updates import UpdateLog
 from smar.index.vectors import EXACT_LIMIT, VectorStore, exact_top, in_blocks, train
 from smar.index.versions import locked, new_version, publish_version
+from smar.index.words import DEFAULT_FIELDS, WORDS_FOLDER, write_words
 from smar.progress import track
 
 RECALL_TARGET = 0.98
@@ -33,13 +38,17 @@ _SAMPLE_QUERIES = 200
 
 @dataclass(frozen=True, slots=True)
 class IndexSummary:
-    """What was built; `recall` is recall@50 of the worst mode against exact search, None when exact."""
+    """What was built; `recall` is recall@50 of the worst mode against exact search, None when exact.
+
+    `hybrid` says how words and vectors are fused and what that gains or loses.
+    """
 
     items: int
     dim: int
     index_type: str
     nprobe: int | None
     recall: float | None
+    hybrid: str
     size: int
     version: str
     seconds: float
@@ -50,7 +59,8 @@ class Source:
     """What a version is made of, wherever it comes from.
 
     `blocks` yields float32 [n, 2k] of ``[S_m ; S_t]`` in item order; `write_pictures` makes the pictures file that the
-    payload's offsets point into; `valid` holds held-out queries, None when there are none.
+    payload's offsets point into; `valid` holds held-out queries, None when there are none; `fields` are
+    the columns whose words hybrid search reads.
     """
 
     fingerprint: str
@@ -61,6 +71,7 @@ class Source:
     payload: pa.Table
     query: Path
     valid: pa.Table | None
+    fields: tuple[str, ...]
     write_pictures: Callable[[Path], None]
 
 
@@ -103,6 +114,7 @@ def build_index(
         manifest.index_type,
         manifest.nprobe,
         manifest.recall,
+        describe_fit(manifest.hybrid),
         size,
         version.name,
         seconds,
@@ -131,6 +143,7 @@ def _of_embeddings(path: Path, query: Path) -> Source:
         payload=embeddings.payload,
         query=query,
         valid=embeddings.valid(),
+        fields=manifest.text_fields or DEFAULT_FIELDS,
         write_pictures=write_pictures,
     )
 
@@ -148,6 +161,7 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
     faiss.write_index(index, str(partial / FAISS_FILE))
     exact = index.ntotal <= exact_limit
     nprobe, reached = (None, None) if exact else _tune(index, vectors, source, encoder, recall)
+    hybrid = _add_words(source, VectorStore(index, vectors, nprobe), encoder, partial / WORDS_FOLDER)
     del vectors
     if exact:
         (partial / EXACT_FILE).unlink()  # a Flat index holds the very same floats
@@ -166,6 +180,7 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
         nprobe=nprobe,
         recall=reached,
         recall_target=None if exact else recall,
+        hybrid=hybrid,
         files=describe(partial),
     )
     manifest.write(partial)
@@ -185,10 +200,17 @@ def _write_vectors(source: Source, path: Path) -> Vectors:
     return vectors
 
 
+def _add_words(source: Source, store: VectorStore, encoder: QueryEncoder, folder: Path) -> HybridFit:
+    """Write the words of the items, and fit their fusion with the vectors to the validation clicks."""
+    words = write_words(source.payload, source.fields, folder)
+    catalogue = Catalogue(source.payload.select(["item_id"]), None)
+    return fit_hybrid(Segment(store, catalogue, words=words), words, encoder, source.valid)
+
+
 def _tune(index: Any, vectors: Vectors, source: Source, encoder: QueryEncoder, target: float) -> tuple[int, float]:
     """The smallest nprobe (to one part in eight) that reaches the recall target in every mode, and that recall."""
     sample = encoder.encode(_sample_queries(source))
-    queries = [Queries(sample.embedding, weigh(sample, mode)) for mode in Mode]
+    queries = [Queries(sample.embedding, weigh(sample, mode)) for mode in Mode if mode is not Mode.HYBRID]
     exact = [_exact(vectors, batch.wide) for batch in queries]
 
     def recall(nprobe: int) -> float:
