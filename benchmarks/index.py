@@ -4,8 +4,8 @@
 
 Items lie in uneven clusters (sizes fall like a power law) with a decaying spectrum; the multimodal vector is the text
 vector and a part of its own. Queries lie off the cloud: a common offset and noise are added to the items they want.
-Times are CPU milliseconds of the searching thread; the vectors are generated, not a shop's. The peer is faiss's IVF with
-8-bit codes, without re-scoring, at the number of lists that gives the recall of ours.
+Times are CPU milliseconds of the searching thread; the vectors are generated, not a shop's. The peer is faiss's IVF
+with 8-bit codes, without re-scoring, at the number of lists that gives the recall of ours.
 """
 
 import argparse
@@ -46,18 +46,16 @@ def unit(matrix: np.ndarray) -> np.ndarray:
 
 def generate(path: Path, items: int, dim: int) -> tuple[np.ndarray, np.ndarray, QueryVectors]:
     """Mapped vectors [items, 2 dim], the cluster of each item, and held-out queries."""
+    kept = path.with_name("generated.npz")
+    if kept.exists():
+        parts = np.load(kept)
+        return np.load(path, mmap_mode="r"), parts["cluster"], QueryVectors(parts["query"], parts["probability"])
     rng = np.random.default_rng(0)
     spectrum = (np.arange(1, dim + 1) ** -0.5).astype(np.float32)
     centres = rng.standard_normal((CLUSTERS, dim), np.float32) * spectrum
     share = 1 / np.arange(1, CLUSTERS + 1) ** 0.8
     cluster = rng.choice(CLUSTERS, items, p=share / share.sum())
-    known = path.exists()
-    vectors = np.lib.format.open_memmap(
-        path,
-        mode="r+" if known else "w+",
-        dtype=None if known else np.float32,
-        shape=None if known else (items, 2 * dim),
-    )
+    vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(items, 2 * dim))
     for start in range(0, items, 65_536):
         block = cluster[start : start + 65_536]
         text = centres[block] + 0.6 * rng.standard_normal((len(block), dim), np.float32) * spectrum
@@ -67,7 +65,9 @@ def generate(path: Path, items: int, dim: int) -> tuple[np.ndarray, np.ndarray, 
     wanted = rng.choice(items, 2 * QUERIES)
     noise = 0.5 * rng.standard_normal((len(wanted), dim)) * spectrum
     query = unit(unit(vectors[wanted, :dim] + vectors[wanted, dim:]) + offset + noise)
-    return vectors, cluster, QueryVectors(query, rng.random(len(query)).astype(np.float32))
+    probability = rng.random(len(query)).astype(np.float32)
+    np.savez(kept, cluster=cluster, query=query, probability=probability)
+    return vectors, cluster, QueryVectors(query, probability)
 
 
 def exact(vectors: np.ndarray, queries: np.ndarray, mask: np.ndarray | None = None) -> list[set[int]]:

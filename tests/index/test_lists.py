@@ -9,7 +9,7 @@ import pytest
 from smar.errors import InputError
 from smar.index.lists import Lists, write_lists
 from smar.index.ranked import Queries, Query, exact_best
-from smar.index.vectors import Allowed, Probes, VectorStore
+from smar.index.vectors import Allowed, Effort, Probes, VectorStore
 
 ITEMS, DIM = 2000, 32
 
@@ -88,7 +88,9 @@ def test_each_kind_of_query_visits_its_own_number_of_lists(
         return whole(self, fine, lists, near, *rest)
 
     monkeypatch.setattr(Lists, "visit", spy)
-    store = VectorStore(lists, vectors, Probes(text=30, adaptive=40, multimodal=50, candidates=3))
+    text, adaptive, multimodal = (Effort(lists=number, candidates=3) for number in (30, 40, 50))
+    probes = Probes(text=text, adaptive=adaptive, multimodal=multimodal)
+    store = VectorStore(lists, vectors, probes)
     found = store.top(queries.part(slice(4)), 50)
     assert visited == [(30, 150), (40, 150), (40, 150), (50, 150)]
     for at, items in enumerate(found):

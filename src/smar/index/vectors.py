@@ -39,22 +39,31 @@ _DOUBT = 3.0  # standard deviations of the codes' error
 Mask = npt.NDArray[np.bool_]
 
 
-class Probes(BaseModel):
-    """What a search of lists spends: how many lists it visits, and how many candidates it scores exactly.
-
-    Each kind of search has its own number of lists, as each needs another for the same recall.
-    """
+class Effort(BaseModel):
+    """What one search spends."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    text: int = Field(ge=1, description="the text score alone")
-    adaptive: int = Field(ge=1, description="both")
-    multimodal: int = Field(ge=1, description="the multimodal score alone")
+    lists: int = Field(ge=1, description="lists visited")
+    candidates: int = Field(ge=1, description="scored exactly for each of the first 50 hits; two for each after them")
 
-    candidates: int = Field(ge=1, description="for each of the first 50 hits; two for each hit after them")
+    def of(self, k: int) -> int:
+        """Candidates for `k` hits."""
+        first = min(k, _JUDGED)
+        return max(self.candidates * first + 2 * (k - first), _MIN_CANDIDATES)
 
-    def of(self, share: float) -> int:
-        """Lists for a query with this share of the multimodal score, 0..1."""
+
+class Probes(BaseModel):
+    """Each kind of search has its own effort, as each needs another for the same recall."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: Effort = Field(description="for the text score alone")
+    adaptive: Effort = Field(description="for both")
+    multimodal: Effort = Field(description="for the multimodal score alone")
+
+    def of(self, share: float) -> Effort:
+        """For a query with this share of the multimodal score, 0..1."""
         return self.text if share == 0 else self.multimodal if share == 1 else self.adaptive
 
 
@@ -161,11 +170,6 @@ class VectorStore:
             found.append(living if len(living) == k else self.top(queries.part(slice(at, at + 1)), k, alive)[0])
         return found
 
-    def _candidates(self, k: int) -> int:
-        each = 2 if self.probes is None else self.probes.candidates
-        first = min(k, _JUDGED)
-        return min(max(each * first + 2 * (k - first), _MIN_CANDIDATES), len(self))
-
     def _search_flat(self, queries: Queries, k: int, allowed: Allowed | None) -> list[Found]:
         parameters = faiss.SearchParameters(sel=None if allowed is None else allowed.selector)
         _, found = self.index.search(queries.wide, min(k, len(self)), params=parameters)
@@ -177,31 +181,32 @@ class VectorStore:
         if allowed is not None:
             near = coarse @ self.index.centres.T
             return [
-                self._until_settled(queries[at], fine[at], near[at], k, nprobe, allowed)
-                for at, nprobe in enumerate(wanted)
+                self._until_settled(queries[at], fine[at], near[at], k, effort, allowed)
+                for at, effort in enumerate(wanted)
             ]
-        lists, near = self.index.nearest(coarse, max(wanted, default=1))
+        lists, near = self.index.nearest(coarse, max((effort.lists for effort in wanted), default=1))
         found = []
-        for at, nprobe in enumerate(wanted):
-            rows, _ = self.index.visit(fine[at], lists[at, :nprobe], near[at, :nprobe], self._candidates(k))
+        for at, effort in enumerate(wanted):
+            here, candidates = slice(effort.lists), min(effort.of(k), len(self))
+            rows, _ = self.index.visit(fine[at], lists[at, here], near[at, here], candidates)
             query = queries[at]
             found.append(self._best(query, rows, k) if len(rows) >= min(k, len(self)) else self._scan(query, k, None))
         return found
 
     def _until_settled(
-        self, query: Query, fine: Vectors, near: Vectors, k: int, nprobe: int, allowed: Allowed
+        self, query: Query, fine: Vectors, near: Vectors, k: int, effort: Effort, allowed: Allowed
     ) -> Found:
         """Visit lists with matches, nearest first, in steps that double, until a step hardly changes the answer."""
         matching = allowed.per_list(self.index)
         lists = np.argsort(-near)
         lists = lists[matching[lists] > 0]
         near, held = near[lists], np.cumsum(matching[lists])
-        judged = max(k, _JUDGED)
+        judged, candidates, more = max(k, _JUDGED), min(effort.of(k), len(self)), effort.lists
         best: Rows = np.empty(0, np.int64)
         start, wanted = 0, _FIRST * judged
         for _ in range(_STEPS):
-            stop = max(start + nprobe, int(np.searchsorted(held, wanted)) + 1)
-            new, _ = self.index.visit(fine, lists[start:stop], near[start:stop], self._candidates(k), allowed.selector)
+            stop = max(start + more, int(np.searchsorted(held, wanted)) + 1)
+            new, _ = self.index.visit(fine, lists[start:stop], near[start:stop], candidates, allowed.selector)
             together = self._best(query, np.concatenate([best, new]), judged)
             gained = np.isin(together.rows, new, assume_unique=True).sum()
             if start > 0 and len(together) >= k and gained <= _SETTLED * judged:
@@ -209,16 +214,18 @@ class VectorStore:
             best, start = together.rows, stop
             if start >= len(lists):
                 break
-            nprobe, wanted = start, 2 * max(wanted, int(held[start - 1]))
-        return self._visit_all(query, fine, lists, near, k, allowed)
+            more, wanted = start, 2 * max(wanted, int(held[start - 1]))
+        return self._visit_all(query, fine, lists, near, k, max(_DEEP, candidates), allowed)
 
-    def _visit_all(self, query: Query, fine: Vectors, lists: Rows, near: Vectors, k: int, allowed: Allowed) -> Found:
+    def _visit_all(
+        self, query: Query, fine: Vectors, lists: Rows, near: Vectors, k: int, deep: int, allowed: Allowed
+    ) -> Found:
         """The best by codes of all that match, if the codes could not have kept a better one out; else the exact scan.
 
         Far from the query scores can be so dense that no code orders them.
         """
-        if allowed.count > 2 * max(_DEEP, self._candidates(k)):
-            rows, rough = self.index.visit(fine, lists, near, max(_DEEP, self._candidates(k)), allowed.selector)
+        if allowed.count > 2 * deep:
+            rows, rough = self.index.visit(fine, lists, near, deep, allowed.selector)
             found = self._best(query, rows, len(rows))
             order = np.argsort(rows)
             error = found.score - rough[order[np.searchsorted(rows, found.rows, sorter=order)]]
