@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -175,6 +176,20 @@ def test_updates_during_a_compaction_are_carried_over(folder: Path, monkeypatch:
         assert opened.snapshot.catalogue.row_of("new/1") is None
     assert other.refresh()
     assert other.snapshot.path.name == "v0002"
+
+
+def test_columns_without_gaps_may_get_some(embeddings: Path, tmp_path: Path) -> None:
+    """Parquet files say of such columns that they hold no nulls, and DuckDB writes them so."""
+    source = Path(shutil.copytree(embeddings, tmp_path / "embeddings"))
+    table = pq.read_table(source / "payload.parquet")
+    full = [field.with_nullable(table[field.name].null_count > 0) for field in table.schema]
+    pq.write_table(table.cast(pa.schema(full)), source / "payload.parquet")
+    build_index(source, tmp_path / "index")
+    index = UpdatableIndex.open(tmp_path / "index")
+    index.upsert(items("new/1", title="Only a title"))
+    index.compact()
+    snapshot = UpdatableIndex.open(tmp_path / "index").snapshot
+    assert snapshot.catalogue.items([snapshot.catalogue.row_of("new/1")])[0]["category"] is None
 
 
 def test_rollback_and_new_versions_under_a_reader(embeddings: Path, folder: Path) -> None:

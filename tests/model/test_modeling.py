@@ -1,5 +1,6 @@
 """The model: towers, missing pictures, saving, pretrained parts."""
 
+import os
 import subprocess
 import sys
 
@@ -182,6 +183,24 @@ def checkpoints(tmp_path_factory):
     return root
 
 
+def test_a_revision_pins_a_name_of_the_hub(tmp_path):
+    """The hub's cache on disk is the hub here; a folder whose name holds an @ is a folder."""
+    cached, revisions = tmp_path / "models--shop--tower", ("a" * 40, "b" * 40)
+    for layers, revision in enumerate(revisions, start=1):
+        BertConfig(num_hidden_layers=layers).save_pretrained(cached / "snapshots" / revision)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(revisions[1])
+    BertConfig(num_hidden_layers=3).save_pretrained(tmp_path / "tower@home")
+    names = ["shop/tower", f"shop/tower@{revisions[0]}", f"shop/tower@{revisions[1]}", str(tmp_path / "tower@home")]
+    code = (
+        "import sys; from smar.model.configuration import pretrained_config; "
+        "print(*(pretrained_config(name).num_hidden_layers for name in sys.argv[1:]))"
+    )
+    offline = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code, *names], env=offline, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["2", "1", "2", "3"]
+
+
 def test_towers_start_from_pretrained_folders_frozen_where_asked(checkpoints):
     text, vision = str(checkpoints / "text"), str(checkpoints / "vision")
     chosen = load_settings(
@@ -260,3 +279,15 @@ def test_the_real_minilm_encoder_fills_both_text_towers():
 
 def test_the_model_is_registered_with_the_auto_classes():
     assert AutoConfig.for_model("smar").model_type == "smar"
+
+
+@pytest.mark.parametrize("kind", ["smar", "dpsr-i", "clip"])
+def test_a_picture_alone_gets_the_image_vector_of_an_item_that_shows_it(kind):
+    encoder = make(kind)
+    expected = encoder.encode_item(FIELDS, pictures(3), np.ones(3, bool)).image.numpy()
+    np.testing.assert_allclose(encoder.encode_pictures(pictures(3)), expected, atol=1e-5)
+
+
+def test_a_model_of_words_encodes_no_picture():
+    with pytest.raises(InputError, match="kind dpsr"):
+        make("dpsr").encode_pictures(pictures(1))

@@ -139,7 +139,9 @@ class Delta:
             block = table[name].combine_chunks().flatten().to_numpy().reshape(-1, self._dim)
             self._vectors[start : self.count, at * self._dim : (at + 1) * self._dim] = block
         self._rows.update(zip(ids, range(start, self.count), strict=True))
-        self._tables.append(table.select(self._base.catalogue.table.column_names))
+        schema = self._base.catalogue.table.schema
+        # logs may say of a column that it has no nulls; the index's own columns may have some
+        self._tables.append(pa.Table.from_arrays(table.select(schema.names).columns, schema=schema))
         self._pictures.append(table[f"__{PICTURE}"])
 
     def _kill(self, column: pa.ChunkedArray, ids: list[str]) -> None:

@@ -149,7 +149,10 @@ def read_valid(folder: Path) -> pa.Table | None:
 
 
 def read_payload(path: Path, items: int, made_by: str) -> pa.Table:
-    """Read the item columns and check that there is one row per item; InputError names the file."""
+    """Read the item columns and check that there is one row per item; InputError names the file.
+
+    Columns that have a value everywhere are written as such. Later items may lack one, so that is taken off here.
+    """
     try:
         table = pq.read_table(path).combine_chunks()
     except FileNotFoundError:
@@ -160,4 +163,4 @@ def read_payload(path: Path, items: int, made_by: str) -> pa.Table:
         raise InputError(
             f"{path} has {table.num_rows} rows and columns {table.column_names}; expected item_id and {items} rows."
         )
-    return table
+    return table.cast(pa.schema([field.with_nullable(True) for field in table.schema], table.schema.metadata))

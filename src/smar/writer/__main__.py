@@ -15,7 +15,7 @@ import uvicorn
 from smar.errors import InputError
 from smar.writer.upload import MAX_BODY, MAX_WAITING, Admission
 
-_GRACE = 10
+_GRACE = 5
 """Seconds for requests under way when the process is to end."""
 
 

@@ -101,7 +101,8 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    phrase = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    code = "body_too_large" if error.status_code == 413 else phrase  # its phrase depends on Python's version
     response = _error(error.status_code, code, str(error.detail))
     response.headers.update(error.headers or {})
     return response

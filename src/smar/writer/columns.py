@@ -73,11 +73,18 @@ def _fit(value: Any, kind: pa.DataType) -> Any:
     if wanted is Kind.NUMBER and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise ValueError("It is not finite.")
+        if pa.types.is_integer(kind):
+            if value != int(value):  # Arrow would cut it off
+                raise ValueError("It is no whole number.")
+            return int(value)
         return Decimal(str(value)) if pa.types.is_decimal(kind) else value
     if wanted is Kind.MOMENT and isinstance(value, str):
         return date.fromisoformat(value) if pa.types.is_date(kind) else datetime.fromisoformat(value)
     if pa.types.is_struct(kind) and isinstance(value, dict):
-        return value
+        fields = {field.name: field.type for field in kind}
+        if unknown := sorted(value.keys() - fields.keys()):
+            raise ValueError(f"It has no {', '.join(unknown)}.")
+        return {name: None if inner is None else _fit(inner, fields[name]) for name, inner in value.items()}
     raise ValueError("")
 
 

@@ -1,0 +1,470 @@
+"""The model worker as a process: what it writes, what it refuses, what survives, and what happens when it dies."""
+
+import asyncio
+import base64
+import io
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from smar.data.images import ImageOptions, decode
+from smar.index.live import UpdatableIndex
+from smar.index.similar import by_vector
+from smar.index.versions import current_version, locked
+from smar.model.run import load_encoder, run_settings
+from smar.serving.writer_client import PictureVector, WriterClient, WriterDown
+from tiny_index import vectors_of
+from tiny_line import Line, smar
+from tiny_service import address, run_service
+from tiny_writer import Writer, ask, becomes, float32_run, new_writer, png, put, put_json, row, stats, writer
+
+KEY = "0123456789abcdef"
+MOST_BYTES, MOST_PIXELS = 200_000, 1_000_000
+MAX_BODY = 400_000
+
+
+@pytest.fixture(scope="module")
+def run(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    limits = {"max_image_bytes": MOST_BYTES, "max_image_pixels": MOST_PIXELS}
+    return float32_run(line, tmp_path_factory.mktemp("run"), **limits)
+
+
+@pytest.fixture(scope="module")
+def shared_index(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return line.copy("index", tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="module")
+def shared(shared_index: Path, run: Path) -> Iterator[Writer]:
+    """One worker for the tests that leave it as it is."""
+    with writer(shared_index, run, "--max-body", MAX_BODY) as process:
+        yield process
+
+
+@pytest.fixture
+def index(line: Line, tmp_path: Path) -> Path:
+    return line.copy("index", tmp_path)
+
+
+def test_what_is_put_and_deleted_is_seen_by_other_processes(shared: Writer, shared_index: Path) -> None:
+    reader = UpdatableIndex.open(shared_index)
+    answer = put(shared, "seen", png(), title="Red thing", price=12)
+    assert (answer.status, answer.json()) == (200, {"item_id": "seen", "image_status": "ok", "created": True})
+    assert reader.refresh()
+    found = row(reader, "seen")
+    assert found is not None
+    assert (found["title"], found["price"], found["brand"], found["image_status"]) == ("Red thing", 12.0, None, "ok")
+    assert reader.snapshot.catalogue.picture(reader.snapshot.catalogue.row_of("seen")) == png()
+    assert put(shared, "seen", title="Another thing").json()["created"] is False
+    assert reader.refresh()
+    found = row(reader, "seen")
+    assert found is not None
+    assert (found["title"], found["price"], found["image_status"]) == ("Another thing", None, "missing")
+    assert ask(shared, lambda client: client.delete("seen")).json() == {"item_id": "seen", "deleted": True}
+    assert reader.refresh()
+    assert row(reader, "seen") is None
+    again = ask(shared, lambda client: client.delete("seen"))
+    assert (again.status, again.json()["error"]["code"]) == (404, "unknown_item")
+
+
+@pytest.mark.parametrize("item_id", ["a/b", "..", ".", "a/../b", "ü 中", "50%", "a?b#c", "a+b", "%2F", "x\n", '"'])
+def test_an_id_may_hold_any_character(shared: Writer, shared_index: Path, item_id: str) -> None:
+    assert put(shared, item_id, title="Thing").json()["item_id"] == item_id
+    reader = UpdatableIndex.open(shared_index)
+    assert row(reader, item_id) is not None
+    assert ask(shared, lambda client: client.delete(item_id)).status == 200
+    reader.refresh()
+    assert row(reader, item_id) is None
+
+
+@pytest.mark.parametrize("path", ["%FF", "%20", ""])
+def test_an_address_without_a_real_id_is_refused(shared: Writer, path: str) -> None:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(shared.socket))) as client:
+        answer = client.put(f"http://writer/v1/items/{path}", json={"title": "Thing"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_item")
+
+
+def test_multipart_gives_what_json_gives(shared: Writer, shared_index: Path) -> None:
+    columns = {"title": "Blue thing ü", "category": "Kettle", "in_stock": True}
+    request = httpx.Request(
+        "PUT",
+        "http://writer/",
+        files=[
+            ("item", (None, json.dumps(columns).encode(), "application/json")),
+            ("picture", ("a.png", png("blue"), "image/png")),
+        ],
+    )
+    body, kind = request.read(), request.headers["content-type"]
+    assert ask(shared, lambda client: client.put("multi", kind, body)).json()["image_status"] == "ok"
+    put(shared, "single", png("blue"), **columns)
+    reader = UpdatableIndex.open(shared_index)
+    np.testing.assert_allclose(vectors_of(reader.snapshot, "multi"), vectors_of(reader.snapshot, "single"), atol=1e-5)
+    first, second = row(reader, "multi"), row(reader, "single")
+    assert first is not None
+    assert second is not None
+    assert first | {"item_id": ""} == second | {"item_id": ""}
+    assert first["title"] == "Blue thing ü"
+
+
+def shop_items(line: Line, tmp_path: Path) -> tuple[Path, list[dict]]:
+    """Forty items of the shop under new ids, as a table and as rows whose `image` is bytes; some have no picture."""
+    table = pq.read_table(line.shop / "items.parquet").slice(0, 40)
+    rows = table.to_pylist()
+    for at, item in enumerate(rows):
+        item["item_id"] = f"copy-{at}"
+        item["image"] = (line.shop / item["image"]).read_bytes() if item["image"] and at % 5 else None
+    images = [item["image"] for item in rows]
+    table = table.set_column(table.column_names.index("item_id"), "item_id", [[item["item_id"] for item in rows]])
+    table = table.set_column(table.column_names.index("image"), "image", [images])
+    pq.write_table(table, tmp_path / "items.parquet")
+    return tmp_path / "items.parquet", rows
+
+
+def test_forty_at_once_are_one_batch_and_equal_a_bulk_update(
+    line: Line, run: Path, index: Path, tmp_path: Path
+) -> None:
+    source, rows = shop_items(line, tmp_path)
+    bulk = line.copy("index", tmp_path / "bulk")
+    done = smar("index", bulk, "--update", source, "--run", run)
+    assert done.code == 0, done.err
+
+    async def together(process: Writer) -> list[int]:
+        async with WriterClient(process.socket) as client:
+            with locked(index):  # holds the first item up, so that all others wait
+                first = asyncio.create_task(put_json(client, "first", title="First"))
+                await until(client, lambda now: now["waiting"] == 1 and now["pending"] == 0)
+                names = set(rows[0]) - {"item_id", "image"}
+                tasks = [
+                    asyncio.create_task(
+                        put_json(client, item["item_id"], item["image"] or b"", **{name: item[name] for name in names})
+                    )
+                    for item in rows
+                ]
+                await until(client, lambda now: now["pending"] == 40)
+            return [answer.status for answer in await asyncio.gather(first, *tasks)]
+
+    with writer(index, run) as process:
+        assert asyncio.run(together(process)) == [200] * 41
+        written = stats(process)["written"]
+    assert (written["items"], written["batches"], written["largest_batch"]) == (41, 2, 40)
+    one, other = UpdatableIndex.open(index).snapshot, UpdatableIndex.open(bulk).snapshot
+    for item in rows:
+        name = item["item_id"]
+        at, there = one.catalogue.row_of(name), other.catalogue.row_of(name)
+        assert at is not None
+        assert there is not None
+        assert one.catalogue.items([at]) == other.catalogue.items([there])
+        assert one.catalogue.picture(at) == other.catalogue.picture(there)
+        np.testing.assert_allclose(vectors_of(one, name), vectors_of(other, name), atol=1e-5)
+    assert sum(one.catalogue.items([one.catalogue.row_of(item["item_id"])])[0]["image_status"] == "ok" for item in rows)
+
+
+async def until(client: WriterClient, condition: object) -> None:
+    async with asyncio.timeout(60):
+        while not condition((await client.stats()).json()):  # type: ignore[operator]
+            await asyncio.sleep(0.02)
+
+
+STRANGE_PART = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n--b--\r\n'
+CUT = png(size=(300, 200))[:200]
+NOISE = np.random.default_rng(0).integers(0, 256, (320, 300, 3), np.uint8)
+
+
+def noisy() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(NOISE).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("picture", "status"),
+    [
+        (CUT, "truncated"),
+        (b"<svg/>", "not_an_image"),
+        (png(size=(1200, 1000)), "too_large"),
+        (b"\xff\xd8\xff" + bytes(300) + b"\xff\xd9", "corrupt"),
+    ],
+)
+def test_a_broken_picture_is_refused_and_nothing_written(
+    shared: Writer, shared_index: Path, picture: bytes, status: str
+) -> None:
+    answer = put(shared, "broken", picture, title="Broken")
+    error = answer.json()["error"]
+    assert (answer.status, error["code"], error["image_status"]) == (422, f"picture_{status}", status)
+    assert row(UpdatableIndex.open(shared_index), "broken") is None
+    answer = ask(shared, lambda client: client.encode_picture(picture))
+    assert (answer.status, answer.json()["error"]["image_status"]) == (422, status)
+
+
+def test_a_picture_of_too_many_bytes(shared: Writer) -> None:
+    assert MOST_BYTES < len(noisy()) < MAX_BODY
+    answer = ask(shared, lambda client: client.encode_picture(noisy()))
+    assert (answer.status, answer.json()["error"]["image_status"]) == (422, "too_large")
+
+
+def test_more_pictures_than_are_encoded(shared: Writer) -> None:
+    answer = put(shared, "many", [png(), png("blue")], title="Many")
+    assert (answer.status, answer.json()["error"]["code"]) == (422, "too_many_pictures")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status", "code"),
+    [
+        ("application/json", b'{"price": 3}', 422, "invalid_item"),
+        ("application/json", b'{"title": " "}', 422, "invalid_item"),
+        ("application/json", b'{"title": "x", "colour": "red"}', 422, "unknown_column"),
+        ("application/json", b'{"title": "x", "image_status": "ok"}', 422, "unknown_column"),
+        ("application/json", b'{"title": "x", "price": "3"}', 422, "wrong_type"),
+        ("application/json", b'{"title": "\\ud800"}', 422, "wrong_type"),
+        ("application/json", b'{"title": "x", "item_id": "other"}', 422, "invalid_item"),
+        ("application/json", b'{"title": "x", "picture": "%%"}', 422, "wrong_type"),
+        ("application/json", b'["title"]', 422, "invalid_item"),
+        ("application/json", b'{"title": ', 422, "invalid_item"),
+        ("application/json", b"[" * 100_000, 422, "invalid_item"),
+        ("application/json", b"\xff\xfe\x00", 422, "invalid_item"),
+        ("text/plain", b"x", 415, "unsupported_media_type"),
+        ("multipart/form-data", b"x", 400, "bad_request"),
+        ("multipart/form-data; boundary=b", b"--b--\r\n", 422, "invalid_item"),
+        ("multipart/form-data; boundary=b", STRANGE_PART, 422, "invalid_item"),
+    ],
+)  # fmt: skip
+def test_wrong_items_are_refused(shared: Writer, kind: str, body: bytes, status: int, code: str) -> None:
+    answer = ask(shared, lambda client: client.put("wrong", kind, body))
+    assert (answer.status, answer.json()["error"]["code"]) == (status, code)
+
+
+def test_too_large_bodies_are_refused(shared: Writer) -> None:
+    large = b'{"title": "' + b"x" * MAX_BODY + b'"}'
+    assert ask(shared, lambda client: client.put("large", "application/json", large)).status == 413
+
+    def in_parts() -> Iterator[bytes]:
+        for start in range(0, len(large), 10_000):
+            yield large[start : start + 10_000]
+
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(shared.socket))) as client:
+        headers = {"content-type": "application/json"}
+        answer = client.put("http://writer/v1/items/large", content=in_parts(), headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert stats(shared)["held_bytes"] == 0
+
+
+def test_bad_neighbours_harm_nobody(shared: Writer, shared_index: Path) -> None:
+    async def together(client: WriterClient) -> list[int]:
+        bodies = [b'{"title": "Good %d"}' % at if at % 3 else b'{"title": 5}' for at in range(40)]
+        tasks = [client.put(f"mixed-{at}", "application/json", body) for at, body in enumerate(bodies)]
+        return [answer.status for answer in await asyncio.gather(*tasks)]
+
+    assert ask(shared, together) == [200 if at % 3 else 422 for at in range(40)]
+    reader = UpdatableIndex.open(shared_index)
+    assert [row(reader, f"mixed-{at}") is not None for at in range(40)] == [bool(at % 3) for at in range(40)]
+
+
+def test_more_than_may_wait_are_told_to_come_back(index: Path, run: Path) -> None:
+    async def crowd(client: WriterClient) -> None:
+        with locked(index):
+            tasks = [asyncio.create_task(put_json(client, f"crowd-{at}", title="Crowd")) for at in range(4)]
+            await until(client, lambda now: now["waiting"] == 4)
+            refused = await put_json(client, "late", title="Late")
+            deleted = await client.delete("crowd-0")
+        assert (refused.status, refused.retry_after, refused.json()["error"]["code"]) == (429, "1", "too_many_requests")
+        assert deleted.status == 429
+        assert [answer.status for answer in await asyncio.gather(*tasks)] == [200] * 4
+        assert (await put_json(client, "late", title="Late")).status == 200
+
+    with writer(index, run, "--max-waiting", 4) as process:
+        ask(process, crowd)
+
+
+def test_a_picture_gets_the_vector_of_the_image_tower(shared: Writer, shared_index: Path, run: Path) -> None:
+    picture = png("green", (50, 90))
+    answer = ask(shared, lambda client: client.encode_picture(picture))
+    vector = PictureVector.of(answer)
+    encoder = load_encoder(run)
+    packed = decode(picture, ImageOptions.of(run_settings(run).data)).packed
+    assert packed is not None
+    expected = encoder.encode_item(
+        [["any words"]] * len(encoder.config.text_fields), np.stack([packed]), np.array([True])
+    )
+    np.testing.assert_allclose(vector.embedding, expected.image[0].numpy(), atol=1e-5)
+    snapshot = UpdatableIndex.open(shared_index).snapshot
+    assert vector.fingerprint == snapshot.fingerprint
+    assert len(by_vector(snapshot, vector.embedding, 5)) == 5
+
+
+def test_the_last_item_stays(line: Line, index: Path, run: Path) -> None:
+    ids = pq.read_table(line.shop / "items.parquet")["item_id"].to_pylist()
+    UpdatableIndex.open(index).delete(ids[1:])
+    with writer(index, run) as process:
+        answer = ask(process, lambda client: client.delete(ids[0]))
+        assert (answer.status, answer.json()["error"]["code"]) == (409, "last_item")
+        assert put(process, "another", title="Another").status == 200
+        assert ask(process, lambda client: client.delete(ids[0])).status == 200
+
+
+def test_what_was_answered_survives_kill_and_the_worker_comes_back(index: Path, run: Path) -> None:
+    with writer(index, run) as process:
+        first = process.pid
+        assert put(process, "kept", png(), title="Kept").status == 200
+        os.kill(first, signal.SIGKILL)
+        assert becomes(lambda: not process.alive)
+        with pytest.raises(WriterDown, match="does not answer"):
+            put(process, "never", title="Never")
+        found = row(UpdatableIndex.open(index), "kept")
+        assert found is not None
+        assert found["image_status"] == "ok"
+        process.child.look()  # as the supervisor does ten times a second
+        assert becomes(lambda: process.child.look() or put(process, "later", title="Later").status == 200)
+        assert process.pid != first
+        assert put(process, "kept", title="Kept").json()["created"] is False
+    assert not process.alive
+
+
+def test_without_a_worker_the_client_says_so(tmp_path: Path) -> None:
+    async def call() -> None:
+        async with WriterClient(tmp_path / "none.sock") as client:
+            await client.delete("x")
+
+    with pytest.raises(WriterDown, match="ConnectError"):
+        asyncio.run(call())
+
+
+def test_a_worker_that_never_answers_counts_as_down(index: Path, run: Path) -> None:
+    async def hang(socket: Path) -> None:
+        async with WriterClient(socket, answer_seconds=0.2) as client:
+            with pytest.raises(WriterDown, match="ReadTimeout"):
+                await client.stats()
+
+    with writer(index, run) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            asyncio.run(hang(process.socket))
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+
+
+def test_a_run_of_another_model_is_refused(
+    index: Path, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    other = tmp_path / "run"
+    subprocess.run(["cp", "-r", str(run), str(other)], check=True)
+    config = other / "stage2" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"threshold": 0.25}))
+    process = new_writer(index, other, str(tmp_path))
+    process.child.start()
+    assert process.child.process is not None
+    assert process.child.process.wait(120) == 2
+    assert process.child.refused
+    process.child.wait()
+    assert "their vectors do not go together" in capfd.readouterr().err
+
+
+def test_only_this_user_may_connect(shared: Writer) -> None:
+    assert stat.S_IMODE(shared.socket.stat().st_mode) == 0o600
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from tiny_writer import writer
+with writer(*map(Path, sys.argv[1:])) as process:
+    print(process.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_worker_ends_with_its_parent(index: Path, run: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", PARENT, str(index), str(run)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert _runs(pid)
+        parent.kill()
+    assert becomes(lambda: not _runs(pid))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_compaction_starts_by_itself_and_loses_nothing(index: Path, run: Path) -> None:
+    names = [f"busy-{at}" for at in range(30)]
+    with writer(index, run, "--compact-after", 5) as process:
+        for name in names[:6]:
+            assert put(process, name, title=f"Busy {name}").status == 200
+        assert becomes(lambda: stats(process)["compaction"]["running"] or stats(process)["compaction"]["done"])
+        for name in names[6:]:
+            assert put(process, name, title=f"Busy {name}").status == 200
+        assert becomes(
+            lambda: stats(process)["compaction"]["done"] >= 1 and not stats(process)["compaction"]["running"]
+        )
+        assert stats(process)["compaction"]["failed"] == 0
+        assert becomes(lambda: stats(process)["version"] == current_version(index).name)
+    assert current_version(index).name != "v0001"
+    reader = UpdatableIndex.open(index)
+    assert all(row(reader, name) is not None for name in names)
+    assert len(reader.snapshot) == 330
+
+
+def test_a_compaction_that_fails_is_tried_again(index: Path, run: Path) -> None:
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with locked(index, "compaction.lock"):
+            held.set()
+            release.wait(120)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    try:
+        with writer(index, run, "--compact-after", 1, "--retry", 0.05) as process:
+            for name in ("one", "two"):
+                assert put(process, name, title=name).status == 200
+            assert becomes(lambda: stats(process)["compaction"]["failed"] >= 2)
+            assert "compaction.lock is held" in stats(process)["compaction"]["error"]
+            assert put(process, "three", title="three").status == 200
+            release.set()
+            assert becomes(lambda: stats(process)["compaction"]["done"] == 1)
+            assert stats(process)["compaction"]["error"] is None
+    finally:
+        release.set()
+        holder.join()
+    assert row(UpdatableIndex.open(index), "three") is not None
+
+
+def test_the_whole_service_takes_items_and_pictures(index: Path, run: Path, tmp_path: Path) -> None:
+    """Client, query worker, socket, model worker, log and back, as a shop sees it."""
+    (tmp_path / "keys.txt").write_text(KEY + "\n")
+    with (
+        run_service(index, "--model", str(run), "--keys", str(tmp_path / "keys.txt")) as process,
+        httpx.Client(base_url=address(process), headers={"X-API-Key": KEY}, timeout=60) as client,
+    ):
+        item = json.dumps({"title": "Quite special teapot", "price": 7})
+        files = [("item", (None, item, "application/json")), ("picture", ("a.png", png("green"), "image/png"))]
+        assert becomes(lambda: client.put("/v1/items/x%2Fy", files=files).status_code == 200)
+        found = client.post("/v1/search", json={"query": "red dress", "filter": 'price=7 and item_id="x/y"'}).json()
+        assert [hit["item"]["title"] for hit in found["hits"]] == ["Quite special teapot"]
+        assert client.get(found["hits"][0]["picture"]).content == png("green")
+        assert len(client.get("/v1/items/x%2Fy/similar?k=3").json()["hits"]) == 3
+        near = client.post("/v1/search/picture?k=3", content=png("green")).json()["hits"]
+        assert len(near) == 3
+        broken = client.put("/v1/items/z", json={"title": "Z", "picture": base64.b64encode(CUT).decode()})
+        assert (broken.status_code, broken.json()["error"]["code"]) == (422, "picture_truncated")
+        assert client.delete("/v1/items/x%2Fy").status_code == 200
+        assert client.get("/v1/items/x%2Fy").status_code == 404

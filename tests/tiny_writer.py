@@ -1,0 +1,134 @@
+"""The model worker as a process of its own, on a copy of the test line's index."""
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from PIL import Image
+
+from smar.index.live import UpdatableIndex
+from smar.serving.supervise import Child
+from smar.serving.writer_client import WriterAnswer, WriterClient, WriterDown
+from tiny_line import Line
+
+T = TypeVar("T")
+PATIENCE = 60
+"""Seconds after which something counts as never happening."""
+
+
+def float32_run(line: Line, folder: Path, **data: object) -> Path:
+    """The line's run without bfloat16, whose rounding depends on what else is in the batch."""
+    run = line.copy("run", folder)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["train"]["bf16"] = False
+    config["data"] |= data
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    return run
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A model worker as `smar serve` keeps it, and where it listens."""
+
+    child: Child
+    socket: Path
+
+    @property
+    def pid(self) -> int:
+        assert self.child.process is not None
+        return self.child.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.child.process is not None and self.child.process.poll() is None
+
+    def answers(self) -> bool:
+        """Whether it takes connections: it listens only once everything is loaded."""
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
+
+
+def new_writer(index: Path, run: Path, folder: str, *options: object) -> Writer:
+    """A worker that is not started yet; `folder` is a short path, as a socket's has 107 bytes at most."""
+    path = Path(folder) / "writer.sock"
+    words = ["smar.writer", index, run, "--socket", path, "--parent", os.getpid(), "--unchecked", *options]
+    return Writer(Child(*map(str, words)), path)
+
+
+@contextlib.contextmanager
+def writer(index: Path, run: Path, *options: object) -> Iterator[Writer]:
+    """A worker that has loaded everything, ended at the end."""
+    with tempfile.TemporaryDirectory(prefix="smar-") as folder:
+        process = new_writer(index, run, folder, *options)
+        process.child.start()
+        try:
+            assert becomes(lambda: process.answers() or not process.alive)
+            assert process.alive
+            yield process
+        finally:
+            process.child.stop()
+            process.child.wait()
+
+
+def ask(process: Writer, call: Callable[[WriterClient], Awaitable[T]]) -> T:
+    """Run one coroutine with a client of the worker."""
+
+    async def run() -> T:
+        async with WriterClient(process.socket) as client:
+            return await call(client)
+
+    return asyncio.run(run())
+
+
+def put(process: Writer, item_id: str, pictures: "bytes | list[bytes]" = b"", **columns: object) -> WriterAnswer:
+    return ask(process, lambda client: put_json(client, item_id, pictures, **columns))
+
+
+async def put_json(
+    client: WriterClient, item_id: str, pictures: "bytes | list[bytes]" = b"", **columns: object
+) -> WriterAnswer:
+    body = dict(columns)
+    if isinstance(pictures, list):
+        body["picture"] = [base64.b64encode(one).decode() for one in pictures]
+    elif pictures:
+        body["picture"] = base64.b64encode(pictures).decode()
+    return await client.put(item_id, "application/json", json.dumps(body).encode())
+
+
+def stats(process: Writer) -> dict:
+    return ask(process, lambda client: client.stats()).json()
+
+
+def becomes(condition: Callable[[], object]) -> bool:
+    end = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(WriterDown):
+            if condition():
+                return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+
+
+def png(colour: str = "red", size: tuple[int, int] = (60, 40)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def row(index: UpdatableIndex, item_id: str) -> dict | None:
+    """An item's columns as the index gives them, None when there is no such item."""
+    catalogue = index.snapshot.catalogue
+    at = catalogue.row_of(item_id)
+    return None if at is None else catalogue.items([at])[0]
