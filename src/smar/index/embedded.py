@@ -19,12 +19,13 @@ from smar.index.embeddings import QUERY_FOLDER
 from smar.index.facets import FacetCounts, count_facets, price_borders
 from smar.index.filters import Filter
 from smar.index.fusion import HybridFit, depth_of, fuse
+from smar.index.lists import Lists
 from smar.index.payload import open_payload
 from smar.index.query import QueryEncoder, QueryManifest, QueryVectors
 from smar.index.ranked import Found, Queries, Rows, Vectors
 from smar.index.sealed import Sealed
 from smar.index.segment import CatalogueView, Segment
-from smar.index.vectors import VectorStore
+from smar.index.vectors import Probes, VectorStore
 from smar.index.versions import MADE_BY, current_version
 from smar.index.words import WORDS_FOLDER, WordIndex
 
@@ -43,8 +44,8 @@ class IndexManifest(Sealed):
     items: int = Field(ge=1)
     created: str = Field(description="UTC, ISO 8601")
     index_type: str = Field(description="faiss factory string")
-    nprobe: int | None = Field(None, description="lists visited per query; None when the search is exact")
-    recall: float | None = Field(None, description="recall@50 against exact search at that nprobe; None when exact")
+    probes: Probes | None = Field(None, description="what a query visits; None when the search is exact")
+    recall: float | None = Field(None, description="recall@50 of the worst mode against exact search; None when exact")
     recall_target: float | None = None
     hybrid: HybridFit | None = Field(None, description="None in a version from before there was hybrid search")
     files: dict[str, FileEntry]
@@ -79,6 +80,9 @@ def _verify(path: Path, manifest: IndexManifest) -> None:
 
 
 def _read_vectors(path: Path, manifest: IndexManifest) -> VectorStore:
+    if manifest.probes is not None:
+        vectors = _map_exact(path / EXACT_FILE, (manifest.items, 2 * manifest.dim))
+        return VectorStore(Lists(path, manifest.items, 2 * manifest.dim, MADE_BY), vectors, manifest.probes)
     file = path / FAISS_FILE
     try:
         index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
@@ -89,14 +93,18 @@ def _read_vectors(path: Path, manifest: IndexManifest) -> VectorStore:
             f"{file} holds {index.ntotal:,} vectors of {index.d} dimensions, expected {manifest.items:,} of "
             f"{2 * manifest.dim}. Run `{MADE_BY}` again."
         )
-    vectors: Vectors
-    if manifest.nprobe is None:
-        vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
-    else:
-        vectors = np.asarray(np.load(path / EXACT_FILE, mmap_mode="r", allow_pickle=False))
-    if vectors.shape != (manifest.items, 2 * manifest.dim):
-        raise InputError(f"{path / EXACT_FILE} has shape {vectors.shape}. Run `{MADE_BY}` again.")
-    return VectorStore(index, vectors, manifest.nprobe)
+    flat: Vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
+    return VectorStore(index, flat, None)
+
+
+def _map_exact(file: Path, shape: tuple[int, int]) -> Vectors:
+    try:
+        vectors: Vectors = np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read: {error}. Run `{MADE_BY}` again.") from None
+    if vectors.shape != shape or vectors.dtype != np.float32:
+        raise InputError(f"{file} has shape {vectors.shape}, expected {shape}. Run `{MADE_BY}` again.")
+    return vectors
 
 
 def _words(path: Path, manifest: IndexManifest) -> WordIndex | None:
