@@ -205,7 +205,6 @@ async function start() {
   try {
     const [about, found] = await Promise.all([api.about(), api.facets()]);
     byId("camera").hidden = !about.picture_search;
-    document.querySelector("#modes input[value=hybrid]").parentElement.hidden = !about.modes.includes("hybrid");
     facets = found;
     filterable = buildFilters(facets, () => state, changed);
     show();
