@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -310,6 +311,20 @@ def test_the_last_item_stays(line: Line, index: Path, run: Path) -> None:
         assert (answer.status, answer.json()["error"]["code"]) == (409, "last_item")
         assert put(process, "another", title="Another").status == 200
         assert ask(process, lambda client: client.delete(ids[0])).status == 200
+
+
+def test_a_full_disk_is_told_and_harms_nothing(index: Path, run: Path) -> None:
+    with writer(index, run) as process:
+        assert put(process, "before", title="Before").status == 200
+        full = (current_version(index) / "updates.log").stat().st_size + 100
+        free = resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
+        answer = put(process, "lost", title="Lost")
+        assert (answer.status, answer.json()["error"]["code"]) == (507, "not_written")
+        assert row(UpdatableIndex.open(index), "lost") is None
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, free)
+        assert put(process, "after", title="After").status == 200
+    reader = UpdatableIndex.open(index)
+    assert [row(reader, name) is not None for name in ("before", "lost", "after")] == [True, False, True]
 
 
 def test_what_was_answered_survives_kill_and_the_worker_comes_back(index: Path, run: Path) -> None:

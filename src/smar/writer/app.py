@@ -108,6 +108,11 @@ async def _http(_: Request, error: Exception) -> Response:
     return response
 
 
+async def _not_written(_: Request, error: Exception) -> Response:
+    logger.error("a change could not be written: %s", error)
+    return _error(507, "not_written", f"the change could not be written, the index is as it was: {error}")
+
+
 async def _failed(_: Request, error: Exception) -> Response:
     # Starlette raises the error again after this answer, so the server logs its traceback
     return _error(500, "internal", f"the model worker failed on this request ({type(error).__name__}); see its log.")
@@ -125,5 +130,5 @@ def create_app(make: MakeWorker, admission: Admission) -> Starlette:
             Route("/stats", routes.stats),
         ],
         lifespan=routes.lifespan,
-        exception_handlers={InputError: _refused, HTTPException: _http, Exception: _failed},
+        exception_handlers={InputError: _refused, HTTPException: _http, OSError: _not_written, Exception: _failed},
     )
