@@ -191,7 +191,7 @@ def test_index_made_by_another_model(line: Line, tmp_path: Path) -> None:
         refused(smar(*command), "is of model 0123456789abcdef", f"of model {ours}")
 
 
-@pytest.mark.parametrize("name", ["vectors.faiss", "payload.parquet", "pictures.bin", "query/model.onnx"])
+@pytest.mark.parametrize("name", ["vectors.faiss", "payload.arrow", "pictures.bin", "query/model.onnx"])
 def test_truncated_index(line: Line, tmp_path: Path, name: str) -> None:
     file = line.copy("index", tmp_path) / "v0001" / name
     content = file.read_bytes()

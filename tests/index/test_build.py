@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from smar.errors import InputError
-from smar.index.base import Mode, widen
+from smar.index.base import Mode, weigh
 from smar.index.build import RECALL_TARGET, build_index
 from smar.index.embedded import EmbeddedIndex, IndexManifest
 from smar.index.filter_parser import parse_filter
+from smar.index.ranked import Queries
 from smar.index.vectors import Allowed
 from smar.index.versions import current_version
 from tiny_index import rewrite_manifest, write_embeddings, write_query_encoder
@@ -39,6 +40,12 @@ def recall(found: list, exact: list) -> float:
         assert len(hits) == len(best)
         shares.append(sum(hit.score >= lowest for hit in hits) / len(best))
     return float(np.mean(shares))
+
+
+def asked(index: EmbeddedIndex, *texts: str) -> list[Queries]:
+    vectors = index.encoder.encode(texts)
+    queries = Queries(vectors.embedding, weigh(vectors, Mode.ADAPTIVE))
+    return [queries.part(slice(at, at + 1)) for at in range(len(texts))]
 
 
 @pytest.mark.parametrize("mode", list(Mode))
@@ -78,30 +85,30 @@ def test_adverse_filters_are_answered(
     """Only the items farthest from a query are allowed, so the lists next to it hold nothing that may be found."""
     monkeypatch.setattr("smar.index.vectors.SCAN_FLOATS", 0)
     (segment,) = pair[0].segments
-    for query in widen(pair[0].encoder.encode(["red shirt", "steel kettle"]), Mode.ADAPTIVE):
-        scores = segment.store.vectors @ query
+    for query in asked(pair[0], "red shirt", "steel kettle"):
+        scores = segment.store.vectors @ query.wide[0]
         for share in (0.05, 0.5, 0.9):
             mask = scores < np.quantile(scores, share)
-            (found,) = segment.store.top(query[None], 50, Allowed.of(mask))
+            (found,) = segment.store.top(query, 50, Allowed.of(mask))
             best = np.sort(scores[mask])[::-1][:50]
-            assert mask[found].all()
-            assert np.mean(scores[found] >= best[-1] - 1e-6) >= 0.95
+            assert mask[found.rows].all()
+            assert np.mean(scores[found.rows] >= best[-1] - 1e-6) >= 0.95
 
 
 def test_dead_rows_cost_no_recall(pair: tuple[EmbeddedIndex, EmbeddedIndex]) -> None:
     (segment,) = pair[0].segments
-    for query in widen(pair[0].encoder.encode(["red shirt", "steel kettle"]), Mode.ADAPTIVE):
-        scores = segment.store.vectors @ query
+    for query in asked(pair[0], "red shirt", "steel kettle"):
+        scores = segment.store.vectors @ query.wide[0]
         order = np.argsort(-scores)
-        (whole,) = segment.store.top(query[None], 50)
-        reached = np.mean(scores[whole] >= scores[order[49]] - 1e-6)  # by this query when nothing is dead
+        (whole,) = segment.store.top(query, 50)
+        reached = np.mean(scores[whole.rows] >= scores[order[49]] - 1e-6)  # by this query when nothing is dead
         for dead in (order[:600], order[:100:2], order[::3]):  # all the near ones; half of them; scattered
             mask = np.isin(np.arange(ITEMS), dead)
-            (found,) = segment.store.top(query[None], 50, alive=Allowed.of(~mask))
+            (found,) = segment.store.top(query, 50, alive=Allowed.of(~mask))
             best = np.sort(scores[~mask])[::-1][:50]
             assert len(found) == 50
-            assert not mask[found].any()
-            assert np.mean(scores[found] >= best[-1] - 1e-6) >= reached - 0.06
+            assert not mask[found.rows].any()
+            assert np.mean(scores[found.rows] >= best[-1] - 1e-6) >= reached - 0.06
 
 
 def test_recall_target_is_validated(embeddings: Path, tmp_path: Path) -> None:

@@ -13,7 +13,10 @@ from tiny_index import reseal_manifest, write_query_encoder
 
 FILES = [
     "vectors.faiss",
-    "payload.parquet",
+    "payload.arrow",
+    "order.npy",
+    "items.json",
+    "items.npy",
     "pictures.bin",
     "query/model.onnx",
     "query/tokenizer.json",
@@ -70,9 +73,12 @@ def test_swapped_query_encoder_under_the_same_name(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"items": 181}, "payload.parquet has 180 rows"),
+        ({"items": 181}, "order.npy holds int32 .180,., expected int32 .181,."),
         ({"dim": 16}, "dim 16"),
-        ({"format": "smar-index/9"}, "is not a manifest"),
+        (
+            {"format": "smar-index/2"},
+            r"is of format smar-index/2; this smar reads smar-index/3. Build it again with `smar index`",
+        ),
         ({"files": {"../../etc/passwd": {"size": 1, "sha256": ""}}}, "lies outside the index"),
         ({"surprise": 1}, "is not a manifest"),
     ],
@@ -81,6 +87,14 @@ def test_altered_manifest(folder: Path, changes: dict, message: str) -> None:
     reseal_manifest(folder, **changes)
     with pytest.raises(InputError, match=message):
         EmbeddedIndex.open(folder)
+
+
+@pytest.mark.parametrize("name", ["payload.arrow", "order.npy", "items.json", "items.npy", "vectors.faiss"])
+def test_unchecked_files_are_still_recognised(folder: Path, name: str) -> None:
+    """Without checksums a file that cannot be what it should be is named, too."""
+    (folder / name).write_bytes(b"{}\n" * 40)
+    with pytest.raises(InputError, match=name):
+        EmbeddedIndex.open(folder, check=False)
 
 
 def test_half_written_and_absent(folder: Path, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """Searching the embedded index, against plain numpy over all vectors."""
 
+import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 import pytest
 
 from smar.errors import InputError
@@ -12,6 +13,7 @@ from smar.index.embedded import EmbeddedIndex
 from smar.index.embeddings import Embeddings
 from smar.index.filter_parser import parse_filter
 from smar.index.query import QueryVectors
+from smar.index.ready import plain
 from tiny_index import DIM
 
 QUERIES = ["red shirt", "steel kettle", "pink watch small", "🙂"]
@@ -68,6 +70,30 @@ def test_explain_knows_the_rank_without_pictures(index: EmbeddedIndex, queries: 
     assert [hit.rank_text for hit in index.search(queries, 3, Mode.TEXT)[0]] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("explain", [False, True])
+def test_rank_is_search_in_arrays(index: EmbeddedIndex, queries: QueryVectors, mode: Mode, explain: bool) -> None:
+    for chosen in (None, parse_filter("category=Shirt and price<60", index.schema)):
+        found = index.rank(queries, 25, mode, chosen, explain)
+        for ranked, hits in zip(found, index.search(queries, 25, mode, chosen, explain), strict=True):
+            assert ranked.rows.tolist() == [hit.row for hit in hits]
+            assert (ranked.rows.dtype, ranked.score.dtype, len(ranked)) == (np.int64, np.float32, len(hits))
+            for name in ("score", "text_score", "multimodal_score"):
+                assert getattr(ranked, name).tolist() == [getattr(hit, name) for hit in hits]
+            known = None if ranked.rank_text is None else ranked.rank_text.tolist()
+            assert (known is None) == (not explain and mode is not Mode.TEXT)
+            assert known is None or known == [-1 if hit.rank_text is None else hit.rank_text for hit in hits]
+
+
+def test_ready_json_is_the_payload(index: EmbeddedIndex) -> None:
+    rows = np.random.default_rng(0).permutation(len(index))[:70]
+    catalogue = index.catalogue
+    assert [json.loads(item) for item in catalogue.json(rows)] == plain(catalogue.items(rows.tolist()))
+    assert catalogue.item_ids(rows) == [catalogue.item_id(row) for row in rows]
+    assert catalogue.pictured(rows).tolist() == [catalogue.has_picture(row) for row in rows]
+    assert catalogue.json(rows[:0]) == catalogue.item_ids(rows[:0]) == []
+
+
 def test_filters(index: EmbeddedIndex, queries: QueryVectors, matrices: tuple) -> None:
     chosen = parse_filter("category=Shirt and price<100", index.schema)
     mask = chosen.mask(index.catalogue.table)
@@ -104,7 +130,7 @@ def test_repeated_searches_agree(index: EmbeddedIndex, queries: QueryVectors) ->
 
 
 def test_items_and_pictures(index: EmbeddedIndex) -> None:
-    payload = pq.read_table(index.path / "payload.parquet").to_pylist()
+    payload = pa.ipc.open_file(index.path / "payload.arrow").read_all().to_pylist()
     blob = (index.path / "pictures.bin").read_bytes()
     for row, item in enumerate(payload):
         assert index.catalogue.row_of(item["item_id"]) == row

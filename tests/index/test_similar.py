@@ -12,7 +12,7 @@ from smar.index.build import build_index
 from smar.index.delta import Items
 from smar.index.filter_parser import parse_filter
 from smar.index.live import UpdatableIndex
-from smar.index.similar import by_vector, similar, vectors_of
+from smar.index.similar import by_vector, similar
 from tiny_index import DIM, FINGERPRINT, write_embeddings
 
 
@@ -20,7 +20,7 @@ def changed(index: UpdatableIndex) -> UpdatableIndex:
     """The same index with new, replaced and deleted items."""
     names = ["new/0", "new/1", "item/00004"]
     text, multimodal = np.random.default_rng(3).normal(size=(2, 3, DIM)).astype(np.float32)
-    multimodal[0] = vectors_of(index.snapshot, "item/00007")[0]
+    multimodal[0] = index.snapshot.vectors(7)[0]
     text, multimodal = (m / np.linalg.norm(m, axis=1, keepdims=True) for m in (text, multimodal))
     payload = pa.table({"item_id": names, "title": names, "category": ["Shirt"] * 3})
     index.upsert(Items(FINGERPRINT, payload, text, multimodal, [None] * 3))
@@ -51,10 +51,12 @@ def everything(index: UpdatableIndex) -> dict[str, tuple[np.ndarray, np.ndarray]
 def test_like_an_item(index: UpdatableIndex, item_id: str) -> None:
     items, snapshot = everything(index), index.snapshot
     own = items[item_id]
-    np.testing.assert_array_equal(vectors_of(snapshot, item_id), own)
+    row = snapshot.catalogue.row_of(item_id)
+    assert row is not None
+    np.testing.assert_array_equal(snapshot.vectors(row), own)
     expected = {name: (m @ own[0] + t @ own[1]) / 2 for name, (m, t) in items.items() if name != item_id}
     best = sorted(expected.values(), reverse=True)
-    hits = similar(snapshot, item_id, 999)
+    hits = snapshot.hits(similar(snapshot, item_id, 999))
     assert {hit.item_id for hit in hits} == expected.keys()
     assert [hit.score for hit in hits] == pytest.approx(best, abs=1e-5)
     for hit in hits:
@@ -63,7 +65,7 @@ def test_like_an_item(index: UpdatableIndex, item_id: str) -> None:
         assert hit.multimodal_score == pytest.approx(float(multimodal @ own[0]), abs=1e-5)
         assert hit.text_score == pytest.approx(float(text @ own[1]), abs=1e-5)
         assert hit.payload["item_id"] == hit.item_id
-    few = similar(snapshot, item_id, 3, parse_filter("category=Shirt", snapshot.schema))
+    few = snapshot.hits(similar(snapshot, item_id, 3, parse_filter("category=Shirt", snapshot.schema)))
     assert len(few) == 3
     assert {hit.payload["category"] for hit in few} == {"Shirt"}
     assert item_id not in {hit.item_id for hit in few}
@@ -72,7 +74,7 @@ def test_like_an_item(index: UpdatableIndex, item_id: str) -> None:
 def test_near_a_vector(index: UpdatableIndex) -> None:
     items, snapshot = everything(index), index.snapshot
     vector = items["item/00007"][0]
-    hits = by_vector(snapshot, vector, 1000)
+    hits = snapshot.hits(by_vector(snapshot, vector, 1000))
     assert {hit.item_id for hit in hits} == items.keys()
     for hit in hits:
         assert hit.score == pytest.approx(float(items[hit.item_id][0] @ vector), abs=1e-5)
@@ -81,9 +83,8 @@ def test_near_a_vector(index: UpdatableIndex) -> None:
 
 def test_what_cannot_be_asked(index: UpdatableIndex) -> None:
     snapshot = index.snapshot
-    for call in (vectors_of, similar):
-        with pytest.raises(InputError, match="no item 'item/00008'"):
-            call(snapshot, "item/00008")
+    with pytest.raises(InputError, match="no item 'item/00008'"):
+        similar(snapshot, "item/00008")
     with pytest.raises(InputError, match="k is 1000; allowed: 1 to 999"):
         similar(snapshot, "new/0", 1000)
     for wrong in (np.ones(DIM, np.float32), np.full(DIM, np.nan, np.float32), np.ones((1, DIM), np.float32)):

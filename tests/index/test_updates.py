@@ -1,9 +1,12 @@
 """Updates, versions and their files: what another process sees, what survives, what damage is refused."""
 
+import gc
+import json
 import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from smar.index.build import build_index
 from smar.index.delta import Items
 from smar.index.filter_parser import parse_filter
 from smar.index.live import UpdatableIndex
+from smar.index.ready import plain
 from smar.index.versions import current_version, locked, rollback
 from tiny_index import DIM, FINGERPRINT, write_embeddings, write_query_encoder
 
@@ -72,6 +76,11 @@ class Twin:
                 rows = [row for row, kept in zip(rows, chosen.mask(table), strict=True) if kept]
             assert found.keys() == {row["item_id"] for row in rows}
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+            asked = np.array([hit.row for hit in hits], np.int64)
+            ready = [json.loads(item) for item in snapshot.catalogue.json(asked)]
+            assert ready == [plain(hit.payload) for hit in hits]
+            assert snapshot.catalogue.item_ids(asked) == list(found)
+            assert snapshot.catalogue.pictured(asked).tolist() == [hit.has_picture for hit in hits]
             for hit in hits:
                 own_text, own_multimodal, payload, picture = self.items[hit.item_id]
                 expected = p * own_multimodal @ queries.embedding[at] + (1 - p) * own_text @ queries.embedding[at]
@@ -185,6 +194,26 @@ def test_columns_without_gaps_may_get_some(embeddings: Path, tmp_path: Path) -> 
     assert snapshot.catalogue.items([snapshot.catalogue.row_of("new/1")])[0]["category"] is None
 
 
+def test_an_old_snapshot_is_freed_at_once(folder: Path) -> None:
+    """Each holds a copy of all changes: waiting for Python to look for circles would take gigabytes."""
+    index = UpdatableIndex.open(folder)
+    index.upsert(items("new/1"))
+    gc.disable()
+    try:
+        for at, change in enumerate([lambda: index.upsert(items("new/2")), lambda: index.delete(["new/2"])]):
+            snapshot = index.snapshot
+            snapshot.facets()
+            snapshot.search(
+                snapshot.encoder.encode(["red"]), 5, Mode.ADAPTIVE, parse_filter("price<50", snapshot.schema)
+            )
+            parts = [weakref.ref(part) for part in (snapshot, *snapshot.segments)]
+            del snapshot
+            change()
+            assert [part() for part in parts] == [None] * 3, f"change {at}"
+    finally:
+        gc.enable()
+
+
 def test_rollback_and_new_versions_under_a_reader(embeddings: Path, folder: Path) -> None:
     reader = UpdatableIndex.open(folder)
     reader.upsert(items("new/1"))
@@ -215,6 +244,7 @@ sys.path[:0] = [sys.argv[2], str(Path(sys.argv[2]).parent)]
 from test_updates import items
 from smar.index import updates
 from smar.index.live import UpdatableIndex
+from smar.index.ready import plain
 index = UpdatableIndex.open(Path(sys.argv[1]))
 for at in range(3):
     index.upsert(items(f"killed/{at}", seed=at))

@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
@@ -142,6 +143,82 @@ def test_filters(page: Page) -> None:
     page.get_by_role("button", name="Clear filters").click()
     expect(page.locator(".results .card")).to_have_count(48)
     assert page.url.endswith("?q=red")
+
+
+def counts(page: Page, name: str) -> list[str]:
+    return page.locator("label.value").filter(has=page.locator(f"[name={name}]")).all_inner_texts()
+
+
+def test_counts_follow_the_filters(page: Page, service: str) -> None:
+    """Each list counts what its values would leave under the other filters."""
+
+    def asked(filter: str, name: str) -> dict[str, int]:
+        values = httpx.get(service + "/v1/facets", params={"filter": filter}).json()[name]
+        return {entry["value"]: entry["count"] for entry in values}
+
+    everything = asked("", "brand")
+    page.goto("/?q=red")
+    lines = page.locator("label.value")
+    expect(lines).to_have_count(3 + len(everything))
+    before = counts(page, "brand")
+    assert before == [f"{value}\n{count}" for value, count in everything.items()]
+    page.get_by_role("checkbox", name=re.compile("Watch")).check()
+    watches = asked("category=Watch", "brand")
+    assert 0 < len(watches) < len(everything)
+    expect(lines.filter(has_text="Nike")).to_have_text("Nike0")
+    assert counts(page, "brand") == [f"{value}\n{watches.get(value, 0)}" for value in everything]
+    assert counts(page, "category") == ["Kettle\n60", "Shirt\n60", "Watch\n60"]
+    page.get_by_role("button", name="Remove filter Watch").click()
+    expect(lines.filter(has_text="Nike")).not_to_have_text("Nike0")
+    assert counts(page, "brand") == before
+
+
+def test_more_like_this(page: Page) -> None:
+    page.goto("/?q=red+shirt")
+    page.locator(".results .card").first.click()
+    title = page.locator("#detail-title").inner_text()
+    page.get_by_role("button", name="More like this").click()
+    expect(page.locator("#status")).to_have_text(f"Best 48 like “{title}”")
+    expect(page.locator("#subject")).to_contain_text(f"like {title}")
+    expect(page.locator("#subject img")).to_have_js_property("naturalWidth", 120)
+    assert "like=item%2F" in page.url
+    expect(page.get_by_role("searchbox")).to_have_value("")
+    expect(page.get_by_role("radio", name="Adaptive")).to_be_disabled()
+    expect(page.locator("#gate")).to_be_hidden()
+    page.locator(".results .card").first.click()
+    expect(page.get_by_role("dialog")).to_contain_text("Number 1 in likeness")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Search by words again").click()
+    expect(page.get_by_role("heading", name="Say what it looks like.")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#status")).to_have_text(f"Best 48 like “{title}”")
+    type_query(page, "steel kettle")
+    expect(page.locator("#subject")).to_be_hidden()
+
+
+def test_without_a_model_worker_no_picture_is_asked_for(page: Page) -> None:
+    page.goto("/?q=red")
+    expect(page.locator(".results .card")).to_have_count(48)
+    expect(page.locator("label.value")).to_have_count(9)  # what the service can do is known by now
+    expect(page.locator("#camera")).to_be_hidden()
+
+
+SHIFTS = """new Promise(done => { const moved = [];
+    new PerformanceObserver(list => list.getEntries().forEach(entry => entry.hadRecentInput || moved.push(
+        [entry.value, ...entry.sources.map(source => source.node?.id || source.node?.nodeName)])))
+        .observe({ type: "layout-shift", buffered: true });
+    setTimeout(() => done(moved), 100); })"""
+
+
+@pytest.mark.parametrize("page", [{}, {"viewport": PHONE}], ids=["wide", "phone"], indirect=True)
+@pytest.mark.parametrize("address", ["/", "/?q=red+shirt", "/?q=red+shirt&compare=1", "/?like=item%2F00003"])
+def test_nothing_moves_while_the_page_fills(page: Page, address: str) -> None:
+    page.goto(address)
+    expect(page.locator(".card img").first).to_have_js_property("naturalWidth", 120)
+    if address != "/":
+        expect(page.locator("label.value")).to_have_count(9)
+    settled(page)
+    assert page.evaluate(SHIFTS) == []
 
 
 def test_brand_with_quotes_and_markup_is_only_text(page: Page) -> None:

@@ -3,12 +3,13 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from smar.index.base import Mode
+from smar.index.ready import plain
 from smar.serving.engine import Engine, RequestError
 from smar.serving.schemas import MAX_QUERY
-from smar.serving.wire import plain
 
 
 def test_answers_with_gate_and_timings(engine: Engine) -> None:
@@ -17,7 +18,7 @@ def test_answers_with_gate_and_timings(engine: Engine) -> None:
     assert len(result.hits) == 5
     assert result.routed
     assert result.image_probability > engine.encoder.manifest.threshold
-    assert set(result.timings) == {"filter", "encode", "search"}
+    assert set(result.timings) == {"tokenise", "encode", "gate", "filter", "search"}
     assert not engine.search("steel kettle").routed
 
 
@@ -78,7 +79,8 @@ def test_many_names_the_line(engine: Engine) -> None:
 def test_check_runs_a_query(engine: Engine, index_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine.check()
     broken = Engine.open(index_path)
-    monkeypatch.setattr(broken.index, "search", lambda *_: [[]])
+    none = broken.search("red").found.pick(np.empty(0, np.int64))
+    monkeypatch.setattr(broken.index, "rank", lambda *_: [none])
     with pytest.raises(RuntimeError, match="a probe query found 0 items"):
         broken.check()
 

@@ -41,7 +41,7 @@ def test_every_answer_has_headers_and_an_id(engine: Engine, monkeypatch: pytest.
         client.post("/v1/search", content=b"x" * 100_000),
         client.delete("/v1/items/item%2F00001"),
     ]
-    monkeypatch.setattr("smar.serving.answers.hits_out", lambda _: 1 / 0)
+    monkeypatch.setattr("smar.serving.answers.hits_out", lambda *_: 1 / 0)
     answers.append(client.post("/v1/search", json=RED | {"k": 4}))
     assert [answer.status_code for answer in answers] == [200, 404, 413, 401, 500]
     for answer in answers:

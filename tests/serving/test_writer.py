@@ -22,13 +22,26 @@ from PIL import Image
 
 from smar.data.images import ImageOptions, decode
 from smar.index.live import UpdatableIndex
-from smar.index.similar import by_vector, vectors_of
+from smar.index.similar import by_vector
 from smar.index.versions import current_version, locked
 from smar.model.run import load_encoder, run_settings
 from smar.serving.writer_client import PictureVector, WriterClient, WriterDown
 from tiny_line import Line, smar
 from tiny_service import address, run_service
-from tiny_writer import Writer, ask, becomes, float32_run, new_writer, png, put, put_json, row, stats, writer
+from tiny_writer import (
+    Writer,
+    ask,
+    becomes,
+    float32_run,
+    new_writer,
+    png,
+    put,
+    put_json,
+    row,
+    stats,
+    vectors_of,
+    writer,
+)
 
 KEY = "0123456789abcdef"
 MOST_BYTES, MOST_PIXELS = 200_000, 1_000_000

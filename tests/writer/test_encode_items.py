@@ -12,12 +12,11 @@ from smar.data.images import ImageOptions
 from smar.embedding.update import open_for_update, update_index
 from smar.errors import InputError
 from smar.index.live import UpdatableIndex
-from smar.index.similar import vectors_of
 from smar.model.run import run_settings
 from smar.writer.columns import check_columns
 from smar.writer.encode import encode, prepare_item
 from tiny_line import Line, smar
-from tiny_writer import float32_run, png
+from tiny_writer import float32_run, png, vectors_of
 
 PICTURES = {"none": [], "one": [png("red")], "two": [png("green"), png("black", (20, 70))]}
 COLUMNS = {

@@ -16,7 +16,8 @@ from smar.files import sha256
 from smar.index.base import Mode, widen
 from smar.index.embeddings import Embeddings
 from smar.index.query import INT8_FILE, Int8Cost, Precision, QueryEncoder, QueryManifest
-from smar.index.vectors import Vectors, exact_top
+from smar.index.ranked import Vectors
+from smar.index.vectors import exact_top
 
 MAX_COST = 0.005
 """Recall@50 that int8 may cost and still be made the default."""

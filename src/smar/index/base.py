@@ -53,6 +53,30 @@ class Hit:
     payload: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranked:
+    """What one query found, as arrays, best first; see `Hit` for the meaning of each.
+
+    `rows` int64 [n]; `score`, `text_score`, `multimodal_score` float32 [n]; `rank_text` int64 [n] with -1 for none, or
+    None when it was not asked for.
+    """
+
+    rows: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float32]
+    text_score: npt.NDArray[np.float32]
+    multimodal_score: npt.NDArray[np.float32]
+    rank_text: npt.NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pick(self, places: npt.NDArray[np.int64]) -> "Ranked":
+        """Some of them."""
+        ranks = None if self.rank_text is None else self.rank_text[places]
+        scores = (self.score[places], self.text_score[places], self.multimodal_score[places])
+        return Ranked(self.rows[places], *scores, ranks)
+
+
 class Index(Protocol):
     """A searchable catalogue, whatever holds it."""
 
@@ -70,6 +94,16 @@ class Index(Protocol):
 
     def __len__(self) -> int:
         """Number of items."""
+
+    def rank(
+        self,
+        vectors: QueryVectors,
+        k: int = 10,
+        mode: Mode = Mode.ADAPTIVE,
+        filter: Filter | None = None,
+        explain: bool = False,
+    ) -> list[Ranked]:
+        """As `search`, without the items themselves."""
 
     def search(
         self,

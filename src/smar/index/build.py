@@ -15,12 +15,14 @@ import pyarrow.parquet as pq
 
 from smar.errors import InputError
 from smar.files import describe, link_or_copy
-from smar.index.base import Mode, widen
+from smar.index.base import Mode, weigh
 from smar.index.embedded import EXACT_FILE, FAISS_FILE, IndexManifest, check_fingerprint
-from smar.index.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, VALID_FILE, Embeddings
+from smar.index.embeddings import PICTURES_FILE, QUERY_FOLDER, VALID_FILE, Embeddings
+from smar.index.payload import write_payload
 from smar.index.query import QueryEncoder
+from smar.index.ranked import Queries, Vectors
 from smar.index.updates import UpdateLog
-from smar.index.vectors import EXACT_LIMIT, Vectors, VectorStore, exact_top, in_blocks, train
+from smar.index.vectors import EXACT_LIMIT, VectorStore, exact_top, in_blocks, train
 from smar.index.versions import locked, new_version, publish_version
 from smar.progress import track
 
@@ -149,7 +151,7 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
     del vectors
     if exact:
         (partial / EXACT_FILE).unlink()  # a Flat index holds the very same floats
-    pq.write_table(source.payload, partial / PAYLOAD_FILE)
+    write_payload(source.payload, partial)
     shutil.copytree(source.query, partial / QUERY_FOLDER)
     if source.valid is not None:
         pq.write_table(source.valid, partial / VALID_FILE)
@@ -186,8 +188,8 @@ def _write_vectors(source: Source, path: Path) -> Vectors:
 def _tune(index: Any, vectors: Vectors, source: Source, encoder: QueryEncoder, target: float) -> tuple[int, float]:
     """The smallest nprobe (to one part in eight) that reaches the recall target in every mode, and that recall."""
     sample = encoder.encode(_sample_queries(source))
-    queries = [widen(sample, mode) for mode in Mode]
-    exact = [_exact(vectors, batch) for batch in queries]
+    queries = [Queries(sample.embedding, weigh(sample, mode)) for mode in Mode]
+    exact = [_exact(vectors, batch.wide) for batch in queries]
 
     def recall(nprobe: int) -> float:
         store = VectorStore(index, vectors, nprobe)
@@ -219,7 +221,7 @@ def _exact(vectors: Vectors, queries: Vectors) -> list[set[int]]:
     return [set(rows.tolist()) for rows in found]
 
 
-def _recall(store: VectorStore, queries: Vectors, truth: list[set[int]]) -> float:
+def _recall(store: VectorStore, queries: Queries, truth: list[set[int]]) -> float:
     found = store.top(queries, _RECALL_AT)
-    shares = [len(best & set(rows.tolist())) / len(best) for best, rows in zip(truth, found, strict=True)]
+    shares = [len(best & set(items.rows.tolist())) / len(best) for best, items in zip(truth, found, strict=True)]
     return float(np.mean(shares))

@@ -1,6 +1,5 @@
 """The items behind the vectors: their columns, found by row or id, and their pictures, read in place."""
 
-import mmap
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,7 +13,9 @@ import pyarrow.compute as pc
 
 from smar.errors import InputError
 from smar.index.base import INTERNAL_COLUMNS
-from smar.index.columns import Columns
+from smar.index.columns import Columns, one_array
+from smar.index.ready import FreshJson, Ready, Rows, map_file
+from smar.index.versions import MADE_BY
 
 _MAGIC = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -31,13 +32,26 @@ def content_type(picture: bytes) -> str:
 
 
 class Catalogue:
-    """Item columns (`table`, one row per item) and the memory-mapped pictures file."""
+    """Item columns (`table`, one row per item) and the memory-mapped pictures file.
 
-    def __init__(self, table: pa.Table, pictures: Path | None) -> None:
+    `ready` gives items as JSON and `order` the rows by ascending item_id, int32 [items]; where a version has not stored
+    them, both are made of the table.
+    """
+
+    def __init__(
+        self,
+        table: pa.Table,
+        pictures: Path | None,
+        ready: Ready | None = None,
+        order: npt.NDArray[np.int32] | None = None,
+    ) -> None:
         self.table = table.select([name for name in table.column_names if name not in INTERNAL_COLUMNS])
         self._offset, self._length = (_column(table, name) for name in ("picture_offset", "picture_length"))
         self.columns = Columns(self.table)
-        self._pictures = b"" if pictures is None else _map(pictures)
+        self._ready: Ready = ready or FreshJson(self.table)
+        if order is not None:
+            self._order = order
+        self._pictures = b"" if pictures is None else map_file(pictures, MADE_BY)
         held = len(self._pictures)
         if len(self._length) and int((self._offset + self._length)[self._length > 0].max(initial=0)) > held:
             raise InputError(f"{pictures} has {held:,} bytes, fewer than its items' pictures need. Make it again.")
@@ -46,15 +60,33 @@ class Catalogue:
         return int(self.table.num_rows)
 
     @cached_property
-    def _order(self) -> tuple[pa.Array, Any]:
-        order = pc.sort_indices(self.table["item_id"])
-        return self.table["item_id"].combine_chunks().take(order), order
+    def _order(self) -> npt.NDArray[np.int32]:
+        order: npt.NDArray[np.int32] = pc.sort_indices(self.table["item_id"]).to_numpy().astype(np.int32)
+        return order
+
+    @cached_property
+    def _ids(self) -> pa.Array:
+        return one_array(self.table["item_id"])
 
     def row_of(self, item_id: str) -> int | None:
         """Row of an item, None when unknown; a binary search, as a dict of 1 M ids costs a worker 130 MB."""
-        ids, order = self._order
-        at = bisect_left(range(len(ids)), item_id, key=lambda row: ids[row].as_py())
-        return order[at].as_py() if at < len(ids) and ids[at].as_py() == item_id else None
+        ids, order = self._ids, self._order
+        at = bisect_left(order, item_id, key=lambda row: ids[int(row)].as_py())
+        return int(order[at]) if at < len(order) and ids[int(order[at])].as_py() == item_id else None
+
+    def json(self, rows: Rows) -> list[bytes]:
+        """The columns of some rows (int64 [n]) as JSON objects, in their order."""
+        return self._ready(rows)
+
+    def item_ids(self, rows: Rows) -> list[str]:
+        """Ids of the items at some rows (int64 [n]), in their order."""
+        ids: list[str] = self._ids.take(pa.array(rows, pa.int64())).to_pylist()
+        return ids
+
+    def pictured(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which of some rows (int64 [n]) have a picture, boolean [n]."""
+        mask: npt.NDArray[np.bool_] = self._length[rows] > 0
+        return mask
 
     def items(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """The columns of some rows, in their order."""
@@ -63,7 +95,7 @@ class Catalogue:
 
     def item_id(self, row: int) -> str:
         """Id of the item at `row`."""
-        name: str = self.table["item_id"][row].as_py()
+        name: str = self._ids[row].as_py()
         return name
 
     @property
@@ -93,11 +125,6 @@ class Catalogue:
 def _column(table: pa.Table, name: str) -> Any:
     if name not in table.column_names:
         return np.zeros(table.num_rows, np.int64)
-    return table[name].fill_null(0).to_numpy().astype(np.int64)
-
-
-def _map(path: Path) -> "mmap.mmap | bytes":
-    if path.stat().st_size == 0:  # an empty file cannot be mapped
-        return b""
-    with path.open("rb") as handle:
-        return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    column = one_array(table[name])
+    column = pc.fill_null(column, 0) if column.null_count else column
+    return column.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)

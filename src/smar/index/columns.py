@@ -45,10 +45,13 @@ def kind_of(column: pa.DataType) -> Kind:
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """A text column as numbers: `code` [rows] points into `values`; ``len(values)`` stands for a missing value."""
+    """A text column as numbers: `code` [rows] points into `values`; ``len(values)`` stands for a missing value.
+
+    `code` has the narrowest type that holds them: 1 or 2 bytes an item.
+    """
 
     values: tuple[str, ...]
-    code: npt.NDArray[np.int32]
+    code: npt.NDArray[np.unsignedinteger[Any]]
 
 
 class Columns:
@@ -70,7 +73,7 @@ class Columns:
         return self._keep("present", name, lambda: _present(_plain(self.table[name])))
 
     def numbers(self, name: str) -> npt.NDArray[Any]:
-        """A number, flag or date column [rows]; 0 where missing, dates in microseconds since 1970."""
+        """A number, flag or date column [rows], dates in microseconds since 1970; anything at all where missing."""
         convert = _moments if self.kind(name) is Kind.MOMENT else _numbers
         return self._keep("numbers", name, lambda: convert(_plain(self.table[name])))
 
@@ -92,7 +95,8 @@ class Columns:
             return equal
         chosen = np.zeros(len(codes.values) + 1, np.bool_)
         chosen[wanted] = True
-        return chosen[codes.code]
+        among: Mask = chosen[codes.code]
+        return among
 
     def _keep(self, what: str, name: str, make: Callable[[], T]) -> T:
         found: Any = self._kept.get((what, name), self)
@@ -102,10 +106,15 @@ class Columns:
         return kept
 
 
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array; of a single chunk the chunk itself, where Arrow's own function would copy it."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
 def _plain(column: pa.ChunkedArray) -> pa.Array:
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # combining no chunk, or more than fits one array, keeps the wrapper
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
+    array = one_array(column)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     return array.cast(pa.float64()) if pa.types.is_decimal(array.type) else array
@@ -119,9 +128,14 @@ def _present(array: pa.Array) -> Mask:
 
 
 def _numbers(array: pa.Array) -> npt.NDArray[Any]:
-    """Values as numpy with 0 where null; callers mask these out."""
-    filled = pc.fill_null(array, pa.scalar(0, pa.int64()).cast(array.type)) if array.null_count else array
-    values: npt.NDArray[Any] = filled.to_numpy(zero_copy_only=False)
+    """Values as numpy, in the column's own memory; whatever lies where a value is null is masked out by callers."""
+    if pa.types.is_boolean(array.type):  # one bit each: copied
+        flags: Mask = pc.fill_null(array, False).to_numpy(zero_copy_only=False)
+        return flags
+    if len(array) == 0 or array.null_count == len(array):
+        return np.zeros(len(array), array.type.to_pandas_dtype())
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    values: npt.NDArray[Any] = np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
     return values
 
 
@@ -135,5 +149,5 @@ def _codes(array: pa.Array) -> Codes | None:
     values = tuple(coded.dictionary.to_pylist())
     if len(values) > _MAX_CODES:
         return None
-    code = pc.fill_null(coded.indices, len(values)).to_numpy(zero_copy_only=False).astype(np.int32)
-    return Codes(values, code)
+    code = pc.fill_null(coded.indices, len(values)).to_numpy(zero_copy_only=False)
+    return Codes(values, code.astype(np.min_scalar_type(len(values))))

@@ -12,9 +12,10 @@ from smar.errors import InputError
 from smar.index.build import RECALL_TARGET, Source, write_version
 from smar.index.embedded import EmbeddedIndex
 from smar.index.embeddings import QUERY_FOLDER, read_valid
+from smar.index.ranked import Rows, Vectors
 from smar.index.segment import Segment
 from smar.index.updates import UpdateLog
-from smar.index.vectors import EXACT_LIMIT, Rows, Vectors
+from smar.index.vectors import EXACT_LIMIT
 from smar.index.versions import current_version, locked, new_version, publish_version
 
 if TYPE_CHECKING:

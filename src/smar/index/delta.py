@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 from smar.errors import InputError
 from smar.index.base import INTERNAL_COLUMNS
 from smar.index.catalogue import Catalogue
-from smar.index.columns import Mask
+from smar.index.columns import Mask, one_array
 from smar.index.embeddings import not_unit
+from smar.index.ranked import Vectors
+from smar.index.ready import FreshJson
 from smar.index.segment import Segment
-from smar.index.vectors import Vectors, VectorStore
+from smar.index.vectors import VectorStore
 
 _MANY = 200  # from so many ids on, one hash table over all ids beats a binary search for each
 VECTORS = ("text", "multimodal")
@@ -94,8 +96,10 @@ def _check_vectors(name: str, vectors: Vectors, rows: int, dim: int, mixed: bool
 class _Changed(Catalogue):
     """The catalogue of a delta: ids by a dictionary, pictures where the log holds them."""
 
-    def __init__(self, table: pa.Table, pictures: pa.ChunkedArray, row_of: dict[str, int]) -> None:
-        super().__init__(table, None)
+    def __init__(
+        self, table: pa.Table, pictures: pa.ChunkedArray, row_of: dict[str, int], json: dict[int, bytes]
+    ) -> None:
+        super().__init__(table, None, FreshJson(table, json))
         self._own, self._rows = pictures, row_of
         self._length = pc.fill_null(pc.binary_length(pictures), 0).to_numpy().astype(np.int64)
 
@@ -120,6 +124,7 @@ class Delta:
         self._tables: list[pa.Table] = []
         self._pictures: list[pa.ChunkedArray] = []
         self._rows: dict[str, int] = {}
+        self._json: dict[int, bytes] = {}  # rows are never reused, so what was encoded once stays right
         self.count = 0
 
     def apply(self, table: pa.Table, upsert: bool) -> None:
@@ -146,7 +151,7 @@ class Delta:
         if len(ids) < _MANY:
             rows = [row for row in map(self._base.catalogue.row_of, ids) if row is not None]
         else:
-            found = pc.index_in(column, value_set=self._base.catalogue.table["item_id"].combine_chunks())
+            found = pc.index_in(column, value_set=one_array(self._base.catalogue.table["item_id"]))
             rows = found.drop_null().to_numpy()
         self._base_dead[rows] = True
 
@@ -168,7 +173,8 @@ class Delta:
         if self.count == 0:
             return [base]
         self._tables = [pa.concat_tables(self._tables).combine_chunks()]
-        catalogue = _Changed(self._tables[0], pa.chunked_array(_chunks(self._pictures), pa.binary()), dict(self._rows))
+        pictures = pa.chunked_array(_chunks(self._pictures), pa.binary())
+        catalogue = _Changed(self._tables[0], pictures, dict(self._rows), self._json)
         store = VectorStore(None, self._vectors[: self.count], None)
         return [base, Segment(store, catalogue, len(self._base.store), self._dead[: self.count].copy())]
 

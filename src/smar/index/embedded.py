@@ -1,7 +1,7 @@
 """The embedded index: one folder that a process maps into memory, verified byte for byte when opened."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
@@ -14,15 +14,16 @@ from pydantic import Field
 
 from smar.errors import InputError
 from smar.files import FileEntry, verify
-from smar.index.base import MAX_HITS, Hit, Mode, weigh, widen
-from smar.index.catalogue import Catalogue
-from smar.index.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, read_payload
+from smar.index.base import MAX_HITS, Hit, Mode, Ranked, weigh
+from smar.index.embeddings import QUERY_FOLDER
 from smar.index.facets import FacetCounts, count_facets, price_borders
 from smar.index.filters import Filter
+from smar.index.payload import open_payload
 from smar.index.query import QueryEncoder, QueryManifest, QueryVectors
+from smar.index.ranked import Found, Queries, Rows, Vectors
 from smar.index.sealed import Sealed
 from smar.index.segment import CatalogueView, Segment
-from smar.index.vectors import Rows, Vectors, VectorStore
+from smar.index.vectors import VectorStore
 from smar.index.versions import MADE_BY, current_version
 
 FAISS_FILE = "vectors.faiss"
@@ -33,7 +34,7 @@ FACETS = ("category", "brand")
 class IndexManifest(Sealed):
     """``INDEX/v0001/manifest.json``: what the index holds and how each of its files must look."""
 
-    format: Literal["smar-index/2"] = "smar-index/2"
+    format: Literal["smar-index/3"] = "smar-index/3"
     fingerprint: str
     kind: str
     dim: int = Field(ge=1)
@@ -89,7 +90,7 @@ def _read_vectors(path: Path, manifest: IndexManifest) -> VectorStore:
     if manifest.nprobe is None:
         vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
     else:
-        vectors = np.load(path / EXACT_FILE, mmap_mode="r", allow_pickle=False)
+        vectors = np.asarray(np.load(path / EXACT_FILE, mmap_mode="r", allow_pickle=False))
     if vectors.shape != (manifest.items, 2 * manifest.dim):
         raise InputError(f"{path / EXACT_FILE} has shape {vectors.shape}. Run `{MADE_BY}` again.")
     return VectorStore(index, vectors, manifest.nprobe)
@@ -110,7 +111,7 @@ class EmbeddedIndex:
         self.catalogue = CatalogueView(self.segments)
         if encoder is not None:
             self.encoder = encoder
-        self.facets = lru_cache(maxsize=16)(self._count)
+        self.facets = _counter(self.segments)
 
     @classmethod
     def open(cls, path: Path, check: bool = True) -> Self:
@@ -130,8 +131,7 @@ class EmbeddedIndex:
         check_fingerprint(path / QUERY_FOLDER, manifest.fingerprint, manifest.dim)
         if check:
             _verify(path, manifest)
-        payload = read_payload(path / PAYLOAD_FILE, manifest.items, MADE_BY)
-        catalogue = Catalogue(payload, path / PICTURES_FILE)
+        catalogue = open_payload(path, manifest.items, MADE_BY)
         return cls(path, manifest, [Segment(_read_vectors(path, manifest), catalogue)])
 
     def with_segments(self, segments: Sequence[Segment]) -> "EmbeddedIndex":
@@ -169,24 +169,34 @@ class EmbeddedIndex:
         filter: Filter | None = None,
         explain: bool = False,
     ) -> list[list[Hit]]:
+        """`rank` with the items' columns."""
+        return [self.hits(ranked) for ranked in self.rank(vectors, k, mode, filter, explain)]
+
+    def rank(
+        self,
+        vectors: QueryVectors,
+        k: int = 10,
+        mode: Mode = Mode.ADAPTIVE,
+        filter: Filter | None = None,
+        explain: bool = False,
+    ) -> list[Ranked]:
         """The best `k` (1..MAX_HITS) items of each query, best first; fewer only when fewer match the filter.
 
-        With `explain`, hits know their rank without pictures, which costs a second search in the text
+        With `explain`, items know their rank without pictures, which costs a second search in the text
         vectors.
         """
         if not 1 <= k <= MAX_HITS:
             raise InputError(f"k is {k}; allowed: 1 to {MAX_HITS}.")
-        found = self._top(widen(vectors, mode), k, filter)
+        found = self._top(Queries(vectors.embedding, weigh(vectors, mode)), k, filter)
+        ranks: list[Rows | None] = [None] * len(found)
         if mode is Mode.TEXT:
-            ranks = [_ranks(rows) for rows in found]
+            ranks = [np.arange(1, len(items) + 1) for items in found]
         elif explain:
-            ranks = [_ranks(rows) for rows in self._top(widen(vectors, Mode.TEXT), MAX_HITS, filter)]
-        else:
-            ranks = [{} for _ in found]
-        share = weigh(vectors, mode)
+            by_text = self._top(Queries(vectors.embedding, weigh(vectors, Mode.TEXT)), MAX_HITS, filter)
+            ranks = [_ranks(items.rows, text.rows) for items, text in zip(found, by_text, strict=True)]
         return [
-            self._hits(rows, query, float(weight), rank)
-            for rows, query, weight, rank in zip(found, vectors.embedding, share, ranks, strict=True)
+            Ranked(items.rows, items.score, items.text_score, items.multimodal_score, rank)
+            for items, rank in zip(found, ranks, strict=True)
         ]
 
     def prepare(self, filter: Filter) -> None:
@@ -194,55 +204,71 @@ class EmbeddedIndex:
         for segment in self.segments:
             segment.allowed(filter)
 
-    def _top(self, queries: Vectors, k: int, filter: Filter | None) -> list[Rows]:
-        """Each query's best `k` rows of all segments; a row of a later segment counts from its `first_row`."""
+    def nearest(self, queries: Queries, k: int, filter: Filter | None = None) -> list[Ranked]:
+        """The best `k` (1..MAX_HITS) items of queries that are vectors already."""
+        if not 1 <= k <= MAX_HITS:
+            raise InputError(f"k is {k}; allowed: 1 to {MAX_HITS}.")
+        return [
+            Ranked(items.rows, items.score, items.text_score, items.multimodal_score, None)
+            for items in self._top(queries, k, filter)
+        ]
+
+    def vectors(self, row: int) -> tuple[Vectors, Vectors]:
+        """S_m and S_t of the item at `row`, float32 [k] each, as they are stored."""
+        segment = next(segment for segment in reversed(self.segments) if row >= segment.first_row)
+        own = np.array(segment.store.vectors[row - segment.first_row], np.float32)
+        return own[: self.dim], own[self.dim :]
+
+    def _top(self, queries: Queries, k: int, filter: Filter | None) -> list[Found]:
+        """Each query's best `k` of all segments; a row of a later segment counts from its `first_row`."""
         by_segment = [segment.top(queries, k, filter) for segment in self.segments]
         if len(by_segment) == 1:
             return by_segment[0]
-        merged = []
-        for query, *found in zip(queries, *by_segment, strict=True):
-            pairs = list(zip(self.segments, found, strict=True))
-            scores = np.concatenate([segment.store.scores(query, rows) for segment, rows in pairs])
-            rows = np.concatenate([rows + segment.first_row for segment, rows in pairs])
-            merged.append(rows[np.lexsort((rows, -scores))[:k]])
-        return merged
+        firsts = [segment.first_row for segment in self.segments]
+        return [
+            Found.joined([items.moved(first) for items, first in zip(found, firsts, strict=True)]).best(k)
+            for found in zip(*by_segment, strict=True)
+        ]
 
-    def _vectors(self, rows: Rows) -> Vectors:
-        block = self.segments[0].store.vectors[np.minimum(rows, len(self.segments[0].store) - 1)]
-        for segment in self.segments[1:]:
-            later = rows >= segment.first_row
-            block[later] = segment.store.vectors[rows[later] - segment.first_row]
-        return block
-
-    def _count(self, filter: Filter | None = None, top: int | None = None) -> FacetCounts:
-        """Counts of category, brand and price ranges among the items that match; kept for the latest 16 questions."""
-        parts = [segment.part(filter) for segment in self.segments]
-        return count_facets(parts, FACETS, self._price_borders, top)
-
-    @cached_property
-    def _price_borders(self) -> tuple[float, ...]:
-        return price_borders([segment.part(None) for segment in self.segments])
-
-    def _hits(self, rows: Rows, query: Vectors, share: float, rank_text: dict[int, int]) -> list[Hit]:
-        block = self._vectors(rows)
-        multimodal = block[:, : self.dim] @ query
-        text = block[:, self.dim :] @ query
-        score = share * multimodal + (1 - share) * text
-        payload: list[dict[str, Any]] = self.catalogue.items(rows.tolist())
+    def hits(self, ranked: Ranked) -> list[Hit]:
+        """The items' columns with what was found."""
+        payload: list[dict[str, Any]] = self.catalogue.items(ranked.rows.tolist())
+        pictured = self.catalogue.pictured(ranked.rows)
+        ranks = np.full(len(ranked), -1) if ranked.rank_text is None else ranked.rank_text
         return [
             Hit(
                 item_id=item["item_id"],
-                score=float(score[at]),
-                text_score=float(text[at]),
-                multimodal_score=float(multimodal[at]),
-                rank_text=rank_text.get(int(rows[at])),
-                row=int(rows[at]),
-                has_picture=self.catalogue.has_picture(int(rows[at])),
+                score=float(ranked.score[at]),
+                text_score=float(ranked.text_score[at]),
+                multimodal_score=float(ranked.multimodal_score[at]),
+                rank_text=int(ranks[at]) if ranks[at] > 0 else None,
+                row=int(ranked.rows[at]),
+                has_picture=bool(pictured[at]),
                 payload=item,
             )
             for at, item in enumerate(payload)
         ]
 
 
-def _ranks(rows: Rows) -> dict[int, int]:
-    return {int(row): rank for rank, row in enumerate(rows, start=1)}
+def _counter(segments: Sequence[Segment]) -> Callable[..., FacetCounts]:
+    """Counts of category, brand and price ranges among the items that match; kept for the latest 16 questions.
+
+    A function of the segments alone: see `smar.index.segment` on circles of references.
+    """
+
+    @lru_cache(maxsize=1)
+    def borders() -> tuple[float, ...]:
+        return price_borders([segment.part(None) for segment in segments])
+
+    @lru_cache(maxsize=16)
+    def count(filter: Filter | None = None, top: int | None = None) -> FacetCounts:
+        return count_facets([segment.part(filter) for segment in segments], FACETS, borders(), top)
+
+    return count
+
+
+def _ranks(rows: Rows, ranking: Rows) -> Rows:
+    """Rank (from 1) of each of `rows` in `ranking`, -1 for none."""
+    order = np.argsort(ranking)
+    places = np.minimum(np.searchsorted(ranking, rows, sorter=order), len(ranking) - 1)
+    return np.where(ranking[order[places]] == rows, order[places] + 1, -1)

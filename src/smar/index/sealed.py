@@ -9,6 +9,7 @@ from smar.errors import InputError
 from smar.files import Manifest, atomic
 
 _SEAL = re.compile(rb'"seal": "([0-9a-f]{64})"')
+_FORMAT = re.compile(rb'"format": "(smar-[\w/-]{1,40})"')
 _OPEN = b"0" * 64
 
 
@@ -40,6 +41,12 @@ class Sealed(Manifest):
             raise InputError(
                 f"{path} is damaged or is not a manifest of `{made_by}`: its bytes do not fit their checksum. "
                 f"Run `{made_by}` again."
+            )
+        written, read = _FORMAT.search(content), cls.model_fields["format"].default.encode()
+        if written is not None and written[1] != read and written[1].partition(b"/")[0] == read.partition(b"/")[0]:
+            raise InputError(
+                f"{path} is of format {written[1].decode()}; this smar reads {read.decode()}. "
+                f"Build it again with `{made_by}`."
             )
         try:
             return cls.model_validate_json(content)

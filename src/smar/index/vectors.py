@@ -21,6 +21,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from smar.index.ranked import Found, Queries, Query, Rows, Vectors, exact_best
+
 EXACT_LIMIT = 100_000
 SCAN_FLOATS = 6_400_000  # 25,000 rows of 2 x 128: 3 to 4 ms
 _REFINE = 2  # candidates per wanted hit; 4 gained nothing in recall@50 (8-bit codes rank almost exactly)
@@ -33,8 +35,6 @@ _SETTLED = 0.04
 _STEPS = 4
 _FIRST = 10  # matching items for each judged hit that the first step looks at
 
-Vectors = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -131,8 +131,10 @@ class VectorStore:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def top(self, queries: Vectors, k: int, allowed: Allowed | None = None, alive: Allowed | None = None) -> list[Rows]:
-        """Rows of each query's `k` largest inner products, best first; fewer only when fewer are allowed.
+    def top(
+        self, queries: Queries, k: int, allowed: Allowed | None = None, alive: Allowed | None = None
+    ) -> list[Found]:
+        """Each query's `k` items of largest score, best first; fewer only when fewer are allowed.
 
         `allowed` holds the rows that a filter leaves; `alive`, where there is no filter, those that are not deleted.
         """
@@ -148,44 +150,43 @@ class VectorStore:
         if allowed is not None:
             return self._probe_matching(queries, k, self.nprobe, allowed)
         found = self._search(queries, k, self._candidates(k), faiss.SearchParametersIVF(nprobe=self.nprobe))
-        for at, rows in enumerate(found):
-            if len(rows) < min(k, count):
-                found[at] = self._scan_all(queries[at : at + 1], k, None)[0]
+        for at, items in enumerate(found):
+            if len(items) < min(k, count):
+                found[at] = self._scan_all(queries.part(slice(at, at + 1)), k, None)[0]
         return found
 
-    def _top_alive(self, queries: Vectors, k: int, alive: Allowed) -> list[Rows]:
+    def _top_alive(self, queries: Queries, k: int, alive: Allowed) -> list[Found]:
         """Dead rows are dropped from a longer answer, which costs less than asking faiss about every row.
 
         `nprobe` was tuned for the best k. Where more than a third of what comes before the k-th living row is dead,
         the answer lies deeper than that, and the lists are visited until it settles.
         """
         found = []
-        for at, rows in enumerate(self.top(queries, k + k // 2)):
-            living = rows[alive.mask[rows]][:k]
-            found.append(living if len(living) == k else self.top(queries[at : at + 1], k, alive)[0])
+        for at, items in enumerate(self.top(queries, k + k // 2)):
+            living = items.pick(np.flatnonzero(alive.mask[items.rows])[:k])
+            found.append(living if len(living) == k else self.top(queries.part(slice(at, at + 1)), k, alive)[0])
         return found
 
     def _candidates(self, k: int) -> int:
         return min(max(_REFINE * k, _MIN_CANDIDATES), len(self))
 
-    def _probe_matching(self, queries: Vectors, k: int, nprobe: int, allowed: Allowed) -> list[Rows]:
+    def _probe_matching(self, queries: Queries, k: int, nprobe: int, allowed: Allowed) -> list[Found]:
         matching = allowed.per_list(self._list_of, self.index.nlist)
-        near = queries @ self._centroids.T
+        near = queries.wide @ self._centroids.T
         with _one_thread():
             return [
-                self._until_settled(query, scores, k, nprobe, matching, allowed)
-                for query, scores in zip(queries, near, strict=True)
+                self._until_settled(queries[at], scores, k, nprobe, matching, allowed) for at, scores in enumerate(near)
             ]
 
     def _until_settled(
         self,
-        query: Vectors,
+        query: Query,
         near: Vectors,
         k: int,
         nprobe: int,
         matching: npt.NDArray[np.int64],
         allowed: Allowed,
-    ) -> Rows:
+    ) -> Found:
         """Visit lists with matches, nearest first, in steps that double, until a step hardly changes the answer.
 
         An answer that does not settle in `_STEPS` has its best items everywhere, at scores so dense that 8-bit codes
@@ -200,16 +201,16 @@ class VectorStore:
         for _ in range(_STEPS):
             stop = max(start + nprobe, int(np.searchsorted(held, wanted)) + 1)
             part = lists[start:stop]
-            new = self._visit(query, part, near[part], self._candidates(k), allowed)
+            new = self._visit(query.wide, part, near[part], self._candidates(k), allowed)
             together = self._best(query, np.concatenate([best, new]), max(self._candidates(k), judged))
-            gained = np.isin(together[:judged], new, assume_unique=True).sum()
+            gained = np.isin(together.rows[:judged], new, assume_unique=True).sum()
             if start > 0 and len(together) >= k and gained <= _SETTLED * judged:
-                return together[:k]
-            best, start = together, stop
+                return together.pick(slice(k))
+            best, start = together.rows, stop
             if start >= len(lists):
                 break
             nprobe, wanted = start, 2 * max(wanted, int(held[start - 1]))
-        return self._scan_all(query[None], k, allowed)[0]
+        return self._best(query, allowed.rows, k)
 
     def _visit(self, query: Vectors, lists: Rows, near: Vectors, candidates: int, allowed: Allowed) -> Rows:
         """Rows of the candidates in `lists`; faiss's Python wrapper of this call takes no parameters."""
@@ -237,30 +238,14 @@ class VectorStore:
                 lists[faiss.rev_swig_ptr(self.index.invlists.get_ids(number), size)] = number
         return lists
 
-    def _search(self, queries: Vectors, k: int, candidates: int, parameters: Any) -> list[Rows]:
+    def _search(self, queries: Queries, k: int, candidates: int, parameters: Any) -> list[Found]:
         with _one_thread():
-            _, found = self.index.search(queries, candidates, params=parameters)
-        return [self._best(query, rows[rows >= 0], k) for query, rows in zip(queries, found, strict=True)]
+            _, found = self.index.search(queries.wide, candidates, params=parameters)
+        return [self._best(queries[at], rows[rows >= 0], k) for at, rows in enumerate(found)]
 
-    def _scan_all(self, queries: Vectors, k: int, allowed: Allowed | None) -> list[Rows]:
+    def _scan_all(self, queries: Queries, k: int, allowed: Allowed | None) -> list[Found]:
         rows = np.arange(len(self)) if allowed is None else allowed.rows
-        return [self._best(query, rows, k) for query in queries]
+        return [self._best(queries[at], rows, k) for at in range(len(queries))]
 
-    def scores(self, query: Vectors, rows: Rows) -> Vectors:
-        """Exact inner products of `query` [2k] with some rows.
-
-        They are read where they lie: 4.5 ms for 45 k of 256 dimensions; gathered first, 3 to 15 times that.
-        """
-        rows, query = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(query, np.float32)
-        scores = np.empty(len(rows), np.float32)
-        pointers = [faiss.swig_ptr(array) for array in (scores, query, self.vectors, rows)]
-        faiss.fvec_inner_products_by_idx(*pointers, len(query), 1, len(rows))
-        return scores
-
-    def _best(self, query: Vectors, rows: Rows, k: int) -> Rows:
-        """The best `k` of `rows` in exact order; equal scores by row, so that a repeated search repeats its answer."""
-        scores = self.scores(query, rows)
-        if len(rows) > 4 * k:
-            best = np.argpartition(-scores, k - 1)[:k]
-            rows, scores = rows[best], scores[best]
-        return rows[np.lexsort((rows, -scores))[:k]]
+    def _best(self, query: Query, rows: Rows, k: int) -> Found:
+        return exact_best(self.vectors, query, rows, k)

@@ -9,28 +9,42 @@ from typing import Any
 import msgspec
 from cachetools import LRUCache
 
-from smar.index.base import Hit
+from smar.index.base import Ranked
 from smar.index.embedded import EmbeddedIndex
 from smar.serving.engine import Question, SearchResult
-from smar.serving.wire import picture_url, plain
+from smar.serving.wire import picture_url
 
 _encode = msgspec.json.Encoder().encode
 
 
-def hits_out(hits: list[Hit]) -> list[dict[str, Any]]:
-    """Hits as `schemas.HitOut` describes them."""
+def hits_out(index: EmbeddedIndex, found: Ranked) -> list[dict[str, Any]]:
+    """What was found as `schemas.HitOut` describes it; each item's own columns are JSON already."""
+    rows, catalogue = found.rows, index.catalogue
+    ranks = [None] * len(found) if found.rank_text is None else found.rank_text.tolist()
     return [
         {
-            "item_id": hit.item_id,
+            "item_id": item_id,
             "rank": rank,
-            "score": hit.score,
-            "text_score": hit.text_score,
-            "multimodal_score": hit.multimodal_score,
-            "rank_text": hit.rank_text,
-            "picture": picture_url(hit.item_id) if hit.has_picture else None,
-            "item": plain(hit.payload),
+            "score": score,
+            "text_score": text,
+            "multimodal_score": multimodal,
+            "rank_text": rank_text if rank_text is None or rank_text > 0 else None,
+            "picture": picture_url(item_id) if pictured else None,
+            "item": msgspec.Raw(item),
         }
-        for rank, hit in enumerate(hits, start=1)
+        for rank, (item_id, score, text, multimodal, rank_text, pictured, item) in enumerate(
+            zip(
+                catalogue.item_ids(rows),
+                found.score.tolist(),
+                found.text_score.tolist(),
+                found.multimodal_score.tolist(),
+                ranks,
+                catalogue.pictured(rows).tolist(),
+                catalogue.json(rows),
+                strict=True,
+            ),
+            start=1,
+        )
     ]
 
 
@@ -41,7 +55,7 @@ def result_out(result: SearchResult) -> dict[str, Any]:
         "mode": result.mode,
         "image_probability": result.image_probability,
         "routed": result.routed,
-        "hits": hits_out(result.hits),
+        "hits": hits_out(result.index, result.found),
     }
 
 

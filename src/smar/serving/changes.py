@@ -122,8 +122,8 @@ def _add_searches(router: APIRouter, engine: Engine, client: WriterClient | None
         """Items whose words and picture are most like this one's: half the text score, half the multimodal score."""
         index = engine.index
         row_of(index, item_id)
-        hits = similar(index, item_id, k, engine.filter(filter, index))
-        return Response(as_json({"hits": hits_out(hits)}), media_type=JSON)
+        found = similar(index, item_id, k, engine.filter(filter, index))
+        return Response(as_json({"hits": hits_out(index, found)}), media_type=JSON)
 
     body: dict[str, Any] = {"required": True, "content": {"image/*": {"schema": _PICTURE}}}
 
@@ -144,5 +144,5 @@ def _add_searches(router: APIRouter, engine: Engine, client: WriterClient | None
         vector, index = PictureVector.of(answer), engine.index
         if vector.fingerprint != index.fingerprint:
             raise WriterDown("the model worker is still of another model than the index")
-        hits = by_vector(index, vector.embedding, k, chosen)
-        return Response(as_json({"hits": hits_out(hits)}), media_type=JSON)
+        found = by_vector(index, vector.embedding, k, chosen)
+        return Response(as_json({"hits": hits_out(index, found)}), media_type=JSON)

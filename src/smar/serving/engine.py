@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from smar.data.text import normalise_query
 from smar.errors import InputError
-from smar.index.base import Hit, Mode
+from smar.index.base import Hit, Mode, Ranked
 from smar.index.embedded import EmbeddedIndex
 from smar.index.facets import FacetCounts
 from smar.index.filter_parser import parse_filter
@@ -39,9 +39,14 @@ class SearchResult:
     mode: Mode
     image_probability: float
     routed: bool
-    hits: list[Hit]
+    found: Ranked
     timings: dict[str, float] = field(compare=False)
     index: EmbeddedIndex = field(compare=False, repr=False)
+
+    @property
+    def hits(self) -> list[Hit]:
+        """What was found, with the items' columns."""
+        return self.index.hits(self.found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +134,8 @@ class Engine:
             if chosen is not None:
                 index.prepare(chosen)
         with _timed(timings, "search"):
-            hits = index.search(vectors, question.k, question.mode, chosen, question.explain)[0]
-        return SearchResult(question.query, question.mode, probability, routed, hits, timings, index)
+            found = index.rank(vectors, question.k, question.mode, chosen, question.explain)[0]
+        return SearchResult(question.query, question.mode, probability, routed, found, timings, index)
 
     def search_many(
         self, queries: Sequence[str], k: int = 50, mode: Mode = Mode.ADAPTIVE, filter: str | None = None
@@ -150,9 +155,9 @@ class Engine:
         """Run a real query; raises RuntimeError when the answer is not a ranked list of items."""
         catalogue = self.index.catalogue
         title = catalogue.items([catalogue.first()])[0].get("title")
-        hits = self.search(str(title or "ready")[:100] or "ready", k=1).hits
-        if not hits or not math.isfinite(hits[0].score):
-            raise RuntimeError(f"a probe query found {len(hits)} items with score {hits[0].score if hits else None}")
+        found = self.search(str(title or "ready")[:100] or "ready", k=1).found
+        if not len(found) or not math.isfinite(found.score[0]):
+            raise RuntimeError(f"a probe query found {len(found)} items with score {found.score.tolist()}")
 
     def facets(self, filter: str | None, top: int) -> FacetCounts:
         """Count the items that match; raises RequestError when the filter is wrong."""

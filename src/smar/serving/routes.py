@@ -15,6 +15,7 @@ from smar import __version__
 from smar.index.base import Mode
 from smar.index.catalogue import content_type
 from smar.index.embedded import EmbeddedIndex
+from smar.index.ready import plain
 from smar.serving import metrics
 from smar.serving.answers import Cache, as_json, result_out
 from smar.serving.batcher import Batcher
@@ -23,7 +24,7 @@ from smar.serving.errors import NotFound, NotReady
 from smar.serving.facets import facets_response
 from smar.serving.options import ServiceOptions
 from smar.serving.schemas import About, ErrorResponse, Facets, Health, ItemOut, SearchRequest, SearchResponse
-from smar.serving.wire import picture_url, plain
+from smar.serving.wire import picture_url
 
 JSON = "application/json"
 Answers = dict[int | str, dict[str, Any]]
@@ -81,7 +82,7 @@ class Searches:
         self._cache.keep(result.index, question, answer)
         metrics.observe_stages(result.timings)
         metrics.GATE.labels("pictures" if result.routed else "words").inc()
-        self._note(request, question, cached=False, hits=len(result.hits))
+        self._note(request, question, cached=False, hits=len(result.found))
         timing = ", ".join(f"{stage};dur={spent:.3f}" for stage, spent in result.timings.items())
         return Response(answer, media_type=JSON, headers={"Server-Timing": timing})
 

@@ -27,7 +27,25 @@ async function call(path, options) {
   return body;
 }
 
-export const facets = () => call("/v1/facets?top=30");
+export const about = () => call("/v1/about");
+
+export const facets = (filter = null, top = 30) => call(`/v1/facets?${parameters({ top, filter })}`);
+
+const parameters = (values) =>
+  new URLSearchParams(Object.entries(values).filter(([, value]) => value !== null && value !== undefined));
+
+export const item = (id, signal) => call(`/v1/items/${encodeURIComponent(id)}`, { signal });
+
+export const similar = (id, { k, filter }, signal) =>
+  call(`/v1/items/${encodeURIComponent(id)}/similar?${parameters({ k, filter })}`, { signal });
+
+export const byPicture = (picture, { k, filter }, signal) =>
+  call(`/v1/search/picture?${parameters({ k, filter })}`, {
+    method: "POST",
+    headers: { "Content-Type": picture.type || "application/octet-stream" },
+    body: picture,
+    signal,
+  });
 
 export const search = (request, signal) =>
   call("/v1/search", {

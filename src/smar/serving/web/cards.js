@@ -60,16 +60,25 @@ const score = (name, value, strong) =>
 
 function why(hit, { mode, probability }) {
   const rank = hit.rank_text === null ? "far down" : `number ${hit.rank_text}`;
-  const blend = { text: "Ranked by (words)", multimodal: "Ranked by (words and picture)" }[mode];
+  const blend = {
+    text: "Ranked by (words)",
+    multimodal: "Ranked by (words and picture)",
+    picture: "Ranked by (words and picture)",
+    similar: "Ranked by (half and half)",
+    hybrid: "Ranked by (fused with the words as they stand)",
+  }[mode];
   const lines = [
     el("h3", {}, "Why this result"),
     score("Words", hit.text_score, false),
     score("Words and picture", hit.multimodal_score, false),
     score(blend ?? `Ranked by (pictures count ${percent(probability)})`, hit.score, true),
   ];
-  const sentence =
-    mode === "text" ? `Number ${hit.rank} by words alone.` : `Number ${hit.rank} here, ${rank} by words alone.`;
-  return el("section", { className: "why" }, ...lines, el("p", {}, sentence));
+  const sentence = {
+    text: `Number ${hit.rank} by words alone.`,
+    picture: `Number ${hit.rank} for your picture.`,
+    similar: `Number ${hit.rank} in likeness.`,
+  }[mode];
+  return el("section", { className: "why" }, ...lines, el("p", {}, sentence ?? `Number ${hit.rank} here, ${rank} by words alone.`));
 }
 
 function openDetail(hit, context) {
@@ -77,6 +86,11 @@ function openDetail(hit, context) {
   const facts = Object.entries(hit.item).filter(([name, value]) => !HIDDEN.has(name) && value !== null && value !== "");
   const close = el("button", { type: "button", className: "close", "aria-label": "Close" }, "×");
   close.addEventListener("click", () => dialog.close());
+  const like = el("button", { type: "button", className: "quiet-button" }, "More like this");
+  like.addEventListener("click", () => {
+    dialog.close();
+    dispatchEvent(new CustomEvent("like", { detail: hit }));
+  });
   dialog.replaceChildren(
     close,
     picture(hit, true),
@@ -86,6 +100,7 @@ function openDetail(hit, context) {
       el("h2", { id: "detail-title" }, title(hit)),
       el("dl", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, label(name)), el("dd", {}, shown(name, value))])),
       why(hit, context),
+      el("p", { className: "actions" }, like),
     ),
   );
   dialog.showModal();

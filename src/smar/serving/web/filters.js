@@ -1,9 +1,11 @@
 // The filter panel and the chips of active filters.
 
+import * as api from "./api.js";
 import { byId, el, money, number } from "./dom.js";
-import { LISTS, clearFilters, filterCount } from "./state.js";
+import { LISTS, clearFilters, filterCount, toFilter } from "./state.js";
 
 const SHOWN = 8;
+const MOST_VALUES = 200;
 const PRICES = { low: "price-low", high: "price-high" };
 
 /** Fill the panel from the shop's facets and tell whether there is anything to filter by.
@@ -52,6 +54,47 @@ function buildList(name, values, state, changed) {
     more.textContent = open ? "Fewer" : `All ${rows.length}`;
   });
   box.append(more);
+}
+
+let counted = 0;
+
+/** Counts beside the values: what each would leave, the other filters kept; the whole shop's when there are none. */
+export async function countFilters(all, state) {
+  const mine = ++counted;
+  for (const name of LISTS) {
+    const filter = toFilter(state, name);
+    let values = all[name];
+    try {
+      if (filter) values = (await api.facets(filter, MOST_VALUES))[name];
+    } catch {
+      return; // the search itself tells what is wrong
+    }
+    if (mine !== counted) return; // a newer state is being counted
+    const counts = new Map(values.map(({ value, count }) => [value, count]));
+    const absent = values.length < MOST_VALUES ? "0" : "";
+    for (const input of document.querySelectorAll(`#filter-form input[name="${name}"]`)) {
+      const count = counts.get(input.value);
+      input.closest("label").querySelector(".count").textContent = count === undefined ? absent : number(count);
+    }
+  }
+}
+
+let pictureAddress = null;
+
+/** What is looked for instead of words: a picture or an item, with a way to forget it; null for neither. */
+export function showSubject(subject, forget) {
+  if (pictureAddress) URL.revokeObjectURL(pictureAddress);
+  pictureAddress = subject?.picture instanceof Blob ? URL.createObjectURL(subject.picture) : null;
+  byId("subject").hidden = !subject;
+  if (!subject) return;
+  const source = pictureAddress ?? subject.picture;
+  const remove = el("button", { type: "button", className: "close", "aria-label": "Search by words again" }, "×");
+  remove.addEventListener("click", forget);
+  byId("subject").replaceChildren(
+    ...(source ? [el("img", { src: source, alt: "", width: 44, height: 44 })] : []),
+    el("span", {}, subject.name),
+    remove,
+  );
 }
 
 /** Make the panel and the chips show the state. */

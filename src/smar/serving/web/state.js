@@ -7,6 +7,8 @@ export const LISTS = ["category", "brand"];
 
 export const empty = () => ({
   q: "",
+  like: "", // id of the item whose like is looked for
+  picture: null, // a File; it is not in the address
   mode: "adaptive",
   compare: false,
   k: FIRST,
@@ -20,7 +22,8 @@ export function fromAddress() {
   const address = new URLSearchParams(location.search);
   const state = empty();
   state.q = (address.get("q") ?? "").slice(0, 1000);
-  if (["text", "multimodal"].includes(address.get("mode"))) state.mode = address.get("mode");
+  state.like = address.get("like") ?? "";
+  if (["text", "multimodal", "hybrid"].includes(address.get("mode"))) state.mode = address.get("mode");
   state.compare = address.get("compare") === "1";
   for (const name of LISTS) state[name] = new Set(address.getAll(name));
   for (const name of ["low", "high"]) {
@@ -33,6 +36,7 @@ export function fromAddress() {
 export function toAddress(state) {
   const address = new URLSearchParams();
   if (state.q) address.set("q", state.q);
+  if (state.like) address.set("like", state.like);
   if (state.mode !== "adaptive") address.set("mode", state.mode);
   if (state.compare) address.set("compare", "1");
   for (const name of LISTS) for (const value of state[name]) address.append(name, value);
@@ -44,9 +48,12 @@ export function toAddress(state) {
 
 const quoted = (value) => `"${value.replace(/[\\"]/g, "\\$&")}"`;
 
-/** The chosen filters in the service's language, null when there are none. */
-export function toFilter(state) {
-  const terms = LISTS.filter((name) => state[name].size).map(
+/** Whether there is something to search for. */
+export const asked = (state) => Boolean(state.q.trim() || state.like || state.picture);
+
+/** The chosen filters in the service's language, null when there are none; `without` leaves one list out. */
+export function toFilter(state, without = null) {
+  const terms = LISTS.filter((name) => name !== without && state[name].size).map(
     (name) => `${name} in (${[...state[name]].map(quoted).join(", ")})`,
   );
   if (state.low) terms.push(`price>=${Number(state.low)}`);

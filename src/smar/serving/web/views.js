@@ -46,18 +46,21 @@ export function showStart(facets, pick) {
 }
 
 /** Grey cards for the first search; later ones dim the old results instead. */
-export function showLoading() {
+export function showLoading(gated) {
   byId("view").setAttribute("aria-busy", "true");
   if (byId("view").querySelector(".results")) return;
   say("Searching…");
   byId("gate-value").textContent = byId("gate-why").textContent = "\u00a0"; // keeps the header's height
-  byId("gate").hidden = false;
+  byId("gate").hidden = !gated;
   const bones = Array.from({ length: 12 }, () => el("li", { className: "bone" }, el("span", { className: "tile" }), el("i"), el("i")));
   show(el("ul", { className: "grid bones", "aria-hidden": "true" }, ...bones));
 }
 
 /** The gate's meter and its one-line meaning. */
-export function showGate({ image_probability: probability, routed }, mode) {
+export function showGate(answer, mode) {
+  byId("gate").hidden = !answer;
+  if (!answer) return; // searched by a picture or an item: nothing to decide
+  const { image_probability: probability, routed } = answer;
   const share = percent(probability);
   const meter = byId("meter");
   meter.setAttribute("aria-valuenow", String(Math.round(probability * 100)));
@@ -66,11 +69,11 @@ export function showGate({ image_probability: probability, routed }, mode) {
   byId("gate-why").textContent = {
     text: "Switched off: results are ranked by words alone.",
     multimodal: "Overruled: words and pictures together rank every result.",
+    hybrid: `Fused with a search by the words as they stand; pictures count ${share}.`,
     adaptive: routed
       ? "Looks matter for this query, so pictures lead the ranking."
       : "Words decide this query, so pictures only assist.",
   }[mode];
-  byId("gate").hidden = false;
 }
 
 const scope = (found, k) => (found >= k ? `Best ${number(found)}` : plural(found, "product", "products"));
@@ -79,10 +82,11 @@ const scope = (found, k) => (found >= k ? `Best ${number(found)}` : plural(found
 export function showResults(answer, k, more) {
   const context = { mode: answer.mode, probability: answer.image_probability };
   const cards = answer.hits.map((hit, at) => {
-    const found = answer.mode !== "text" && (hit.rank_text === null || hit.rank_text > k);
+    const found = ["adaptive", "multimodal"].includes(answer.mode) && (hit.rank_text === null || hit.rank_text > k);
     return card(hit, { eager: at < 6, context, mark: found ? { kind: "new", text: "found by picture" } : null });
   });
-  say(`${scope(cards.length, k)} for “${answer.query}”`);
+  const subject = { picture: "for your picture", similar: `like “${answer.query}”` }[answer.mode];
+  say(`${scope(cards.length, k)} ${subject ?? `for “${answer.query}”`}`);
   show(el("ul", { className: "grid results" }, ...cards), more ? el("p", { className: "more" }, button("Show more", more, "quiet-button")) : "");
 }
 

@@ -1,0 +1,109 @@
+"""Queries as the vectors are searched with them, and what they find: arrays, scored once and exactly.
+
+An item's row of 2k numbers is ``[S_m ; S_t]``; the ranking score is ``w * Q.S_m + (1-w) * Q.S_t``. Both products are
+wanted for the answer anyway, so they are computed for each candidate and the ranking score is made of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+_SPARE = 16  # candidates beyond k that rounding may lift or sink
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """One query: `embedding` Q [k], `share` w of the multimodal score, and `wide` [2k], ``[w*Q ; (1-w)*Q]``.
+
+    `words` is what S_t is multiplied with: Q again, unless an item's own S_t is searched with.
+    """
+
+    embedding: Vectors
+    words: Vectors
+    share: np.float32
+    wide: Vectors
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """Items found for one query, best first: `rows` int64 [n] and their exact scores, float32 [n] each."""
+
+    rows: Rows
+    score: Vectors
+    text_score: Vectors
+    multimodal_score: Vectors
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def best(self, k: int) -> "Found":
+        """The best `k`; equal scores by row, so that a repeated search repeats its answer."""
+        return self.pick(np.lexsort((self.rows, -self.score))[:k])
+
+    def pick(self, places: Rows | npt.NDArray[np.bool_] | slice) -> "Found":
+        """Some of them."""
+        return Found(self.rows[places], self.score[places], self.text_score[places], self.multimodal_score[places])
+
+    def moved(self, first_row: int) -> "Found":
+        """The same with row numbers that begin at `first_row`."""
+        return Found(self.rows + first_row, self.score, self.text_score, self.multimodal_score)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Found"]) -> "Found":
+        """All of `parts`, in no order."""
+        return cls(
+            np.concatenate([part.rows for part in parts]),
+            np.concatenate([part.score for part in parts]),
+            np.concatenate([part.text_score for part in parts]),
+            np.concatenate([part.multimodal_score for part in parts]),
+        )
+
+
+class Queries:
+    """Some queries: `embedding` and `words` float32 [n, k], `share` [n], `wide` float32 [n, 2k]; see `Query`."""
+
+    def __init__(self, embedding: Vectors, share: Vectors, words: Vectors | None = None) -> None:
+        self.embedding = np.ascontiguousarray(embedding, np.float32)
+        self.words = self.embedding if words is None else np.ascontiguousarray(words, np.float32)
+        self.share = np.asarray(share, np.float32)
+        self.wide: Vectors = np.empty((len(embedding), 2 * embedding.shape[1]), np.float32)
+        weight = self.share[:, None]
+        np.multiply(self.embedding, weight, out=self.wide[:, : embedding.shape[1]])
+        np.multiply(self.words, 1 - weight, out=self.wide[:, embedding.shape[1] :])
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    def __getitem__(self, at: int) -> Query:
+        return Query(self.embedding[at], self.words[at], self.share[at], self.wide[at])
+
+    def part(self, places: slice) -> "Queries":
+        """Some of them."""
+        return Queries(self.embedding[places], self.share[places], self.words[places])
+
+
+def exact_best(vectors: Vectors, query: Query, rows: Rows, k: int) -> Found:
+    """The best `k` of `rows` of `vectors` [n, 2k] (contiguous) in exact order."""
+    rows = np.ascontiguousarray(rows, np.int64)
+    if len(rows) > 4 * (k + _SPARE):  # one product for each, the two halves only for those that may be among the best
+        rough = _products(vectors, query.wide, rows)
+        rows = rows[np.argpartition(-rough, k + _SPARE)[: k + _SPARE]]
+    multimodal, text = _products(vectors, query.embedding, 2 * rows), _products(vectors, query.words, 2 * rows + 1)
+    score = query.share * multimodal + (1 - query.share) * text
+    return Found(rows, score, text, multimodal).best(k)
+
+
+def _products(vectors: Vectors, query: Vectors, rows: Rows) -> Vectors:
+    """Inner products of `query` [d] with some rows of `vectors`, seen as rows of d numbers.
+
+    They are read where they lie: 4.5 ms for 45 k of 256 dimensions; gathered first, 3 to 15 times that.
+    """
+    scores: Vectors = np.empty(len(rows), np.float32)
+    pointers = [faiss.swig_ptr(array) for array in (scores, query, vectors, rows)]
+    faiss.fvec_inner_products_by_idx(*pointers, len(query), 1, len(rows))
+    return scores
