@@ -195,7 +195,7 @@ def test_columns_without_gaps_may_get_some(embeddings: Path, tmp_path: Path) -> 
 
 
 def test_an_old_snapshot_is_freed_at_once(folder: Path) -> None:
-    """Each holds a copy of all changes: waiting for Python to look for circles would take gigabytes."""
+    """Each holds a copy of all changes: they would add up until Python looks for circles."""
     index = UpdatableIndex.open(folder)
     index.upsert(items("new/1"))
     gc.disable()
