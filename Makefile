@@ -10,16 +10,18 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Idle threads that spin would take the cores of the workers beside them.
 export OMP_WAIT_POLICY := PASSIVE
 
-CODE = src tests benchmarks examples
+CODE = src tests benchmarks examples .ci
 TEST_WORKERS = 2
 # Arguments of single benchmarks; prepare.py alone would take 40 million rows.
 BENCH_prepare := --rows 4000000
+# `make bench-serving` alone takes a million items, which is built in minutes and takes 3 GB.
+bench: BENCH_serving = --items 120000 --seconds 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint bench bench-serving clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables: demo OUT=$(OUT) PORT=$(PORT) SERVE=$(SERVE); test TEST_WORKERS=$(TEST_WORKERS) ARGS='-k gate'"
 
 install: .venv/installed  ## put smar and what it runs on into .venv
@@ -30,12 +32,17 @@ demo: install  ## the whole line on a generated shop, then the search page (SERV
 test: .venv/installed-dev  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)
 
-lint: .venv/installed-dev  ## check style and types
+lint: .venv/installed-dev  ## check style and types, look for weaknesses and known vulnerabilities
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
+	$(BIN)/bandit -q -r src -c pyproject.toml --severity-level medium
+	$(BIN)/python .ci/audit.py requirements.txt
 
 bench: .venv/installed-dev $(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py))  ## run the benchmarks at moderate sizes
+
+bench-serving: .venv/installed-bench  ## a million items under load, beside a peer (BENCH_serving='--items 20000': fewer)
+	$(BIN)/python benchmarks/serving.py $(BENCH_serving)
 
 bench-%: .venv/installed-dev
 	$(BIN)/python benchmarks/$*.py $(BENCH_$*)
@@ -51,6 +58,10 @@ clean:  ## remove .venv, caches and the folder demo
 .venv/installed: requirements.txt constraints.txt pyproject.toml | .venv/bin/python
 	$(BIN)/pip install -r requirements.txt
 	$(BIN)/pip install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/installed-bench: requirements-bench.txt .venv/installed-dev
+	$(BIN)/pip install -r requirements-bench.txt
 	@touch $@
 
 .venv/installed-dev: requirements-dev.txt .venv/installed

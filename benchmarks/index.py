@@ -18,6 +18,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
+from parts.generated import OFFSET, item_vectors, uneven_clusters, unit
 from smar.index.base import Mode, widen
 from smar.index.catalogue import Catalogue
 from smar.index.columns import Columns
@@ -32,24 +33,17 @@ K = 50
 QUERIES = 300
 
 
-def unit(matrix: np.ndarray) -> np.ndarray:
-    return (matrix / np.linalg.norm(matrix, axis=1, keepdims=True)).astype(np.float32)
-
-
 def generate(path: Path, items: int, dim: int) -> tuple[np.ndarray, np.ndarray, QueryVectors]:
     """Mapped vectors [items, 2 dim], the cluster of each item, and held-out queries."""
     rng = np.random.default_rng(0)
     spectrum = (np.arange(1, dim + 1) ** -0.5).astype(np.float32)
     centres = rng.standard_normal((CLUSTERS, dim), np.float32) * spectrum
-    share = 1 / np.arange(1, CLUSTERS + 1) ** 0.8
-    cluster = rng.choice(CLUSTERS, items, p=share / share.sum())
+    cluster = uneven_clusters(rng, items, CLUSTERS)
     vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(items, 2 * dim))
     for start in range(0, items, 65_536):
         block = cluster[start : start + 65_536]
-        text = centres[block] + 0.6 * rng.standard_normal((len(block), dim), np.float32) * spectrum
-        picture = 0.6 * rng.standard_normal((len(block), dim), np.float32) * spectrum
-        vectors[start : start + len(block)] = np.concatenate([unit(text + picture), unit(text)], axis=1)
-    offset = 0.5 * rng.standard_normal(dim) * spectrum
+        vectors[start : start + len(block)] = item_vectors(rng, centres[block], spectrum)
+    offset = OFFSET * rng.standard_normal(dim) * spectrum
     wanted = rng.choice(items, 2 * QUERIES)
     noise = 0.5 * rng.standard_normal((len(wanted), dim)) * spectrum
     query = unit(unit(vectors[wanted, :dim] + vectors[wanted, dim:]) + offset + noise)

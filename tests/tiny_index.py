@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from smar.files import sha256
+from smar.index.embedded import EmbeddedIndex
 from smar.index.embeddings import EmbeddingManifest, ShardEntry
 from smar.index.query import INPUTS, OUTPUTS, QueryManifest
 
@@ -202,3 +203,10 @@ def sha256_text(text: str) -> str:
 
 def _unit(matrix: np.ndarray) -> np.ndarray:
     return (matrix / np.linalg.norm(matrix, axis=1, keepdims=True)).astype(np.float32)
+
+
+def vectors_of(index: EmbeddedIndex, item_id: str) -> tuple[np.ndarray, np.ndarray]:
+    """S_m and S_t of an item."""
+    row = index.catalogue.row_of(item_id)
+    assert row is not None
+    return index.vectors(row)

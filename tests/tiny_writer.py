@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import yaml
 from PIL import Image
 
-from smar.index.embedded import EmbeddedIndex
 from smar.index.live import UpdatableIndex
 from smar.serving.supervise import Child
 from smar.serving.writer_client import WriterAnswer, WriterClient, WriterDown
@@ -134,10 +132,3 @@ def row(index: UpdatableIndex, item_id: str) -> dict | None:
     catalogue = index.snapshot.catalogue
     at = catalogue.row_of(item_id)
     return None if at is None else catalogue.items([at])[0]
-
-
-def vectors_of(index: EmbeddedIndex, item_id: str) -> tuple[np.ndarray, np.ndarray]:
-    """S_m and S_t of an item."""
-    at = index.catalogue.row_of(item_id)
-    assert at is not None
-    return index.vectors(at)

@@ -94,6 +94,24 @@ def test_column_mapping(tmp_path: Path) -> None:
     assert any("replaced" in note for note in summary.notes)
 
 
+HOSTILE = """x" FROM range(9)) UNION SELECT '{}${item_id} --"""
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_names_of_columns_and_files_are_never_read_as_sql(tmp_path: Path, suffix: str) -> None:
+    shown = [{HOSTILE: row["item_id"], "title": row["title"], f"{HOSTILE} 2": n} for n, row in enumerate(items())]
+    clicks = [{HOSTILE: row["query"], **{k: v for k, v in row.items() if k != "query"}} for row in log()]
+    folder = tmp_path / HOSTILE
+    catalogue = write_table(folder / f"it's; DROP TABLE item.{suffix}", shown)
+    columns = {"items": {"item_id": HOSTILE}, "clicks": {"query": HOSTILE}}
+    asked = [{"query": "hat", HOSTILE: "a", "it's": "b"}]
+    run(folder, str(catalogue), clicks, queries=asked, columns=columns)
+    rows = read(folder, "items.parquet")
+    assert [(row["item_id"], row[f"{HOSTILE} 2"]) for row in rows] == [(f"i{n}", n) for n in range(4)]
+    assert {row["query"] for row in pairs(folder)} == {"red dress", "blue shoe", "hat"}
+    assert read(folder, "queries.parquet") == asked
+
+
 def test_identifiers_stay_text(tmp_path: Path) -> None:
     catalogue = write_table(
         tmp_path / "items.csv", [{"item_id": f"00{n}", "title": "007", "size": n} for n in range(4)]

@@ -13,14 +13,14 @@ from smar.index.delta import Items
 from smar.index.filter_parser import parse_filter
 from smar.index.live import UpdatableIndex
 from smar.index.similar import by_vector, similar
-from tiny_index import DIM, FINGERPRINT, write_embeddings
+from tiny_index import DIM, FINGERPRINT, vectors_of, write_embeddings
 
 
 def changed(index: UpdatableIndex) -> UpdatableIndex:
     """The same index with new, replaced and deleted items."""
     names = ["new/0", "new/1", "item/00004"]
     text, multimodal = np.random.default_rng(3).normal(size=(2, 3, DIM)).astype(np.float32)
-    multimodal[0] = index.snapshot.vectors(7)[0]
+    multimodal[0] = vectors_of(index.snapshot, "item/00007")[0]
     text, multimodal = (m / np.linalg.norm(m, axis=1, keepdims=True) for m in (text, multimodal))
     payload = pa.table({"item_id": names, "title": names, "category": ["Shirt"] * 3})
     index.upsert(Items(FINGERPRINT, payload, text, multimodal, [None] * 3))
@@ -51,9 +51,7 @@ def everything(index: UpdatableIndex) -> dict[str, tuple[np.ndarray, np.ndarray]
 def test_like_an_item(index: UpdatableIndex, item_id: str) -> None:
     items, snapshot = everything(index), index.snapshot
     own = items[item_id]
-    row = snapshot.catalogue.row_of(item_id)
-    assert row is not None
-    np.testing.assert_array_equal(snapshot.vectors(row), own)
+    np.testing.assert_array_equal(vectors_of(snapshot, item_id), own)
     expected = {name: (m @ own[0] + t @ own[1]) / 2 for name, (m, t) in items.items() if name != item_id}
     best = sorted(expected.values(), reverse=True)
     hits = snapshot.hits(similar(snapshot, item_id, 999))

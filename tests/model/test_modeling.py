@@ -1,5 +1,6 @@
 """The model: towers, missing pictures, saving, pretrained parts."""
 
+import os
 import subprocess
 import sys
 
@@ -180,6 +181,24 @@ def checkpoints(tmp_path_factory):
     ViTModel(vit).save_pretrained(root / "vision")
     ViTImageProcessorPil(size={"height": SIZE, "width": SIZE}, image_mean=[0.4] * 3).save_pretrained(root / "vision")
     return root
+
+
+def test_a_revision_pins_a_name_of_the_hub(tmp_path):
+    """The hub's cache on disk is the hub here; a folder whose name holds an @ is a folder."""
+    cached, revisions = tmp_path / "models--shop--tower", ("a" * 40, "b" * 40)
+    for layers, revision in enumerate(revisions, start=1):
+        BertConfig(num_hidden_layers=layers).save_pretrained(cached / "snapshots" / revision)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(revisions[1])
+    BertConfig(num_hidden_layers=3).save_pretrained(tmp_path / "tower@home")
+    names = ["shop/tower", f"shop/tower@{revisions[0]}", f"shop/tower@{revisions[1]}", str(tmp_path / "tower@home")]
+    code = (
+        "import sys; from smar.model.configuration import pretrained_config; "
+        "print(*(pretrained_config(name).num_hidden_layers for name in sys.argv[1:]))"
+    )
+    offline = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code, *names], env=offline, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["2", "1", "2", "3"]
 
 
 def test_towers_start_from_pretrained_folders_frozen_where_asked(checkpoints):

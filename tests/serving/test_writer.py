@@ -26,6 +26,7 @@ from smar.index.similar import by_vector
 from smar.index.versions import current_version, locked
 from smar.model.run import load_encoder, run_settings
 from smar.serving.writer_client import PictureVector, WriterClient, WriterDown
+from tiny_index import vectors_of
 from tiny_line import Line, smar
 from tiny_service import address, run_service
 from tiny_writer import (
@@ -39,7 +40,6 @@ from tiny_writer import (
     put_json,
     row,
     stats,
-    vectors_of,
     writer,
 )
 

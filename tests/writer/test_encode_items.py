@@ -15,8 +15,9 @@ from smar.index.live import UpdatableIndex
 from smar.model.run import run_settings
 from smar.writer.columns import check_columns
 from smar.writer.encode import encode, prepare_item
+from tiny_index import vectors_of
 from tiny_line import Line, smar
-from tiny_writer import float32_run, png, vectors_of
+from tiny_writer import float32_run, png
 
 PICTURES = {"none": [], "one": [png("red")], "two": [png("green"), png("black", (20, 70))]}
 COLUMNS = {

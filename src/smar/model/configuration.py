@@ -1,5 +1,6 @@
 """`SmarConfig`: two text towers, one vision tower and how they meet, composed like CLIP's configuration."""
 
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -82,14 +83,21 @@ def build_config(
     )
 
 
+def pinned(name: str) -> tuple[str, str | None]:
+    """Folder or hub name, and the revision that ``NAME@REVISION`` asks for; a hub's unpinned name may change."""
+    source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
+    return source, revision or None
+
+
 def pretrained_config(name: str) -> Any:
     """Configuration of a pretrained encoder or of a two-tower checkpoint such as CLIP's.
 
     Raises:
         InputError: nothing can be loaded under this name or path, or it is no encoder.
     """
+    source, revision = pinned(name)
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
         raise InputError(f"no pretrained encoder under {name!r}: {error}. Give a local folder or a hub name.") from None
     if config.is_encoder_decoder:

@@ -5,6 +5,7 @@ processor already fitted to the model's square (`smar.data.images`), so that tra
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from transformers import (
 )
 
 from smar.errors import InputError
+from smar.model.configuration import pinned
 from smar.sections.model import ModelSettings
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -106,11 +108,16 @@ def build_processor(settings: ModelSettings, image_size: int, texts: Iterable[st
             "towers share one tokenizer. Name the same encoder, or leave one out to train that tower from scratch."
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(names.pop()) if names else fit_tokenizer(texts, settings.vocabulary)
+        tokenizer = _tokenizer(str(names.pop())) if names else fit_tokenizer(texts, settings.vocabulary)
         image_processor = _image_processor(settings.vision.pretrained, image_size)
     except (OSError, ValueError) as error:
         raise InputError(f"the pretrained tower's tokenizer or image processor cannot be loaded: {error}") from None
     return SmarProcessor(image_processor, tokenizer)
+
+
+def _tokenizer(pretrained: str) -> Any:
+    source, revision = pinned(pretrained)
+    return AutoTokenizer.from_pretrained(source, revision=revision)
 
 
 def _image_processor(pretrained: str | None, image_size: int) -> ViTImageProcessorPil:
@@ -118,5 +125,6 @@ def _image_processor(pretrained: str | None, image_size: int) -> ViTImageProcess
     size = {"height": image_size, "width": image_size}
     if pretrained is None:
         return ViTImageProcessorPil(size=size)
-    own = AutoImageProcessor.from_pretrained(pretrained, backend="pil")
+    source, revision = pinned(pretrained)
+    own = AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil")
     return ViTImageProcessorPil(size=size, image_mean=own.image_mean, image_std=own.image_std)

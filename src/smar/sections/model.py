@@ -11,7 +11,7 @@ from smar.sections.base import Section
 class TowerSettings(Section):
     """One encoder: a pretrained one by name or path, or a fresh transformer of the given size."""
 
-    pretrained: str | None = Field(None, description="Hugging Face name or local path")
+    pretrained: str | None = Field(None, description="Hugging Face name (NAME@REVISION pins it) or local path")
     frozen: bool = False
     learning_rate: float | None = Field(None, gt=0, description="of the encoder; the stage's own when not given")
     layers: int = Field(2, ge=1)

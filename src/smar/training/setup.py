@@ -7,7 +7,7 @@ from transformers import AutoModel
 
 from smar.data.dataset import Dataset
 from smar.errors import InputError
-from smar.model.configuration import build_config, pretrained_config
+from smar.model.configuration import build_config, pinned, pretrained_config
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor, build_processor
 from smar.model.tokens import Ints, TokenTable
@@ -125,7 +125,8 @@ def _pretrained(built: SmarModel, model: ModelSettings) -> list[tuple[str, Tower
 
 def _weights(tower: TowerSettings, name: str) -> dict[str, object]:
     """Weights of a pretrained encoder; of a two-tower checkpoint, its part for the tower `name`."""
-    encoder = AutoModel.from_pretrained(tower.pretrained)
+    source, revision = pinned(str(tower.pretrained))
+    encoder = AutoModel.from_pretrained(source, revision=revision)
     if hasattr(pretrained_config(str(tower.pretrained)), "vision_config"):
         encoder = encoder.vision_model if name == "image_tower" else encoder.text_model
     return encoder.state_dict()  # type: ignore[no-any-return]
