@@ -30,6 +30,7 @@ from tiny_index import vectors_of
 from tiny_line import Line, smar
 from tiny_service import address, run_service
 from tiny_writer import (
+    PATIENCE,
     Writer,
     ask,
     becomes,
@@ -185,7 +186,7 @@ def test_forty_at_once_are_one_batch_and_equal_a_bulk_update(
 
 
 async def until(client: WriterClient, condition: object) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not condition((await client.stats()).json()):  # type: ignore[operator]
             await asyncio.sleep(0.02)
 
