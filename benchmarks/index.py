@@ -1,10 +1,11 @@
 """The index on generated vectors: recall, CPU time of a query with and without filters, of updates, build and opening.
 
-    python benchmarks/index.py [--items 200000] [--dim 128]
+    python benchmarks/index.py [--items 200000] [--dim 128] [--recall 0.95] [--folder DIR]
 
 Items lie in uneven clusters (sizes fall like a power law) with a decaying spectrum; the multimodal vector is the text
 vector and a part of its own. Queries lie off the cloud: a common offset and noise are added to the items they want.
-Times are CPU milliseconds of the searching thread; the vectors are generated, not a shop's.
+Times are CPU milliseconds of the searching thread; the vectors are generated, not a shop's. The peer is faiss's IVF
+with 8-bit codes, without re-scoring, at the number of lists that gives the recall of ours.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import faiss
@@ -19,14 +22,19 @@ import numpy as np
 import pyarrow as pa
 
 from parts.generated import OFFSET, item_vectors, uneven_clusters, unit
-from smar.index.base import Mode, widen
+from smar.files import describe, verify
+from smar.index.base import Mode, weigh
 from smar.index.catalogue import Catalogue
 from smar.index.columns import Columns
 from smar.index.delta import Delta
 from smar.index.filter_parser import parse_filter
+from smar.index.lists import Lists, write_lists
+from smar.index.payload import open_payload, write_payload
 from smar.index.query import QueryVectors
+from smar.index.ranked import Queries
 from smar.index.segment import Segment
-from smar.index.vectors import Allowed, VectorStore, train
+from smar.index.tuning import tuned
+from smar.index.vectors import Allowed, Probes, VectorStore
 
 CLUSTERS = 3000
 K = 50
@@ -35,6 +43,10 @@ QUERIES = 300
 
 def generate(path: Path, items: int, dim: int) -> tuple[np.ndarray, np.ndarray, QueryVectors]:
     """Mapped vectors [items, 2 dim], the cluster of each item, and held-out queries."""
+    kept = path.with_name("generated.npz")
+    if kept.exists():
+        parts = np.load(kept)
+        return np.load(path, mmap_mode="r"), parts["cluster"], QueryVectors(parts["query"], parts["probability"])
     rng = np.random.default_rng(0)
     spectrum = (np.arange(1, dim + 1) ** -0.5).astype(np.float32)
     centres = rng.standard_normal((CLUSTERS, dim), np.float32) * spectrum
@@ -47,7 +59,9 @@ def generate(path: Path, items: int, dim: int) -> tuple[np.ndarray, np.ndarray, 
     wanted = rng.choice(items, 2 * QUERIES)
     noise = 0.5 * rng.standard_normal((len(wanted), dim)) * spectrum
     query = unit(unit(vectors[wanted, :dim] + vectors[wanted, dim:]) + offset + noise)
-    return vectors, cluster, QueryVectors(query, rng.random(len(query)).astype(np.float32))
+    probability = rng.random(len(query)).astype(np.float32)
+    np.savez(kept, cluster=cluster, query=query, probability=probability)
+    return vectors, cluster, QueryVectors(query, probability)
 
 
 def exact(vectors: np.ndarray, queries: np.ndarray, mask: np.ndarray | None = None) -> list[set[int]]:
@@ -61,17 +75,22 @@ def exact(vectors: np.ndarray, queries: np.ndarray, mask: np.ndarray | None = No
     return [set(found.tolist()) for found in heap.I]
 
 
+def asked(queries: QueryVectors, mode: Mode, part: slice = slice(None)) -> Queries:
+    return Queries(queries.embedding, weigh(queries, mode)).part(part)
+
+
 def recall(found: list[np.ndarray], truth: list[set[int]]) -> float:
     return float(np.mean([len(best & set(rows.tolist())) / len(best) for best, rows in zip(truth, found, strict=True)]))
 
 
-def measure(search: Callable[[np.ndarray], np.ndarray], queries: np.ndarray) -> tuple[list[np.ndarray], str]:
+def measure(search: Callable[[Queries], np.ndarray], queries: Queries) -> tuple[list[np.ndarray], str]:
     """Answers one by one, and p50/p99 in CPU milliseconds."""
-    search(queries[:1])
+    singly = [queries.part(slice(at, at + 1)) for at in range(len(queries))]
+    search(singly[0])
     found, spent = [], []
-    for at in range(len(queries)):
+    for query in singly:
         started = time.thread_time()
-        found.append(search(queries[at : at + 1]))
+        found.append(search(query))
         spent.append(1000 * (time.thread_time() - started))
     return found, f"p50 {np.percentile(spent, 50):6.3f}  p99 {np.percentile(spent, 99):6.3f} ms"
 
@@ -81,23 +100,36 @@ def cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def plain(vectors: np.ndarray, index: object, queries: QueryVectors) -> int:
-    """Recall and time by nprobe; returns the smallest that reaches .95 in every mode on half of the queries."""
-    asked = {mode: widen(queries, mode) for mode in Mode}
-    truth = {mode: exact(vectors, asked[mode]) for mode in Mode}
-    chosen = 0
-    for nprobe in (8, 16, 32, 48, 64, 96, 128, 192, 256):
-        store = VectorStore(index, vectors, nprobe)
-        tuned = min(recall(store.top(asked[mode][:QUERIES], K), truth[mode][:QUERIES]) for mode in Mode)
-        line = []
-        for mode in Mode:
-            found, times = measure(lambda query, store=store: store.top(query, K)[0], asked[mode][QUERIES:])
-            line.append(f"{mode} {recall(found, truth[mode][QUERIES:]):.3f} {times}")
-        print(f"nprobe {nprobe:>3}: {' | '.join(line)}", flush=True)
-        if tuned >= 0.98:
-            return chosen or nprobe
-        chosen = chosen or (nprobe if tuned >= 0.95 else 0)
-    return chosen or nprobe
+def plain(store: VectorStore, queries: QueryVectors) -> None:
+    """Recall and time by mode, on queries that nothing was tuned on."""
+    for mode in Mode:
+        test = asked(queries, mode, slice(QUERIES, None))
+        truth = exact(store.vectors, test.wide)
+        found, times = measure(lambda query: store.top(query, K)[0].rows, test)
+        print(f"{mode:<10} recall {recall(found, truth):.3f} {times}", flush=True)
+
+
+def peer(vectors: np.ndarray, queries: QueryVectors, goal: float) -> None:
+    """faiss's IVF with 8-bit codes at the same recall."""
+    started = cpu()
+    lists = int(4 * len(vectors) ** 0.5)
+    index = faiss.index_factory(vectors.shape[1], f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter, index.cp.min_points_per_centroid = 5, 1
+    index.train(
+        np.ascontiguousarray(vectors[np.sort(np.random.default_rng(0).permutation(len(vectors))[: 20 * lists])])
+    )
+    for start in range(0, len(vectors), 65_536):
+        index.add(np.ascontiguousarray(vectors[start : start + 65_536]))
+    print(f"peer, faiss IVF{lists},SQ8: built in {cpu() - started:.1f} CPU s")
+    test = asked(queries, Mode.ADAPTIVE, slice(QUERIES, None))
+    truth = exact(vectors, test.wide)
+    for nprobe in (32, 48, 64, 96, 128, 160, 192, 256):
+        parameters = faiss.SearchParametersIVF(nprobe=nprobe)
+        found, times = measure(lambda query, p=parameters: index.search(query.wide, K, params=p)[1][0], test)
+        reached = recall(found, truth)
+        if reached >= goal or nprobe == 256:
+            print(f"peer, nprobe {nprobe}: adaptive recall {reached:.3f} {times}", flush=True)
+            return
 
 
 def payload(items: int, cluster: np.ndarray) -> pa.Table:
@@ -117,7 +149,7 @@ def payload(items: int, cluster: np.ndarray) -> pa.Table:
 def filtered(store: VectorStore, cluster: np.ndarray, queries: QueryVectors) -> None:
     table = payload(len(store), cluster)
     catalogue = Catalogue(table, None)
-    asked = widen(queries, Mode.ADAPTIVE)[QUERIES:]
+    test = asked(queries, Mode.ADAPTIVE, slice(QUERIES, None))
     far = np.argsort(-np.bincount(cluster, minlength=CLUSTERS))[CLUSTERS // 100 :]
     adverse = f"cluster in ({', '.join(map(str, far[:150]))})"
     others = f"cluster not in ({', '.join(map(str, np.argsort(-np.bincount(cluster))[:150]))})"
@@ -129,9 +161,8 @@ def filtered(store: VectorStore, cluster: np.ndarray, queries: QueryVectors) -> 
         segment = Segment(store, catalogue)
         allowed = segment.allowed(chosen)
         first = 1000 * (time.thread_time() - started)
-        segment.top(asked[:1], K, chosen)
-        truth = exact(store.vectors, asked, allowed.mask)
-        found, times = measure(lambda query, s=segment, c=chosen: s.top(query, K, c)[0], asked)
+        truth = exact(store.vectors, test.wide, allowed.mask)
+        found, times = measure(lambda query, s=segment, c=chosen: s.top(query, K, c)[0].rows, test)
         print(
             f"filter {name:<9} {allowed.count:>9,} match: recall {recall(found, truth):.3f}  {times}"
             f"  mask {first:.2f} ms",
@@ -139,15 +170,16 @@ def filtered(store: VectorStore, cluster: np.ndarray, queries: QueryVectors) -> 
         )
     # the half that is farthest from each query: nothing in the lists next to it may be found
     spent, reached = [], []
-    for at in range(40):
-        scores = store.vectors @ asked[at]
+    for at in range(10):
+        query = test.part(slice(at, at + 1))
+        scores = store.vectors @ query.wide[0]
         mask = scores < np.median(scores)
         allowed = Allowed.of(mask)
-        store.top(asked[at : at + 1], K, allowed)
+        store.top(query, K, allowed)
         started = time.thread_time()
-        found = store.top(asked[at : at + 1], K, allowed)
+        found = [store.top(query, K, allowed)[0].rows]
         spent.append(1000 * (time.thread_time() - started))
-        reached.append(recall(found, exact(store.vectors, asked[at : at + 1], mask)))
+        reached.append(recall(found, exact(store.vectors, query.wide, mask)))
     print(
         f"filter far half {mask.sum():>9,} match: recall {np.mean(reached):.3f}  "
         f"p50 {np.percentile(spent, 50):6.3f}  p99 {np.percentile(spent, 99):6.3f} ms"
@@ -171,33 +203,86 @@ def changed(store: VectorStore, cluster: np.ndarray, queries: QueryVectors) -> N
     delta.apply(record, upsert=True)
     segments = delta.segments()
     print(f"applying 50,000 changes: {1000 * (time.thread_time() - started):.0f} ms")
-    asked = widen(queries, Mode.ADAPTIVE)[:QUERIES]
+    test = asked(queries, Mode.ADAPTIVE, slice(QUERIES))
     for name, part in (("base with 50,000 dead", segments[0]), ("delta alone", segments[1])):
-        _, times = measure(lambda query, p=part: p.top(query, K, None)[0], asked)
+        _, times = measure(lambda query, p=part: p.top(query, K, None)[0].rows, test)
         print(f"{name}: {times}")
+
+
+def memory() -> str:
+    """This process's own memory, which no other process shares, in MB."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    own = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines if line.endswith("kB")}
+    return (
+        f"{own['Private_Dirty']:.0f} MB dirty, {own['Private_Clean'] + own['Private_Dirty']:.0f} MB with mapped files"
+    )
+
+
+def opened(folder: Path, items: int, dim: int, probes: Probes, queries: QueryVectors) -> None:
+    """What a process pays for opening the index (but for the query encoder) and for 200 answers of 50 items."""
+    faiss.omp_set_num_threads(1)
+    before, started = memory(), time.perf_counter()
+    vectors = np.asarray(np.load(folder / "vectors.npy", mmap_mode="r"))
+    store = VectorStore(Lists(folder, items, 2 * dim, "the benchmark"), vectors, probes)
+    segment = Segment(store, open_payload(folder, items, "the benchmark"))
+    print(f"opened in {time.perf_counter() - started:.3f} s; memory {before} -> {memory()}")
+    test = asked(queries, Mode.ADAPTIVE)
+    started = time.perf_counter()
+    segment.catalogue.json(segment.top(test.part(slice(1)), K, None)[0].rows)
+    print(f"first answer in {time.perf_counter() - started:.4f} s")
+    spent = {"top": 0.0, "json": 0.0}
+    for at in range(200):
+        started = time.thread_time()
+        rows = segment.top(test.part(slice(at, at + 1)), K, None)[0].rows
+        spent["top"] += time.thread_time() - started
+        started = time.thread_time()
+        segment.catalogue.json(rows)
+        spent["json"] += time.thread_time() - started
+    print(f"200 answers: {5 * spent['top']:.3f} ms each, JSON of 50 items {5 * spent['json']:.3f}; memory {memory()}")
+    before = memory()
+    for text in ("price<500", 'brand="Brand 1"', 'category in ("Category 1", "Category 2")'):
+        segment.top(test.part(slice(1)), K, parse_filter(text, segment.catalogue.table.schema))
+    print(f"three filters: memory {before} -> {memory()}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=200_000)
     parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--recall", type=float, default=0.95)
+    parser.add_argument("--folder", type=Path, help="keep the files here and take them up again")
     arguments = parser.parse_args()
     faiss.omp_set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="smar-index-") as name:
-        vectors, cluster, queries = generate(Path(name) / "vectors.npy", arguments.items, arguments.dim)
+        run(arguments.folder or Path(name), arguments.items, arguments.dim, arguments.recall)
+
+
+def run(folder: Path, items: int, dim: int, goal: float) -> None:
+    vectors, cluster, queries = generate(folder / "vectors.npy", items, dim)
+    if not (folder / "lists.bin").exists():
         started = cpu()
-        index = train(vectors, exact_limit=0)
-        print(
-            f"{arguments.items:,} items, 2 x {arguments.dim}: {index.nlist} lists built in {cpu() - started:.1f} CPU s"
-        )
-        path = Path(name) / "vectors.faiss"
-        faiss.write_index(index, str(path))
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        nprobe = plain(vectors, index, queries)
-        store = VectorStore(index, vectors, nprobe)
-        print(f"with nprobe {nprobe}:")
-        filtered(store, cluster, queries)
-        changed(store, cluster, queries)
+        lists = write_lists(vectors, folder)
+        print(f"{items:,} items, 2 x {dim}: {lists} lists built in {cpu() - started:.1f} CPU s", flush=True)
+        started = cpu()
+        write_payload(payload(items, cluster), folder)
+        (folder / "pictures.bin").touch()
+        print(f"columns and JSON written in {cpu() - started:.1f} CPU s", flush=True)
+    started = cpu()
+    sample = QueryVectors(queries.embedding[:QUERIES], queries.image_probability[:QUERIES])
+    probes, reached = tuned(vectors, folder, sample, goal)
+    print(f"tuned to {reached:.3f} in {cpu() - started:.1f} CPU s: {probes}", flush=True)
+    vectors = np.asarray(np.load(folder / "vectors.npy", mmap_mode="r"))
+    store = VectorStore(Lists(folder, items, 2 * dim, "the benchmark"), vectors, probes)
+    plain(store, queries)
+    started = time.perf_counter()
+    for file, entry in describe(folder).items():
+        verify(folder / file, entry.sha256, "")
+    print(f"checksums made and verified: {time.perf_counter() - started:.1f} s")
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        pool.submit(opened, folder, items, dim, probes, queries).result()
+    filtered(store, cluster, queries)
+    changed(store, cluster, queries)
+    peer(vectors, queries, goal)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from onnx import load
 
 from smar.errors import InputError
 from smar.export import onnx
@@ -43,3 +44,13 @@ def test_an_export_that_differs_from_pytorch_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx, "TOLERANCE", -1.0)
     with pytest.raises(InputError, match="differs from PyTorch"):
         onnx.export_query(encoder("smar", "mean"), tmp_path, QUERIES)
+
+
+def test_attention_is_one_operator(tmp_path):
+    """Two layers: two operators, no softmax and no splitting of heads beside them; the model itself stays as it was."""
+    torch_encoder = encoder("smar", "mean")
+    onnx.export_query(torch_encoder, tmp_path, QUERIES)
+    operators = [node.op_type for node in load(tmp_path / "model.onnx").graph.node]
+    assert operators.count("MultiHeadAttention") == SMALL["layers"]
+    assert not {"Softmax", "Transpose"} & set(operators)
+    assert torch_encoder.model.query_tower.encoder.config._attn_implementation == "eager"

@@ -117,9 +117,9 @@ def test_recall_target_is_validated(embeddings: Path, tmp_path: Path) -> None:
     source = write_embeddings(tmp_path / "embeddings", 1500)
     low = build_index(source, tmp_path / "low", exact_limit=50, recall=0.5)
     high = build_index(source, tmp_path / "high", exact_limit=50, recall=1.0)
-    assert low.nprobe is not None
-    assert high.nprobe is not None
-    assert low.nprobe < high.nprobe
+    assert low.probes is not None
+    assert high.probes is not None
+    assert low.probes.adaptive.lists < high.probes.adaptive.lists
     assert high.recall == 1.0
 
 

@@ -15,31 +15,40 @@ import pyarrow.parquet as pq
 
 from smar.errors import InputError
 from smar.files import describe, link_or_copy
-from smar.index.base import Mode, weigh
+from smar.index.catalogue import Catalogue
 from smar.index.embedded import EXACT_FILE, FAISS_FILE, IndexManifest, check_fingerprint
 from smar.index.embeddings import PICTURES_FILE, QUERY_FOLDER, VALID_FILE, Embeddings
+from smar.index.fitting import describe_fit, fit_hybrid
+from smar.index.fusion import HybridFit
+from smar.index.lists import Lists, write_lists
 from smar.index.payload import write_payload
 from smar.index.query import QueryEncoder
-from smar.index.ranked import Queries, Vectors
+from smar.index.ranked import Vectors, in_blocks
+from smar.index.segment import Segment
+from smar.index.tuning import tuned
 from smar.index.updates import UpdateLog
-from smar.index.vectors import EXACT_LIMIT, VectorStore, exact_top, in_blocks, train
-from smar.index.versions import locked, new_version, publish_version
+from smar.index.vectors import EXACT_LIMIT, Probes, VectorStore
+from smar.index.versions import MADE_BY, locked, new_version, publish_version
+from smar.index.words import DEFAULT_FIELDS, WORDS_FOLDER, write_words
 from smar.progress import track
 
 RECALL_TARGET = 0.98
-_RECALL_AT = 50
 _SAMPLE_QUERIES = 200
 
 
 @dataclass(frozen=True, slots=True)
 class IndexSummary:
-    """What was built; `recall` is recall@50 of the worst mode against exact search, None when exact."""
+    """What was built; `recall` is recall@50 of the worst mode against exact search, None when exact.
+
+    `hybrid` says how words and vectors are fused and what that gains or loses.
+    """
 
     items: int
     dim: int
     index_type: str
-    nprobe: int | None
+    probes: Probes | None
     recall: float | None
+    hybrid: str
     size: int
     version: str
     seconds: float
@@ -50,7 +59,8 @@ class Source:
     """What a version is made of, wherever it comes from.
 
     `blocks` yields float32 [n, 2k] of ``[S_m ; S_t]`` in item order; `write_pictures` makes the pictures file that the
-    payload's offsets point into; `valid` holds held-out queries, None when there are none.
+    payload's offsets point into; `valid` holds held-out queries, None when there are none; `fields` are
+    the columns whose words hybrid search reads.
     """
 
     fingerprint: str
@@ -61,6 +71,7 @@ class Source:
     payload: pa.Table
     query: Path
     valid: pa.Table | None
+    fields: tuple[str, ...]
     write_pictures: Callable[[Path], None]
 
 
@@ -73,9 +84,9 @@ def build_index(
 ) -> IndexSummary:
     """Add a version made of an embeddings folder to the index folder `out`, and serve it.
 
-    Up to `exact_limit` items are searched exactly; above, an inverted file is trained and its `nprobe` chosen
-    so that `recall` holds for held-out queries (the log's validation queries, or else beginnings of titles). `query` is
-    a folder of `smar export` to take instead of the embeddings' own query encoder.
+    Up to `exact_limit` items are searched exactly; above, lists are trained, and how much of them a query visits is
+    chosen so that `recall` holds for held-out queries (the log's validation queries, or else beginnings of titles).
+    `query` is a folder of `smar export` to take instead of the embeddings' own query encoder.
 
     Raises:
         InputError: the embeddings are incomplete or damaged, their query encoder is of another model, there are no
@@ -101,8 +112,9 @@ def build_index(
         manifest.items,
         manifest.dim,
         manifest.index_type,
-        manifest.nprobe,
+        manifest.probes,
         manifest.recall,
+        describe_fit(manifest.hybrid),
         size,
         version.name,
         seconds,
@@ -131,6 +143,7 @@ def _of_embeddings(path: Path, query: Path) -> Source:
         payload=embeddings.payload,
         query=query,
         valid=embeddings.valid(),
+        fields=manifest.text_fields or DEFAULT_FIELDS,
         write_pictures=write_pictures,
     )
 
@@ -144,11 +157,16 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
     """Write all files of a version into the empty folder `partial`, its manifest last."""
     encoder = QueryEncoder.load(source.query)
     vectors = _write_vectors(source, partial / EXACT_FILE)
-    index = train(vectors, exact_limit)
-    faiss.write_index(index, str(partial / FAISS_FILE))
-    exact = index.ntotal <= exact_limit
-    nprobe, reached = (None, None) if exact else _tune(index, vectors, source, encoder, recall)
-    del vectors
+    exact, lists = source.items <= exact_limit, 0
+    probes, reached = None, None
+    if exact:
+        index = _write_flat(vectors, partial / FAISS_FILE)
+    else:
+        lists = write_lists(vectors, partial)
+        probes, reached = tuned(vectors, partial, encoder.encode(_sample_queries(source)), recall)
+        index = Lists(partial, source.items, 2 * source.dim, MADE_BY)
+    hybrid = _add_words(source, VectorStore(index, vectors, probes), encoder, partial / WORDS_FOLDER)
+    del vectors, index
     if exact:
         (partial / EXACT_FILE).unlink()  # a Flat index holds the very same floats
     write_payload(source.payload, partial)
@@ -162,10 +180,11 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
         dim=source.dim,
         items=source.items,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        index_type="Flat" if exact else f"IVF{index.nlist},SQ8",
-        nprobe=nprobe,
+        index_type="Flat" if exact else f"IVF{lists},PQ{source.dim // 2}x4fs",
+        probes=probes,
         recall=reached,
         recall_target=None if exact else recall,
+        hybrid=hybrid,
         files=describe(partial),
     )
     manifest.write(partial)
@@ -185,24 +204,19 @@ def _write_vectors(source: Source, path: Path) -> Vectors:
     return vectors
 
 
-def _tune(index: Any, vectors: Vectors, source: Source, encoder: QueryEncoder, target: float) -> tuple[int, float]:
-    """The smallest nprobe (to one part in eight) that reaches the recall target in every mode, and that recall."""
-    sample = encoder.encode(_sample_queries(source))
-    queries = [Queries(sample.embedding, weigh(sample, mode)) for mode in Mode]
-    exact = [_exact(vectors, batch.wide) for batch in queries]
+def _add_words(source: Source, store: VectorStore, encoder: QueryEncoder, folder: Path) -> HybridFit:
+    """Write the words of the items, and fit their fusion with the vectors to the validation clicks."""
+    words = write_words(source.payload, source.fields, folder)
+    catalogue = Catalogue(source.payload.select(["item_id"]), None)
+    return fit_hybrid(Segment(store, catalogue, words=words), words, encoder, source.valid)
 
-    def recall(nprobe: int) -> float:
-        store = VectorStore(index, vectors, nprobe)
-        return min(_recall(store, batch, truth) for batch, truth in zip(queries, exact, strict=True))
 
-    high = 1
-    while high < index.nlist and recall(high) < target:
-        high = min(2 * high, index.nlist)
-    low = high // 2
-    while high - low > max(1, high // 8):
-        middle = (low + high) // 2
-        low, high = (low, middle) if recall(middle) >= target else (middle, high)
-    return high, recall(high)
+def _write_flat(vectors: Vectors, path: Path) -> Any:
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    for block in in_blocks(vectors):
+        index.add(block)
+    faiss.write_index(index, str(path))
+    return index
 
 
 def _sample_queries(source: Source) -> list[str]:
@@ -214,14 +228,3 @@ def _sample_queries(source: Source) -> list[str]:
     column = "title" if "title" in source.payload.column_names else "item_id"
     titles = source.payload[column].take(random.permutation(source.items)[:_SAMPLE_QUERIES]).to_pylist()
     return [" ".join((title or "").split()[: 1 + at % 4]).lower() for at, title in enumerate(titles)]
-
-
-def _exact(vectors: Vectors, queries: Vectors) -> list[set[int]]:
-    found = exact_top(in_blocks(vectors), queries, min(_RECALL_AT, len(vectors)))
-    return [set(rows.tolist()) for rows in found]
-
-
-def _recall(store: VectorStore, queries: Queries, truth: list[set[int]]) -> float:
-    found = store.top(queries, _RECALL_AT)
-    shares = [len(best & set(items.rows.tolist())) / len(best) for best, items in zip(truth, found, strict=True)]
-    return float(np.mean(shares))

@@ -4,7 +4,7 @@ An item's row of 2k numbers is ``[S_m ; S_t]``; the ranking score is ``w * Q.S_m
 wanted for the answer anyway, so they are computed for each candidate and the ranking score is made of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import faiss
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+_BLOCK = 65_536  # rows given to faiss at a time
 _SPARE = 16  # candidates beyond k that rounding may lift or sink
 
 
@@ -107,3 +108,9 @@ def _products(vectors: Vectors, query: Vectors, rows: Rows) -> Vectors:
     pointers = [faiss.swig_ptr(array) for array in (scores, query, vectors, rows)]
     faiss.fvec_inner_products_by_idx(*pointers, len(query), 1, len(rows))
     return scores
+
+
+def in_blocks(vectors: Vectors) -> Iterator[Vectors]:
+    """The rows [n, d] in blocks of contiguous memory."""
+    for start in range(0, len(vectors), _BLOCK):
+        yield np.ascontiguousarray(vectors[start : start + _BLOCK])

@@ -1,14 +1,15 @@
-"""Nearest vectors by inner product: exact for small catalogues, IVF with exact re-scoring for large ones.
+"""Nearest vectors by inner product: exact for small catalogues, lists of codes with exact re-scoring for large ones.
 
-Above `EXACT_LIMIT` items an inverted file with 8-bit codes proposes candidates, whose exact inner products are then
-taken from the memory-mapped float vectors. Under a filter an inverted file loses recall when matching items
+Above `EXACT_LIMIT` items `lists` proposes candidates by 4-bit codes, whose exact inner products are then
+taken from the memory-mapped float vectors. Under a filter lists lose recall when matching items
 lie far from the query, so the planner chooses by how many items the filter leaves:
 
 - few (`SCAN_FLOATS`): their vectors are scanned exactly;
-- more: the inverted file with the filter as a bitmap. Lists are visited nearest first, those without a match left out:
+- more: lists are visited nearest first, those without a match left out, with the filter as a bitmap:
   first as many lists as without a filter, then as many again, then twice as many, until a step changes at most two
-  hits in fifty. A filter that has to do with the query stops there; one that leaves only far items,
-  whose best are spread over all lists, ends with an exact scan of what matches.
+  hits in fifty. A filter that has to do with the query stops there;
+- one that leaves only far items, whose best are spread over all lists: all lists are visited. Where the codes could not
+  tell the best items from those left out, what matches is scanned exactly.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,22 +21,50 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
 
+from smar.index.lists import Lists
 from smar.index.ranked import Found, Queries, Query, Rows, Vectors, exact_best
 
 EXACT_LIMIT = 100_000
-SCAN_FLOATS = 6_400_000  # 25,000 rows of 2 x 128: 3 to 4 ms
-_REFINE = 2  # candidates per wanted hit; 4 gained nothing in recall@50 (8-bit codes rank almost exactly)
-_MIN_CANDIDATES = 100
-_BLOCK = 65_536  # rows given to faiss at a time
-_TRAINING_PER_LIST = 20  # with 5 rounds: 1 M x 256 trained in 12 CPU s; 40 and 8 take 35 for 0.5 points of recall
-_ROUNDS = 5
+SCAN_FLOATS = 2_560_000  # 10,000 rows of 2 x 128: 1 to 2 ms
 _JUDGED = 50  # hits by which a filtered search judges whether it may stop
 _SETTLED = 0.04
-_STEPS = 4
+_STEPS = 3
+_MIN_CANDIDATES = 100
 _FIRST = 10  # matching items for each judged hit that the first step looks at
+_DEEP = 2_000  # candidates of a visit to all lists
+_DOUBT = 3.0  # standard deviations of the codes' error
 
 Mask = npt.NDArray[np.bool_]
+
+
+class Effort(BaseModel):
+    """What one search spends."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lists: int = Field(ge=1, description="lists visited")
+    candidates: int = Field(ge=1, description="scored exactly for each of the first 50 hits; two for each after them")
+
+    def of(self, k: int) -> int:
+        """Candidates for `k` hits."""
+        first = min(k, _JUDGED)
+        return max(self.candidates * first + 2 * (k - first), _MIN_CANDIDATES)
+
+
+class Probes(BaseModel):
+    """Each kind of search has its own effort, as each needs another for the same recall."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: Effort = Field(description="for the text score alone")
+    adaptive: Effort = Field(description="for both")
+    multimodal: Effort = Field(description="for the multimodal score alone")
+
+    def of(self, share: float) -> Effort:
+        """For a query with this share of the multimodal score, 0..1."""
+        return self.text if share == 0 else self.multimodal if share == 1 else self.adaptive
 
 
 @dataclass(eq=False)
@@ -52,37 +81,20 @@ class Allowed:
         return cls(mask, int(np.count_nonzero(mask)))
 
     @cached_property
-    def bitmap(self) -> npt.NDArray[np.uint8]:
+    def selector(self) -> Any:
         """The mask as faiss reads it, one bit an item."""
-        return np.packbits(self.mask, bitorder="little")
+        return faiss.IDSelectorBitmap(np.packbits(self.mask, bitorder="little"))
 
     @cached_property
     def rows(self) -> Rows:
         """The items' rows, ascending."""
         return np.flatnonzero(self.mask)
 
-    def per_list(self, list_of: npt.NDArray[np.int32], lists: int) -> npt.NDArray[np.int64]:
-        """How many of the items lie in each inverted list [lists]; counted once."""
+    def per_list(self, lists: Lists) -> npt.NDArray[np.int64]:
+        """How many of the items lie in each list; counted once."""
         if self._per_list is None:
-            self._per_list = np.bincount(list_of[self.mask], minlength=lists)
+            self._per_list = np.bincount(lists.list_of[self.mask], minlength=lists.count)
         return self._per_list
-
-
-def train(vectors: Vectors, exact_limit: int) -> Any:
-    """A faiss index over `vectors` [n, 2k]: Flat up to `exact_limit` rows, IVF-SQ8 above."""
-    count, dim = vectors.shape
-    if count <= exact_limit:
-        index = faiss.IndexFlatIP(dim)
-    else:
-        lists = max(1, min(int(4 * count**0.5), count // _TRAINING_PER_LIST))
-        index = faiss.index_factory(dim, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
-        index.cp.niter = _ROUNDS
-        index.cp.min_points_per_centroid = 1  # else faiss warns
-        sample = np.random.default_rng(0).permutation(count)[: lists * _TRAINING_PER_LIST]
-        index.train(np.ascontiguousarray(vectors[np.sort(sample)]))
-    for block in in_blocks(vectors):
-        index.add(block)
-    return index
 
 
 def exact_top(blocks: Iterable[Vectors], queries: Vectors, k: int) -> Rows:
@@ -100,12 +112,6 @@ def exact_top(blocks: Iterable[Vectors], queries: Vectors, k: int) -> Rows:
     return found
 
 
-def in_blocks(vectors: Vectors) -> Iterator[Vectors]:
-    """The rows [n, 2k] in blocks of contiguous memory."""
-    for start in range(0, len(vectors), _BLOCK):
-        yield np.ascontiguousarray(vectors[start : start + _BLOCK])
-
-
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Searching is served by more processes, not more threads: they wait for each other by spinning.
@@ -121,12 +127,15 @@ def _one_thread() -> Iterator[None]:
 
 
 class VectorStore:
-    """A faiss index and the exact float32 vectors [n, 2k] behind it; without an index, everything is scanned."""
+    """Exact float32 vectors [n, 2k] and what finds its way among them.
 
-    def __init__(self, index: Any, vectors: Vectors, nprobe: int | None) -> None:
+    `index` is a Flat index of faiss, or lists (then with `probes`); without, everything is scanned.
+    """
+
+    def __init__(self, index: Any, vectors: Vectors, probes: Probes | None) -> None:
         self.index = index
         self.vectors = vectors
-        self.nprobe = nprobe  # None: every search is exact
+        self.probes = probes  # None: every search is exact
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -141,24 +150,18 @@ class VectorStore:
         if alive is not None:
             return self._top_alive(queries, k, alive)
         count = len(self) if allowed is None else allowed.count
-        scanned = k if self.nprobe is None else max(k, SCAN_FLOATS // self.vectors.shape[1])
+        scanned = k if self.probes is None else max(k, SCAN_FLOATS // self.vectors.shape[1])
         if self.index is None or (allowed is not None and count <= scanned):
-            return self._scan_all(queries, k, allowed)
-        if self.nprobe is None:
-            selector = None if allowed is None else faiss.IDSelectorBitmap(allowed.bitmap)
-            return self._search(queries, k, min(k, len(self)), faiss.SearchParameters(sel=selector))
-        if allowed is not None:
-            return self._probe_matching(queries, k, self.nprobe, allowed)
-        found = self._search(queries, k, self._candidates(k), faiss.SearchParametersIVF(nprobe=self.nprobe))
-        for at, items in enumerate(found):
-            if len(items) < min(k, count):
-                found[at] = self._scan_all(queries.part(slice(at, at + 1)), k, None)[0]
-        return found
+            return [self._scan(queries[at], k, allowed) for at in range(len(queries))]
+        with _one_thread():
+            if self.probes is None:
+                return self._search_flat(queries, k, allowed)
+            return self._search_lists(queries, k, self.probes, allowed)
 
     def _top_alive(self, queries: Queries, k: int, alive: Allowed) -> list[Found]:
         """Dead rows are dropped from a longer answer, which costs less than asking faiss about every row.
 
-        `nprobe` was tuned for the best k. Where more than a third of what comes before the k-th living row is dead,
+        The probes were tuned for the best k. Where more than a third of what comes before the k-th living row is dead,
         the answer lies deeper than that, and the lists are visited until it settles.
         """
         found = []
@@ -167,85 +170,71 @@ class VectorStore:
             found.append(living if len(living) == k else self.top(queries.part(slice(at, at + 1)), k, alive)[0])
         return found
 
-    def _candidates(self, k: int) -> int:
-        return min(max(_REFINE * k, _MIN_CANDIDATES), len(self))
+    def _search_flat(self, queries: Queries, k: int, allowed: Allowed | None) -> list[Found]:
+        parameters = faiss.SearchParameters(sel=None if allowed is None else allowed.selector)
+        _, found = self.index.search(queries.wide, min(k, len(self)), params=parameters)
+        return [self._best(queries[at], rows[rows >= 0], k) for at, rows in enumerate(found)]
 
-    def _probe_matching(self, queries: Queries, k: int, nprobe: int, allowed: Allowed) -> list[Found]:
-        matching = allowed.per_list(self._list_of, self.index.nlist)
-        near = queries.wide @ self._centroids.T
-        with _one_thread():
+    def _search_lists(self, queries: Queries, k: int, probes: Probes, allowed: Allowed | None) -> list[Found]:
+        coarse, fine = self.index.aim(queries.wide)
+        wanted = [probes.of(float(share)) for share in queries.share]
+        if allowed is not None:
+            near = coarse @ self.index.centres.T
             return [
-                self._until_settled(queries[at], scores, k, nprobe, matching, allowed) for at, scores in enumerate(near)
+                self._until_settled(queries[at], fine[at], near[at], k, effort, allowed)
+                for at, effort in enumerate(wanted)
             ]
+        lists, near = self.index.nearest(coarse, max((effort.lists for effort in wanted), default=1))
+        found = []
+        for at, effort in enumerate(wanted):
+            here, candidates = slice(effort.lists), min(effort.of(k), len(self))
+            rows, _ = self.index.visit(fine[at], lists[at, here], near[at, here], candidates)
+            query = queries[at]
+            found.append(self._best(query, rows, k) if len(rows) >= min(k, len(self)) else self._scan(query, k, None))
+        return found
 
     def _until_settled(
-        self,
-        query: Query,
-        near: Vectors,
-        k: int,
-        nprobe: int,
-        matching: npt.NDArray[np.int64],
-        allowed: Allowed,
+        self, query: Query, fine: Vectors, near: Vectors, k: int, effort: Effort, allowed: Allowed
     ) -> Found:
-        """Visit lists with matches, nearest first, in steps that double, until a step hardly changes the answer.
-
-        An answer that does not settle in `_STEPS` has its best items everywhere, at scores so dense that 8-bit codes
-        cannot order them: that is scanned exactly.
-        """
+        """Visit lists with matches, nearest first, in steps that double, until a step hardly changes the answer."""
+        matching = allowed.per_list(self.index)
         lists = np.argsort(-near)
         lists = lists[matching[lists] > 0]
-        held = np.cumsum(matching[lists])
-        judged = max(k, _JUDGED)
+        near, held = near[lists], np.cumsum(matching[lists])
+        judged, candidates, more = max(k, _JUDGED), min(effort.of(k), len(self)), effort.lists
         best: Rows = np.empty(0, np.int64)
         start, wanted = 0, _FIRST * judged
         for _ in range(_STEPS):
-            stop = max(start + nprobe, int(np.searchsorted(held, wanted)) + 1)
-            part = lists[start:stop]
-            new = self._visit(query.wide, part, near[part], self._candidates(k), allowed)
-            together = self._best(query, np.concatenate([best, new]), max(self._candidates(k), judged))
-            gained = np.isin(together.rows[:judged], new, assume_unique=True).sum()
+            stop = max(start + more, int(np.searchsorted(held, wanted)) + 1)
+            new, _ = self.index.visit(fine, lists[start:stop], near[start:stop], candidates, allowed.selector)
+            together = self._best(query, np.concatenate([best, new]), judged)
+            gained = np.isin(together.rows, new, assume_unique=True).sum()
             if start > 0 and len(together) >= k and gained <= _SETTLED * judged:
                 return together.pick(slice(k))
             best, start = together.rows, stop
             if start >= len(lists):
                 break
-            nprobe, wanted = start, 2 * max(wanted, int(held[start - 1]))
-        return self._best(query, allowed.rows, k)
+            more, wanted = start, 2 * max(wanted, int(held[start - 1]))
+        return self._visit_all(query, fine, lists, near, k, max(_DEEP, candidates), allowed)
 
-    def _visit(self, query: Vectors, lists: Rows, near: Vectors, candidates: int, allowed: Allowed) -> Rows:
-        """Rows of the candidates in `lists`; faiss's Python wrapper of this call takes no parameters."""
-        parameters = faiss.SearchParametersIVF(nprobe=len(lists), sel=faiss.IDSelectorBitmap(allowed.bitmap))
-        scores, rows = np.empty(candidates, np.float32), np.empty(candidates, np.int64)
-        query = np.ascontiguousarray(query)
-        into = [faiss.swig_ptr(array) for array in (lists, near, scores, rows)]
-        self.index.search_preassigned_c(1, faiss.swig_ptr(query), candidates, *into, False, parameters)
-        return rows[rows >= 0]
+    def _visit_all(
+        self, query: Query, fine: Vectors, lists: Rows, near: Vectors, k: int, deep: int, allowed: Allowed
+    ) -> Found:
+        """The best by codes of all that match, if the codes could not have kept a better one out; else the exact scan.
 
-    @cached_property
-    def _centroids(self) -> Vectors:
-        quantizer = faiss.downcast_index(self.index.quantizer)
-        size = quantizer.ntotal * quantizer.d
-        centroids: Vectors = faiss.rev_swig_ptr(quantizer.get_xb(), size).reshape(-1, quantizer.d)
-        return centroids
+        Far from the query scores can be so dense that no code orders them.
+        """
+        if allowed.count > 2 * deep:
+            rows, rough = self.index.visit(fine, lists, near, deep, allowed.selector)
+            found = self._best(query, rows, len(rows))
+            order = np.argsort(rows)
+            error = found.score - rough[order[np.searchsorted(rows, found.rows, sorter=order)]]
+            if found.score[k - 1] >= rough.min() + error.mean() + _DOUBT * error.std():
+                return found.pick(slice(k))
+        return self._scan(query, k, allowed)
 
-    @cached_property
-    def _list_of(self) -> npt.NDArray[np.int32]:
-        """The inverted list of each row [n]."""
-        lists = np.zeros(len(self), np.int32)
-        for number in range(self.index.nlist):
-            size = self.index.invlists.list_size(number)
-            if size:
-                lists[faiss.rev_swig_ptr(self.index.invlists.get_ids(number), size)] = number
-        return lists
-
-    def _search(self, queries: Queries, k: int, candidates: int, parameters: Any) -> list[Found]:
-        with _one_thread():
-            _, found = self.index.search(queries.wide, candidates, params=parameters)
-        return [self._best(queries[at], rows[rows >= 0], k) for at, rows in enumerate(found)]
-
-    def _scan_all(self, queries: Queries, k: int, allowed: Allowed | None) -> list[Found]:
-        rows = np.arange(len(self)) if allowed is None else allowed.rows
-        return [self._best(queries[at], rows, k) for at in range(len(queries))]
+    def _scan(self, query: Query, k: int, allowed: Allowed | None) -> Found:
+        return self._best(query, np.arange(len(self)) if allowed is None else allowed.rows, k)
 
     def _best(self, query: Query, rows: Rows, k: int) -> Found:
         return exact_best(self.vectors, query, rows, k)

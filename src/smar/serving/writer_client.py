@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-import httpx
 import numpy as np
 import numpy.typing as npt
 
@@ -60,6 +59,8 @@ class WriterClient:
     """
 
     def __init__(self, socket: Path, answer_seconds: float = ANSWER_SECONDS) -> None:
+        import httpx  # a tenth of a worker's start; most services have no model worker
+
         transport = httpx.AsyncHTTPTransport(
             uds=str(socket), limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
         )
@@ -97,10 +98,12 @@ class WriterClient:
     async def _ask(
         self, method: str, path: str, body: bytes | None = None, content_type: str | None = None
     ) -> WriterAnswer:
+        from httpx import TransportError
+
         headers = {} if content_type is None else {"Content-Type": content_type}
         try:
             answer = await self._client.request(method, path, content=body, headers=headers)
-        except httpx.TransportError as error:
+        except TransportError as error:
             raise WriterDown(f"the model worker does not answer ({type(error).__name__}: {error})") from error
         return WriterAnswer(answer.status_code, answer.content, answer.headers.get("Retry-After"))
 

@@ -1,0 +1,143 @@
+"""The mapped lists: what they hold, what a visit finds, and which files they refuse."""
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from smar.errors import InputError
+from smar.index.lists import Lists, write_lists
+from smar.index.ranked import Queries, Query, exact_best
+from smar.index.vectors import Allowed, Effort, Probes, VectorStore
+
+ITEMS, DIM = 2000, 32
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    """Rows [S_m ; S_t] in clusters, with a spectrum that falls."""
+    rng = np.random.default_rng(0)
+    spectrum = np.arange(1, DIM + 1) ** -0.5
+    text = rng.standard_normal((60, DIM))[rng.integers(0, 60, ITEMS)] * spectrum
+    text += 0.5 * rng.standard_normal((ITEMS, DIM)) * spectrum
+    both = text + 0.5 * rng.standard_normal((ITEMS, DIM)) * spectrum
+    halves = [half / np.linalg.norm(half, axis=1, keepdims=True) for half in (both, text)]
+    return np.ascontiguousarray(np.concatenate(halves, axis=1), np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("lists")
+    assert write_lists(vectors, path) == 100
+    return path
+
+
+@pytest.fixture(scope="module")
+def lists(folder: Path) -> Lists:
+    return Lists(folder, ITEMS, 2 * DIM, "smar index")
+
+
+@pytest.fixture(scope="module")
+def queries(vectors: np.ndarray) -> Queries:
+    rng = np.random.default_rng(1)
+    rows = rng.choice(ITEMS, 24)
+    asked = vectors[rows, DIM:] + vectors[rows, :DIM] + 0.1 * rng.standard_normal((24, DIM))
+    asked /= np.linalg.norm(asked, axis=1, keepdims=True)
+    return Queries(asked.astype(np.float32), np.tile([0, 0.3, 0.8, 1], 6).astype(np.float32))
+
+
+def test_every_item_lies_in_one_list(lists: Lists, queries: Queries) -> None:
+    coarse, fine = lists.aim(queries.wide)
+    for number in range(lists.count):
+        rows, _ = lists.visit(fine[0], np.array([number]), np.zeros(1, np.float32), ITEMS)
+        assert sorted(rows.tolist()) == np.flatnonzero(lists.list_of == number).tolist()
+    order, near = lists.nearest(coarse, lists.count)
+    np.testing.assert_allclose(near, np.take_along_axis(coarse @ lists.centres.T, order, axis=1), atol=1e-5)
+    assert (np.diff(near, axis=1) <= 0).all()
+
+
+def test_codes_follow_the_exact_scores(lists: Lists, vectors: np.ndarray, queries: Queries) -> None:
+    coarse, fine = lists.aim(queries.wide)
+    order, near = lists.nearest(coarse, lists.count)
+    for at in range(len(queries)):
+        rows, rough = lists.visit(fine[at], order[at], near[at], ITEMS)
+        exact = vectors[rows] @ queries.wide[at]
+        assert len(set(rows.tolist())) == ITEMS
+        assert np.corrcoef(rough, exact)[0, 1] > 0.97
+        best, _ = lists.visit(fine[at], order[at], near[at], 300)
+        assert np.isin(np.argsort(-(vectors @ queries.wide[at]))[:50], best).mean() >= 0.9
+
+
+def test_a_selector_is_kept(lists: Lists, queries: Queries) -> None:
+    mask = np.random.default_rng(2).random(ITEMS) < 0.1
+    coarse, fine = lists.aim(queries.wide[:1])
+    order, near = lists.nearest(coarse, lists.count)
+    rows, _ = lists.visit(fine[0], order[0], near[0], ITEMS, Allowed.of(mask).selector)
+    assert sorted(rows.tolist()) == np.flatnonzero(mask).tolist()
+
+
+def test_each_kind_of_query_visits_its_own_number_of_lists(
+    lists: Lists, vectors: np.ndarray, queries: Queries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visited = []
+    whole = Lists.visit
+
+    def spy(self: Lists, fine: np.ndarray, lists: np.ndarray, near: np.ndarray, *rest: object) -> object:
+        visited.append((len(lists), rest[0]))
+        return whole(self, fine, lists, near, *rest)
+
+    monkeypatch.setattr(Lists, "visit", spy)
+    text, adaptive, multimodal = (Effort(lists=number, candidates=3) for number in (30, 40, 50))
+    probes = Probes(text=text, adaptive=adaptive, multimodal=multimodal)
+    store = VectorStore(lists, vectors, probes)
+    found = store.top(queries.part(slice(4)), 50)
+    assert visited == [(30, 150), (40, 150), (40, 150), (50, 150)]
+    for at, items in enumerate(found):
+        np.testing.assert_allclose(items.score, vectors[items.rows] @ queries.wide[at], atol=1e-6)
+        assert (np.diff(items.score) <= 0).all()
+
+
+@pytest.mark.parametrize("k", [1, 10, 50, 400])
+def test_exact_best_against_a_sort(vectors: np.ndarray, queries: Queries, k: int) -> None:
+    doubled = np.concatenate([vectors, vectors[:500]])  # equal scores come in the order of their rows
+    rows = np.random.default_rng(3).permutation(len(doubled))[:2300]
+    for at in range(len(queries)):
+        query: Query = queries[at]
+        found = exact_best(doubled, query, rows, k)
+        text, multimodal = (doubled[:, half] @ query.embedding for half in (slice(DIM, None), slice(DIM)))
+        score = query.share * multimodal + (1 - query.share) * text
+        expected = rows[np.lexsort((rows, -np.round(score[rows], 6)))][:k]
+        np.testing.assert_allclose(found.score, score[expected], atol=2e-6)
+        np.testing.assert_allclose(found.text_score, text[found.rows], atol=1e-6)
+        np.testing.assert_allclose(found.multimodal_score, multimodal[found.rows], atol=1e-6)
+        order = list(zip((-found.score).tolist(), found.rows.tolist(), strict=True))
+        assert order == sorted(order)
+
+
+@pytest.mark.parametrize("name", ["lists.bin", "coarse.npz", "list-of.npy"])
+def test_damaged_files_are_named(folder: Path, tmp_path: Path, name: str) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    content = (folder / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=name):
+        Lists(tmp_path, ITEMS, 2 * DIM, "smar index")
+    (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=name):
+        Lists(tmp_path, ITEMS, 2 * DIM, "smar index")
+
+
+def test_lists_of_other_vectors_are_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"coarse.npz is not of 1,999 vectors of 64 dimensions"):
+        Lists(folder, ITEMS - 1, 2 * DIM, "smar index")
+    with pytest.raises(InputError, match=r"coarse.npz is not of 2,000 vectors of 128 dimensions"):
+        Lists(folder, ITEMS, 4 * DIM, "smar index")
+
+
+def test_lists_are_read_where_they_lie(folder: Path, lists: Lists) -> None:
+    """Two openings map one file; nothing of it is copied."""
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(folder / "lists.bin") in line]
+    assert mapped
+    assert all(line.split()[1] == "r--s" for line in mapped)
+    assert isinstance(lists._lists, faiss.OnDiskInvertedLists)
