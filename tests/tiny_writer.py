@@ -23,7 +23,7 @@ from smar.serving.writer_client import WriterAnswer, WriterClient, WriterDown
 from tiny_line import Line
 
 T = TypeVar("T")
-PATIENCE = 60
+PATIENCE = 180
 """Seconds after which something counts as never happening."""
 
 

@@ -1,10 +1,12 @@
 """Updates, versions and their files: what another process sees, what survives, what damage is refused."""
 
+import gc
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +192,26 @@ def test_columns_without_gaps_may_get_some(embeddings: Path, tmp_path: Path) -> 
     index.compact()
     snapshot = UpdatableIndex.open(tmp_path / "index").snapshot
     assert snapshot.catalogue.items([snapshot.catalogue.row_of("new/1")])[0]["category"] is None
+
+
+def test_an_old_snapshot_is_freed_at_once(folder: Path) -> None:
+    """Each holds a copy of all changes: they would add up until Python looks for circles."""
+    index = UpdatableIndex.open(folder)
+    index.upsert(items("new/1"))
+    gc.disable()
+    try:
+        for at, change in enumerate([lambda: index.upsert(items("new/2")), lambda: index.delete(["new/2"])]):
+            snapshot = index.snapshot
+            snapshot.facets()
+            snapshot.search(
+                snapshot.encoder.encode(["red"]), 5, Mode.ADAPTIVE, parse_filter("price<50", snapshot.schema)
+            )
+            parts = [weakref.ref(part) for part in (snapshot, *snapshot.segments)]
+            del snapshot
+            change()
+            assert [part() for part in parts] == [None] * 3, f"change {at}"
+    finally:
+        gc.enable()
 
 
 def test_rollback_and_new_versions_under_a_reader(embeddings: Path, folder: Path) -> None:

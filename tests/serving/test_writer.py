@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -28,7 +29,20 @@ from smar.serving.writer_client import PictureVector, WriterClient, WriterDown
 from tiny_index import vectors_of
 from tiny_line import Line, smar
 from tiny_service import address, run_service
-from tiny_writer import Writer, ask, becomes, float32_run, new_writer, png, put, put_json, row, stats, writer
+from tiny_writer import (
+    PATIENCE,
+    Writer,
+    ask,
+    becomes,
+    float32_run,
+    new_writer,
+    png,
+    put,
+    put_json,
+    row,
+    stats,
+    writer,
+)
 
 KEY = "0123456789abcdef"
 MOST_BYTES, MOST_PIXELS = 200_000, 1_000_000
@@ -172,7 +186,7 @@ def test_forty_at_once_are_one_batch_and_equal_a_bulk_update(
 
 
 async def until(client: WriterClient, condition: object) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not condition((await client.stats()).json()):  # type: ignore[operator]
             await asyncio.sleep(0.02)
 
@@ -311,6 +325,20 @@ def test_the_last_item_stays(line: Line, index: Path, run: Path) -> None:
         assert (answer.status, answer.json()["error"]["code"]) == (409, "last_item")
         assert put(process, "another", title="Another").status == 200
         assert ask(process, lambda client: client.delete(ids[0])).status == 200
+
+
+def test_a_full_disk_is_told_and_harms_nothing(index: Path, run: Path) -> None:
+    with writer(index, run) as process:
+        assert put(process, "before", title="Before").status == 200
+        full = (current_version(index) / "updates.log").stat().st_size + 100
+        free = resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
+        answer = put(process, "lost", title="Lost")
+        assert (answer.status, answer.json()["error"]["code"]) == (507, "not_written")
+        assert row(UpdatableIndex.open(index), "lost") is None
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, free)
+        assert put(process, "after", title="After").status == 200
+    reader = UpdatableIndex.open(index)
+    assert [row(reader, name) is not None for name in ("before", "lost", "after")] == [True, False, True]
 
 
 def test_what_was_answered_survives_kill_and_the_worker_comes_back(index: Path, run: Path) -> None:

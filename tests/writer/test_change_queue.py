@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from smar.index.delta import Items
 from smar.index.live import UpdatableIndex
 from smar.index.versions import locked
 from smar.writer.encode import Prepared
-from smar.writer.queue import Change, ChangeQueue, split
+from smar.writer.queue import Change, ChangeQueue, OtherModel, split
 from tiny_index import DIM, FINGERPRINT, write_embeddings
 
 
@@ -83,6 +84,24 @@ def test_changes_of_one_item_keep_their_order(index: UpdatableIndex) -> None:
     assert catalogue.items([row])[0]["title"] == "three"
     assert catalogue.row_of("b") is None
     assert catalogue.row_of("c") is not None
+
+
+def test_faults_of_the_index_are_not_the_items(index: UpdatableIndex) -> None:
+    async def put_one(queue: ChangeQueue, change: Prepared | None) -> bool:
+        consumer = asyncio.create_task(queue.run())
+        try:
+            return await queue.put("a", change)
+        finally:
+            consumer.cancel()
+
+    other = ChangeQueue(index, lambda items: replace(encode(items), fingerprint="beef"), lambda: None)
+    with pytest.raises(OtherModel, match="another model now"):
+        asyncio.run(put_one(other, item("a")))
+    queue = ChangeQueue(index, encode, lambda: None)
+    (index.folder / "current").write_bytes(b"damaged")
+    for change in (item("a"), None):
+        with pytest.raises(OSError, match="current is damaged"):
+            asyncio.run(put_one(queue, change))
 
 
 def test_all_that_wait_are_written_at_once(index: UpdatableIndex) -> None:

@@ -1,7 +1,7 @@
 """The embedded index: one folder that a process maps into memory, verified byte for byte when opened."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
@@ -128,7 +128,7 @@ class EmbeddedIndex:
         self.catalogue = CatalogueView(self.segments)
         if encoder is not None:
             self.encoder = encoder
-        self.facets = lru_cache(maxsize=16)(self._count)
+        self.facets = _counter(self.segments)
 
     @classmethod
     def open(cls, path: Path, check: bool = True) -> Self:
@@ -252,15 +252,6 @@ class EmbeddedIndex:
             for found in zip(*by_segment, strict=True)
         ]
 
-    def _count(self, filter: Filter | None = None, top: int | None = None) -> FacetCounts:
-        """Counts of category, brand and price ranges among the items that match; kept for the latest 16 questions."""
-        parts = [segment.part(filter) for segment in self.segments]
-        return count_facets(parts, FACETS, self._price_borders, top)
-
-    @cached_property
-    def _price_borders(self) -> tuple[float, ...]:
-        return price_borders([segment.part(None) for segment in self.segments])
-
     def hits(self, ranked: Ranked) -> list[Hit]:
         """The items' columns with what was found."""
         payload: list[dict[str, Any]] = self.catalogue.items(ranked.rows.tolist())
@@ -280,6 +271,23 @@ class EmbeddedIndex:
             )
             for at, item in enumerate(payload)
         ]
+
+
+def _counter(segments: Sequence[Segment]) -> Callable[..., FacetCounts]:
+    """Counts of category, brand and price ranges among the items that match; kept for the latest 16 questions.
+
+    A function of the segments alone: see `smar.index.segment` on circles of references.
+    """
+
+    @lru_cache(maxsize=1)
+    def borders() -> tuple[float, ...]:
+        return price_borders([segment.part(None) for segment in segments])
+
+    @lru_cache(maxsize=16)
+    def count(filter: Filter | None = None, top: int | None = None) -> FacetCounts:
+        return count_facets([segment.part(filter) for segment in segments], FACETS, borders(), top)
+
+    return count
 
 
 def _ranks(rows: Rows, ranking: Rows) -> Rows:

@@ -148,7 +148,7 @@ class QueryEncoder:
         return embedding, probability.reshape(len(texts))
 
     def _tokenise(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        encodings = self._tokenizer.encode_batch(list(texts))
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
         ids = np.array([e.ids for e in encodings], np.int64).reshape(len(texts), -1)
         mask = np.array([e.attention_mask for e in encodings], np.int64).reshape(len(texts), -1)
         if ids.shape[1] == 0:  # the tokenizer found nothing at all, e.g. in a lone control character

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from smar.index.catalogue import Catalogue
-from smar.index.columns import Mask
+from smar.index.columns import Columns, Mask
 from smar.index.facets import Part
 from smar.index.filters import Filter
 from smar.index.postings import Postings
@@ -40,15 +40,11 @@ class Segment:
         self.words = words
         self.dead = dead if dead is not None and dead.any() else None
         self._everything = None if self.dead is None else Allowed.of(~self.dead)
-        self._matching: Callable[[Filter], Allowed] = lru_cache(maxsize=_CACHED_FILTERS)(self._find)
+        self._matching = _finder(catalogue.columns, self.dead)
 
     def allowed(self, filter: Filter | None) -> Allowed | None:
         """Rows that are alive and match; None when that is all of them."""
         return self._everything if filter is None else self._matching(filter)
-
-    def _find(self, filter: Filter) -> Allowed:
-        mask = filter.mask(self.catalogue.columns)
-        return Allowed.of(mask if self.dead is None else mask & ~self.dead)
 
     def top(self, queries: Queries, k: int, filter: Filter | None) -> list[Found]:
         """Each query's `k` items of largest score in this segment, best first."""
@@ -66,6 +62,21 @@ class Segment:
     def alive(self) -> int:
         """Number of items."""
         return len(self.store) if self._everything is None else self._everything.count
+
+
+def _finder(columns: Columns, dead: Mask | None) -> Callable[[Filter], Allowed]:
+    """What matches a filter, for the latest filters.
+
+    It knows nothing of its segment: in a circle of references, each of some updates a second would leave a segment
+    with all changes behind until Python looks for circles.
+    """
+
+    @lru_cache(maxsize=_CACHED_FILTERS)
+    def find(filter: Filter) -> Allowed:
+        mask = filter.mask(columns)
+        return Allowed.of(mask if dead is None else mask & ~dead)
+
+    return find
 
 
 class CatalogueView:

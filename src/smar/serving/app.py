@@ -4,11 +4,15 @@ import importlib.resources
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.routing import request_response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from smar import __version__
 from smar.serving.changes import build_changes_router
@@ -17,7 +21,7 @@ from smar.serving.errors import add_error_handlers
 from smar.serving.follow import following
 from smar.serving.guard import Guard
 from smar.serving.options import ServiceOptions
-from smar.serving.routes import build_router
+from smar.serving.routes import SEARCH, build_router
 
 WEB = Path(__file__).parent / "web"
 
@@ -36,7 +40,8 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> ASGIApp
     add_error_handlers(app)
     # before the item's own routes: an id may hold slashes, so `{item_id:path}` would take "/similar" along
     app.include_router(build_changes_router(engine, options))
-    app.include_router(build_router(engine, options))
+    router = build_router(engine, options)
+    app.include_router(router)
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -50,7 +55,21 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> ASGIApp
     app.mount("/static", StaticFiles(directory=WEB))
     # the package is used only for the Swagger UI files that it carries
     app.mount("/swagger", StaticFiles(directory=str(importlib.resources.files("fastapi_offline") / "static")))
-    return Guard(app, options)
+    return Guard(app, options, {("POST", SEARCH): _direct(app, router)})
+
+
+def _direct(app: FastAPI, router: APIRouter) -> ASGIApp:
+    """The search route without what finds it and its arguments: a fifth of a search's time in Python."""
+    route = next(route for route in router.routes if isinstance(route, APIRoute) and route.path == SEARCH)
+    handlers = app.exception_handlers
+    caught = ExceptionMiddleware(request_response(route.endpoint), handlers)
+    answered = ServerErrorMiddleware(caught, handlers[Exception])
+
+    async def directly(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = route
+        await answered(scope, receive, send)
+
+    return directly
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -26,6 +26,9 @@ _LOCKED: Answers = {
 }
 _LAST: Answers = {409: {"model": ErrorResponse, "description": "the last item of an index cannot be deleted"}}
 _KIND: Answers = {415: {"model": ErrorResponse, "description": "the body is neither JSON nor multipart/form-data"}}
+_NOT_WRITTEN: Answers = {
+    507: {"model": ErrorResponse, "description": "the index cannot be written: a full disk, damage"}
+}
 _SECURITY: dict[str, Any] = {"security": [{"key": []}]}
 _PICTURE = {"type": "string", "format": "binary"}
 _ITEM_BODY = {
@@ -86,7 +89,7 @@ def _add_writes(router: APIRouter, engine: Engine, client: WriterClient | None) 
     @router.put(
         ITEM,
         response_model=Written,
-        responses=WRONG | BUSY | LARGE | _LOCKED | _KIND | _NO_WRITER,
+        responses=WRONG | BUSY | LARGE | _LOCKED | _KIND | _NO_WRITER | _NOT_WRITTEN,
         summary="Write an item",
         tags=["items"],
         openapi_extra={"requestBody": _ITEM_BODY, **_SECURITY},
@@ -100,7 +103,7 @@ def _add_writes(router: APIRouter, engine: Engine, client: WriterClient | None) 
     @router.delete(
         ITEM,
         response_model=Deleted,
-        responses=WRONG | UNKNOWN | BUSY | _LOCKED | _LAST | _NO_WRITER,
+        responses=WRONG | UNKNOWN | BUSY | _LOCKED | _LAST | _NO_WRITER | _NOT_WRITTEN,
         summary="Delete an item",
         tags=["items"],
         openapi_extra=_SECURITY,

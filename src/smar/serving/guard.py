@@ -4,6 +4,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -36,10 +37,10 @@ access = logging.getLogger(ACCESS)
 
 
 class Guard:
-    """ASGI middleware around the whole application."""
+    """ASGI middleware around the whole application; `direct` answers some (method, path) without its router."""
 
-    def __init__(self, app: ASGIApp, options: ServiceOptions) -> None:
-        self.app, self.options = app, options
+    def __init__(self, app: ASGIApp, options: ServiceOptions, direct: Mapping[tuple[str, str], ASGIApp]) -> None:
+        self.app, self.options, self.direct = app, options, direct
         self.keys = Keys(options.keys)
         self.limiter: RateLimiter | None = None
         if options.rate and options.shared is not None:
@@ -50,6 +51,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        app = self.direct.get((scope["method"], scope["path"]), self.app)
         started, headers = time.perf_counter(), Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
@@ -68,7 +70,7 @@ class Guard:
                 REFUSED.labels(str(refusal.status_code)).inc()
                 await refusal(scope, receive, observed)
             else:
-                await self.app(scope, Body(receive, limit, self.options.patience), observed)
+                await app(scope, Body(receive, limit, self.options.patience), observed)
         finally:
             self._observe(scope, status, time.perf_counter() - started, request_id)
 

@@ -70,7 +70,8 @@ class Body:
             return await self._receive()
         before = time.monotonic()
         try:
-            message = await asyncio.wait_for(self._receive(), self._left)
+            async with asyncio.timeout(self._left):  # wait_for would make a task of each
+                message = await self._receive()
         except TimeoutError:
             self._done = True
             raise HTTPException(408, "the request's body did not arrive in time", {"Connection": "close"}) from None

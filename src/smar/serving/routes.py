@@ -27,6 +27,7 @@ from smar.serving.schemas import About, ErrorResponse, Facets, Health, ItemOut, 
 from smar.serving.wire import picture_url
 
 JSON = "application/json"
+SEARCH = "/v1/search"
 Answers = dict[int | str, dict[str, Any]]
 WRONG: Answers = {422: {"model": ErrorResponse, "description": "the request is wrong"}}
 UNKNOWN: Answers = {404: {"model": ErrorResponse, "description": "no such item or picture"}}
@@ -100,7 +101,7 @@ def _add_search(router: APIRouter, searches: Searches) -> None:
     body = {"required": True, "content": {JSON: {"schema": schema}}}
 
     @router.post(
-        "/v1/search",
+        SEARCH,
         response_model=SearchResponse,
         responses=WRONG | BUSY | LARGE,
         summary="Search",

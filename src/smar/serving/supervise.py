@@ -68,13 +68,14 @@ class Child:
     ) -> None:
         self.module, self.task = module, task
         self._inherited, self._metrics = inherited, metrics
-        self._pause, self._started = 0.0, 0.0
+        self._pause, self._started, self._starts = 0.0, 0.0, 0
         self.process: subprocess.Popen[bytes] | None = None
         self.reports: IO[bytes] | None = None
         self._socket: socket.socket | None = None
 
     def start(self) -> None:
         """Start it, in a session of its own: Ctrl-C in a terminal is for the supervisor."""
+        self._starts += 1
         ours, theirs = socket.socketpair()
         environment = os.environ | ({} if self._metrics is None else {"PROMETHEUS_MULTIPROC_DIR": str(self._metrics)})
         with theirs:
@@ -108,7 +109,7 @@ class Child:
     @property
     def refused(self) -> bool:
         """Whether it has said at its first start that what it was given is wrong."""
-        return self.process is not None and self.process.poll() == _WRONG_INPUT and not self._pause
+        return self._starts == 1 and self.process is not None and self.process.poll() == _WRONG_INPUT
 
     def _close(self) -> None:
         if self._metrics is not None and self.process is not None:

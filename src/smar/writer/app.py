@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from smar.errors import InputError
 from smar.writer.columns import RefusedItem
+from smar.writer.queue import OtherModel
 from smar.writer.service import ModelWorker
 from smar.writer.upload import Admission, parse_upload
 
@@ -108,6 +109,17 @@ async def _http(_: Request, error: Exception) -> Response:
     return response
 
 
+async def _not_written(_: Request, error: Exception) -> Response:
+    logger.error("a change could not be written: %s", error)
+    return _error(507, "not_written", f"the change could not be written, the index is as it was: {error}")
+
+
+async def _other_model(_: Request, error: Exception) -> Response:
+    response = _error(503, "other_model", str(error))
+    response.headers["Retry-After"] = "30"
+    return response
+
+
 async def _failed(_: Request, error: Exception) -> Response:
     # Starlette raises the error again after this answer, so the server logs its traceback
     return _error(500, "internal", f"the model worker failed on this request ({type(error).__name__}); see its log.")
@@ -125,5 +137,11 @@ def create_app(make: MakeWorker, admission: Admission) -> Starlette:
             Route("/stats", routes.stats),
         ],
         lifespan=routes.lifespan,
-        exception_handlers={InputError: _refused, HTTPException: _http, Exception: _failed},
+        exception_handlers={
+            InputError: _refused,
+            HTTPException: _http,
+            OSError: _not_written,
+            OtherModel: _other_model,
+            Exception: _failed,
+        },
     )

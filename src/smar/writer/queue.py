@@ -1,12 +1,12 @@
 """Changes in the order in which they came: all that wait are encoded together, logged once, then answered."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from smar.errors import InputError
 from smar.index.delta import Items
 from smar.index.live import UpdatableIndex
 from smar.writer.encode import Prepared
@@ -14,6 +14,10 @@ from smar.writer.encode import Prepared
 MAX_BATCH = 64
 logger = logging.getLogger("smar.writer")
 EncodeItems = Callable[[Sequence[Prepared]], Items]
+
+
+class OtherModel(Exception):
+    """The index has a version of another model than the one that encodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class ChangeQueue:
 
         Raises:
             InputError: it does not fit the index, or it is the last item and to be deleted.
+            OSError: it cannot be written, or the index cannot be read.
+            OtherModel: the index was replaced by one of another model.
         """
         change = Change(item_id, item, asyncio.get_running_loop().create_future())
         self._waiting.put_nowait(change)
@@ -99,9 +105,10 @@ class ChangeQueue:
             return [error]
 
     def _upsert(self, items: Sequence[Prepared]) -> "list[bool | BaseException]":
-        with contextlib.suppress(Exception):  # what is damaged is said by the upsert itself
-            self.index.refresh()
+        self._refresh()
         encoded = self.encode(items)
+        if encoded.fingerprint != self.index.snapshot.fingerprint:
+            raise OtherModel("the index is of another model now; the service must be started again with its run.")
         catalogue = self.index.snapshot.catalogue
         before: list[bool | BaseException] = [catalogue.row_of(item.item_id) is not None for item in items]
         self.index.upsert(encoded)
@@ -110,7 +117,14 @@ class ChangeQueue:
         self.counts.largest_batch = max(self.counts.largest_batch, len(items))
         return before
 
+    def _refresh(self) -> None:
+        try:
+            self.index.refresh()
+        except InputError as error:  # no fault of what is to be written
+            raise OSError(str(error)) from error
+
     def _delete(self, item_id: str) -> "list[bool | BaseException]":
+        self._refresh()
         found = bool(self.index.delete([item_id]))
         self.counts.deleted += found
         return [found]
