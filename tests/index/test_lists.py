@@ -54,7 +54,9 @@ def test_every_item_lies_in_one_list(lists: Lists, queries: Queries) -> None:
         assert sorted(rows.tolist()) == np.flatnonzero(lists.list_of == number).tolist()
     order, near = lists.nearest(coarse, lists.count)
     np.testing.assert_allclose(near, np.take_along_axis(coarse @ lists.centres.T, order, axis=1), atol=1e-5)
-    assert (np.diff(near, axis=1) <= 0).all()
+    assert (np.diff(near / np.linalg.norm(lists.centres, axis=1)[order], axis=1) <= 1e-6).all()
+    for at in range(len(queries)):
+        np.testing.assert_array_equal(lists.ordered(coarse[at])[0][:20], order[at][:20])
 
 
 def test_codes_follow_the_exact_scores(lists: Lists, vectors: np.ndarray, queries: Queries) -> None:
