@@ -15,7 +15,7 @@ from smar import __version__
 from smar.errors import InputError, TrainingError
 from smar.progress import console
 
-MODES = ("adaptive", "route", "text", "multimodal")
+MODES = ("adaptive", "route", "text", "multimodal", "hybrid")
 
 
 def parser() -> argparse.ArgumentParser:

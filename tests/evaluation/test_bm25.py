@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from smar.evaluation.bm25 import Bm25, bm25_blocks, words
+from smar.data.bm25 import words
+from smar.evaluation.bm25 import Bm25, bm25_blocks
 
 TEXTS = ["Red dress, 2 pockets", "blue DRESS", "kettle 1.7 L red red", "", "Ärmelloses Kleid"]
 

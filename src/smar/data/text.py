@@ -18,4 +18,6 @@ def _lower(character: str) -> str:
 
 def normalise_query(text: str) -> str:
     """Collapse white space to single blanks, strip, lower-case, compose (Unicode NFC). Empty stays empty."""
+    if text.isascii():  # the same, ten times as fast: a catalogue's titles pass here, too
+        return " ".join(text.lower().split())
     return unicodedata.normalize("NFC", "".join(map(_lower, " ".join(text.split()))))

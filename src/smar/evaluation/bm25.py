@@ -1,25 +1,14 @@
-"""BM25 over the items' text fields: what a shop gets without training anything, a row of the report.
+"""BM25 over the items' text fields: what a shop gets without training anything, a row of the report."""
 
-Lucene's formula with k1 = 1.5 and b = 0.75, by the library bm25s (numpy only). Words are runs of letters and digits,
-lower-cased, neither stemmed nor left out, so that it sees the same text as the towers.
-"""
-
-import re
 from collections.abc import Sequence
 
-import bm25s
 import numpy as np
 
+from smar.data.bm25 import build, words
 from smar.evaluation.scores import BLOCK, Blocks
 from smar.model.encoder import Floats
 
 NAME = "bm25"
-_WORD = re.compile(r"\w+")
-
-
-def words(text: str) -> list[str]:
-    """The words of a text, lower-cased."""
-    return _WORD.findall(text.lower())
 
 
 class Bm25:
@@ -27,16 +16,12 @@ class Bm25:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.items = len(texts)
-        self.index = bm25s.BM25(k1=1.5, b=0.75, method="lucene", backend="numpy")
-        tokens = [words(text) for text in texts]
-        self.empty = not any(tokens)  # the library cannot index nothing
-        if not self.empty:
-            self.index.index(tokens, show_progress=False)
+        self.index, _ = build(texts)
 
     def scores(self, query: str) -> Floats:
         """Scores of all texts, float32 [n]; -inf where no word of the query is in the text."""
-        ids = [] if self.empty else self.index.get_tokens_ids(words(query))
-        if not ids:
+        ids = [] if self.index is None else self.index.get_tokens_ids(words(query))
+        if self.index is None or not ids:
             return np.full(self.items, -np.inf, dtype=np.float32)
         found = np.asarray(self.index.get_scores_from_ids(ids), dtype=np.float32)
         return np.where(found > 0, found, np.float32(-np.inf))

@@ -14,7 +14,7 @@ import pyarrow as pa
 from smar.errors import InputError
 from smar.files import sha256
 from smar.index.base import Mode, widen
-from smar.index.embeddings import Embeddings
+from smar.index.embeddings import Embeddings, sample_clicks
 from smar.index.query import INT8_FILE, Int8Cost, Precision, QueryEncoder, QueryManifest
 from smar.index.ranked import Vectors
 from smar.index.vectors import exact_top
@@ -78,11 +78,8 @@ def _no_advice(record: logging.LogRecord) -> bool:
 
 def measure_cost(folder: Path, source: Embeddings, valid: pa.Table) -> Int8Cost:
     """Recall@50 of the clicked items, in float32 and in int8, over at most 1,000 validation queries."""
-    clicked: dict[str, set[str]] = {}
-    for query, item_id in zip(valid["query"].to_pylist(), valid["item_id"].to_pylist(), strict=True):
-        clicked.setdefault(query, set()).add(item_id)
-    queries = sorted(clicked)
-    queries = [queries[at] for at in np.random.default_rng(0).permutation(len(queries))[:_QUERIES]]
+    clicked = sample_clicks(valid, _QUERIES)
+    queries = list(clicked)
     asked = {
         precision: widen(QueryEncoder.load(folder, precision=precision).encode(queries), Mode.ADAPTIVE)
         for precision in Precision

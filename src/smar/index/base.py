@@ -32,6 +32,8 @@ class Mode(StrEnum):
     ROUTE = "route"
     TEXT = "text"
     MULTIMODAL = "multimodal"
+    HYBRID = "hybrid"
+    """The adaptive ranking fused with BM25 (`smar.index.fusion`); needs the queries' texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class Hit:
     """One found item, with what explains its place.
 
     `score` is what it was ranked by; `text_score` and `multimodal_score` are exact inner products from the
-    stored vectors. `rank_text` is its rank (from 1) had pictures been left out; None when not asked for or
-    beyond `MAX_HITS`.
+    stored vectors; `words_score` is the BM25 score of a hybrid search, else None. `rank_text` is its rank (from 1) had
+    pictures been left out; None when not asked for or beyond `MAX_HITS`.
     """
 
     item_id: str
@@ -51,6 +53,7 @@ class Hit:
     row: int
     has_picture: bool
     payload: Mapping[str, Any]
+    words_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +61,7 @@ class Ranked:
     """What one query found, as arrays, best first; see `Hit` for the meaning of each.
 
     `rows` int64 [n]; `score`, `text_score`, `multimodal_score` float32 [n]; `rank_text` int64 [n] with -1 for none, or
-    None when it was not asked for.
+    None when it was not asked for; `words_score` float32 [n], or None when the search was not hybrid.
     """
 
     rows: npt.NDArray[np.int64]
@@ -66,6 +69,7 @@ class Ranked:
     text_score: npt.NDArray[np.float32]
     multimodal_score: npt.NDArray[np.float32]
     rank_text: npt.NDArray[np.int64] | None
+    words_score: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -73,8 +77,9 @@ class Ranked:
     def pick(self, places: npt.NDArray[np.int64]) -> "Ranked":
         """Some of them."""
         ranks = None if self.rank_text is None else self.rank_text[places]
+        words = None if self.words_score is None else self.words_score[places]
         scores = (self.score[places], self.text_score[places], self.multimodal_score[places])
-        return Ranked(self.rows[places], *scores, ranks)
+        return Ranked(self.rows[places], *scores, ranks, words)
 
 
 class Index(Protocol):
@@ -117,11 +122,11 @@ class Index(Protocol):
 
 
 def weigh(vectors: QueryVectors, mode: Mode) -> npt.NDArray[np.float32]:
-    """Share of the multimodal score in each query's score, float32 [n]: p when adaptive, else 0 or 1.
+    """Share of the multimodal score in each query's score, float32 [n]: p when adaptive or hybrid, else 0 or 1.
 
     Routing rounds p to 0 or 1 at the model's threshold.
     """
-    if mode is Mode.ADAPTIVE:
+    if mode in (Mode.ADAPTIVE, Mode.HYBRID):
         return vectors.image_probability.astype(np.float32)
     if mode is Mode.ROUTE:
         return (vectors.image_probability > vectors.threshold).astype(np.float32)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -14,16 +15,21 @@ import pyarrow.parquet as pq
 
 from smar.errors import InputError
 from smar.files import describe, link_or_copy
+from smar.index.catalogue import Catalogue
 from smar.index.embedded import EXACT_FILE, FAISS_FILE, IndexManifest, check_fingerprint
 from smar.index.embeddings import PICTURES_FILE, QUERY_FOLDER, VALID_FILE, Embeddings
-from smar.index.lists import write_lists
+from smar.index.fitting import describe_fit, fit_hybrid
+from smar.index.fusion import HybridFit
+from smar.index.lists import Lists, write_lists
 from smar.index.payload import write_payload
 from smar.index.query import QueryEncoder
 from smar.index.ranked import Vectors, in_blocks
+from smar.index.segment import Segment
 from smar.index.tuning import tuned
 from smar.index.updates import UpdateLog
-from smar.index.vectors import EXACT_LIMIT, Probes
-from smar.index.versions import locked, new_version, publish_version
+from smar.index.vectors import EXACT_LIMIT, Probes, VectorStore
+from smar.index.versions import MADE_BY, locked, new_version, publish_version
+from smar.index.words import DEFAULT_FIELDS, WORDS_FOLDER, write_words
 from smar.progress import track
 
 RECALL_TARGET = 0.98
@@ -32,13 +38,17 @@ _SAMPLE_QUERIES = 200
 
 @dataclass(frozen=True, slots=True)
 class IndexSummary:
-    """What was built; `recall` is recall@50 of the worst mode against exact search, None when exact."""
+    """What was built; `recall` is recall@50 of the worst mode against exact search, None when exact.
+
+    `hybrid` says how words and vectors are fused and what that gains or loses.
+    """
 
     items: int
     dim: int
     index_type: str
     probes: Probes | None
     recall: float | None
+    hybrid: str
     size: int
     version: str
     seconds: float
@@ -49,7 +59,8 @@ class Source:
     """What a version is made of, wherever it comes from.
 
     `blocks` yields float32 [n, 2k] of ``[S_m ; S_t]`` in item order; `write_pictures` makes the pictures file that the
-    payload's offsets point into; `valid` holds held-out queries, None when there are none.
+    payload's offsets point into; `valid` holds held-out queries, None when there are none; `fields` are
+    the columns whose words hybrid search reads.
     """
 
     fingerprint: str
@@ -60,6 +71,7 @@ class Source:
     payload: pa.Table
     query: Path
     valid: pa.Table | None
+    fields: tuple[str, ...]
     write_pictures: Callable[[Path], None]
 
 
@@ -102,6 +114,7 @@ def build_index(
         manifest.index_type,
         manifest.probes,
         manifest.recall,
+        describe_fit(manifest.hybrid),
         size,
         version.name,
         seconds,
@@ -130,6 +143,7 @@ def _of_embeddings(path: Path, query: Path) -> Source:
         payload=embeddings.payload,
         query=query,
         valid=embeddings.valid(),
+        fields=manifest.text_fields or DEFAULT_FIELDS,
         write_pictures=write_pictures,
     )
 
@@ -146,12 +160,15 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
     exact, lists = source.items <= exact_limit, 0
     probes, reached = None, None
     if exact:
-        _write_flat(vectors, partial / FAISS_FILE)
-        (partial / EXACT_FILE).unlink()  # a Flat index holds the very same floats
+        index = _write_flat(vectors, partial / FAISS_FILE)
     else:
         lists = write_lists(vectors, partial)
         probes, reached = tuned(vectors, partial, encoder.encode(_sample_queries(source)), recall)
-    del vectors
+        index = Lists(partial, source.items, 2 * source.dim, MADE_BY)
+    hybrid = _add_words(source, VectorStore(index, vectors, probes), encoder, partial / WORDS_FOLDER)
+    del vectors, index
+    if exact:
+        (partial / EXACT_FILE).unlink()  # a Flat index holds the very same floats
     write_payload(source.payload, partial)
     shutil.copytree(source.query, partial / QUERY_FOLDER)
     if source.valid is not None:
@@ -167,6 +184,7 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
         probes=probes,
         recall=reached,
         recall_target=None if exact else recall,
+        hybrid=hybrid,
         files=describe(partial),
     )
     manifest.write(partial)
@@ -186,11 +204,19 @@ def _write_vectors(source: Source, path: Path) -> Vectors:
     return vectors
 
 
-def _write_flat(vectors: Vectors, path: Path) -> None:
+def _add_words(source: Source, store: VectorStore, encoder: QueryEncoder, folder: Path) -> HybridFit:
+    """Write the words of the items, and fit their fusion with the vectors to the validation clicks."""
+    words = write_words(source.payload, source.fields, folder)
+    catalogue = Catalogue(source.payload.select(["item_id"]), None)
+    return fit_hybrid(Segment(store, catalogue, words=words), words, encoder, source.valid)
+
+
+def _write_flat(vectors: Vectors, path: Path) -> Any:
     index = faiss.IndexFlatIP(vectors.shape[1])
     for block in in_blocks(vectors):
         index.add(block)
     faiss.write_index(index, str(path))
+    return index
 
 
 def _sample_queries(source: Source) -> list[str]:

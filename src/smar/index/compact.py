@@ -17,6 +17,7 @@ from smar.index.segment import Segment
 from smar.index.updates import UpdateLog
 from smar.index.vectors import EXACT_LIMIT
 from smar.index.versions import current_version, locked, new_version, publish_version
+from smar.index.words import DEFAULT_FIELDS
 
 if TYPE_CHECKING:
     from smar.index.live import UpdatableIndex
@@ -66,6 +67,7 @@ def _of_index(index: EmbeddedIndex) -> Source:
         payload=payload.append_column("picture_length", pa.array(lengths)),
         query=index.path / QUERY_FOLDER,
         valid=read_valid(index.path),
+        fields=DEFAULT_FIELDS if index.manifest.hybrid is None else index.manifest.hybrid.fields,
         write_pictures=write_pictures,
     )
 

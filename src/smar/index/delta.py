@@ -16,10 +16,12 @@ from smar.index.base import INTERNAL_COLUMNS
 from smar.index.catalogue import Catalogue
 from smar.index.columns import Mask, one_array
 from smar.index.embeddings import not_unit
+from smar.index.growing import GrowingWords
 from smar.index.ranked import Vectors
 from smar.index.ready import FreshJson
 from smar.index.segment import Segment
 from smar.index.vectors import VectorStore
+from smar.index.words import WordIndex
 
 _MANY = 200  # from so many ids on, one hash table over all ids beats a binary search for each
 VECTORS = ("text", "multimodal")
@@ -125,6 +127,7 @@ class Delta:
         self._pictures: list[pa.ChunkedArray] = []
         self._rows: dict[str, int] = {}
         self._json: dict[int, bytes] = {}  # rows are never reused, so what was encoded once stays right
+        self._words = GrowingWords(base.words) if isinstance(base.words, WordIndex) else None
         self.count = 0
 
     def apply(self, table: pa.Table, upsert: bool) -> None:
@@ -143,6 +146,8 @@ class Delta:
         # logs may say of a column that it has no nulls; the index's own columns may have some
         self._tables.append(pa.Table.from_arrays(table.select(schema.names).columns, schema=schema))
         self._pictures.append(table[f"__{PICTURE}"])
+        if self._words is not None:
+            self._words.add(self._tables[-1])
 
     def _kill(self, column: pa.ChunkedArray, ids: list[str]) -> None:
         for item_id in ids:
@@ -169,14 +174,15 @@ class Delta:
 
     def segments(self) -> list[Segment]:
         """The base without its dead rows, and the changes as a segment of their own when there are any."""
-        base = Segment(self._base.store, self._base.catalogue, dead=self._base_dead.copy())
+        base = Segment(self._base.store, self._base.catalogue, dead=self._base_dead.copy(), words=self._base.words)
         if self.count == 0:
             return [base]
         self._tables = [pa.concat_tables(self._tables).combine_chunks()]
         pictures = pa.chunked_array(_chunks(self._pictures), pa.binary())
         catalogue = _Changed(self._tables[0], pictures, dict(self._rows), self._json)
         store = VectorStore(None, self._vectors[: self.count], None)
-        return [base, Segment(store, catalogue, len(self._base.store), self._dead[: self.count].copy())]
+        words = None if self._words is None else self._words.view()
+        return [base, Segment(store, catalogue, len(self._base.store), self._dead[: self.count].copy(), words)]
 
 
 def _chunks(columns: list[pa.ChunkedArray]) -> list[pa.Array]:

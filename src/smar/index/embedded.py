@@ -18,6 +18,7 @@ from smar.index.base import MAX_HITS, Hit, Mode, Ranked, weigh
 from smar.index.embeddings import QUERY_FOLDER
 from smar.index.facets import FacetCounts, count_facets, price_borders
 from smar.index.filters import Filter
+from smar.index.fusion import HybridFit, depth_of, fuse
 from smar.index.lists import Lists
 from smar.index.payload import open_payload
 from smar.index.query import QueryEncoder, QueryManifest, QueryVectors
@@ -26,6 +27,7 @@ from smar.index.sealed import Sealed
 from smar.index.segment import CatalogueView, Segment
 from smar.index.vectors import Probes, VectorStore
 from smar.index.versions import MADE_BY, current_version
+from smar.index.words import WORDS_FOLDER, WordIndex
 
 FAISS_FILE = "vectors.faiss"
 EXACT_FILE = "vectors.npy"
@@ -45,6 +47,7 @@ class IndexManifest(Sealed):
     probes: Probes | None = Field(None, description="what a query visits; None when the search is exact")
     recall: float | None = Field(None, description="recall@50 of the worst mode against exact search; None when exact")
     recall_target: float | None = None
+    hybrid: HybridFit | None = Field(None, description="None in a version from before there was hybrid search")
     files: dict[str, FileEntry]
 
 
@@ -104,6 +107,12 @@ def _map_exact(file: Path, shape: tuple[int, int]) -> Vectors:
     return vectors
 
 
+def _words(path: Path, manifest: IndexManifest) -> WordIndex | None:
+    if manifest.hybrid is None:
+        return None
+    return WordIndex(path / WORDS_FOLDER, manifest.items, manifest.hybrid.fields, manifest.hybrid.mean_length)
+
+
 class EmbeddedIndex:
     """An opened index: one version of it, with the updates since when `UpdatableIndex` made it.
 
@@ -140,7 +149,7 @@ class EmbeddedIndex:
         if check:
             _verify(path, manifest)
         catalogue = open_payload(path, manifest.items, MADE_BY)
-        return cls(path, manifest, [Segment(_read_vectors(path, manifest), catalogue)])
+        return cls(path, manifest, [Segment(_read_vectors(path, manifest), catalogue, words=_words(path, manifest))])
 
     def with_segments(self, segments: Sequence[Segment]) -> "EmbeddedIndex":
         """The same version with other segments behind it."""
@@ -195,7 +204,12 @@ class EmbeddedIndex:
         """
         if not 1 <= k <= MAX_HITS:
             raise InputError(f"k is {k}; allowed: 1 to {MAX_HITS}.")
-        found = self._top(Queries(vectors.embedding, weigh(vectors, mode)), k, filter)
+        queries = Queries(vectors.embedding, weigh(vectors, mode))
+        found = self._top(queries, depth_of(k) if mode is Mode.HYBRID else k, filter)
+        words: list[Vectors | None] = [None] * len(found)
+        if mode is Mode.HYBRID:
+            fused = fuse(self.segments, self.manifest.hybrid, queries, vectors.texts, found, k, filter)
+            found, words = [items for items, _ in fused], [scores for _, scores in fused]
         ranks: list[Rows | None] = [None] * len(found)
         if mode is Mode.TEXT:
             ranks = [np.arange(1, len(items) + 1) for items in found]
@@ -203,8 +217,8 @@ class EmbeddedIndex:
             by_text = self._top(Queries(vectors.embedding, weigh(vectors, Mode.TEXT)), MAX_HITS, filter)
             ranks = [_ranks(items.rows, text.rows) for items, text in zip(found, by_text, strict=True)]
         return [
-            Ranked(items.rows, items.score, items.text_score, items.multimodal_score, rank)
-            for items, rank in zip(found, ranks, strict=True)
+            Ranked(items.rows, items.score, items.text_score, items.multimodal_score, rank, by_words)
+            for items, rank, by_words in zip(found, ranks, words, strict=True)
         ]
 
     def prepare(self, filter: Filter) -> None:
@@ -262,6 +276,7 @@ class EmbeddedIndex:
                 row=int(ranked.rows[at]),
                 has_picture=bool(pictured[at]),
                 payload=item,
+                words_score=None if ranked.words_score is None else float(ranked.words_score[at]),
             )
             for at, item in enumerate(payload)
         ]

@@ -148,6 +148,15 @@ def read_valid(folder: Path) -> pa.Table | None:
         raise InputError(f"{path} cannot be read: {error}. Run `{MADE_BY}` again.") from None
 
 
+def sample_clicks(valid: pa.Table, most: int) -> dict[str, set[str]]:
+    """Clicked items of at most `most` validation queries, in a random order that is always the same."""
+    clicked: dict[str, set[str]] = {}
+    for query, item_id in zip(valid["query"].to_pylist(), valid["item_id"].to_pylist(), strict=True):
+        clicked.setdefault(query, set()).add(item_id)
+    queries = sorted(clicked)
+    return {queries[at]: clicked[queries[at]] for at in np.random.default_rng(0).permutation(len(queries))[:most]}
+
+
 def read_payload(path: Path, items: int, made_by: str) -> pa.Table:
     """Read the item columns and check that there is one row per item; InputError names the file.
 

@@ -73,18 +73,21 @@ class QueryManifest(Manifest):
 class QueryVectors:
     """Encoded queries: `embedding` float32 [n, k], L2-normalised; `image_probability` float32 [n], 0..1.
 
-    Routing asks the pictures where the probability exceeds `threshold`.
+    Routing asks the pictures where the probability exceeds `threshold`. Hybrid search needs `texts` [n], the queries
+    in their normal form.
     """
 
     embedding: npt.NDArray[np.float32]
     image_probability: npt.NDArray[np.float32]
     threshold: float = 0.5
+    texts: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.embedding)
 
     def __getitem__(self, part: slice) -> "QueryVectors":
-        return QueryVectors(self.embedding[part], self.image_probability[part], self.threshold)
+        texts = None if self.texts is None else self.texts[part]
+        return QueryVectors(self.embedding[part], self.image_probability[part], self.threshold, texts)
 
 
 class QueryEncoder:
@@ -133,7 +136,7 @@ class QueryEncoder:
         dim = self.manifest.dim
         embedding = np.concatenate([part[0] for part in parts]) if parts else np.empty((0, dim), np.float32)
         probability = np.concatenate([part[1] for part in parts]) if parts else np.empty(0, np.float32)
-        return QueryVectors(embedding, probability, self.manifest.threshold)
+        return QueryVectors(embedding, probability, self.manifest.threshold, tuple(texts))
 
     def _encode(self, texts: Sequence[str], timings: dict[str, float]) -> tuple[npt.NDArray[np.float32], ...]:
         started = time.perf_counter()

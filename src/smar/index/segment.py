@@ -11,6 +11,7 @@ from smar.index.catalogue import Catalogue
 from smar.index.columns import Mask
 from smar.index.facets import Part
 from smar.index.filters import Filter
+from smar.index.postings import Postings
 from smar.index.ranked import Found, Queries, Rows
 from smar.index.vectors import Allowed, VectorStore
 
@@ -21,13 +22,22 @@ _CACHED_FILTERS = 32  # a mask of 1 M items is 1 MB
 class Segment:
     """Vectors and items of one part; row r of it is row ``first_row + r`` of the index.
 
-    `dead` marks rows that were deleted or replaced since, boolean [rows]; None when all are alive.
+    `dead` marks rows that were deleted or replaced since, boolean [rows]; None when all are alive. Hybrid search needs
+    `words`; None in a version that was built without them.
     """
 
-    def __init__(self, store: VectorStore, catalogue: Catalogue, first_row: int = 0, dead: Mask | None = None) -> None:
+    def __init__(
+        self,
+        store: VectorStore,
+        catalogue: Catalogue,
+        first_row: int = 0,
+        dead: Mask | None = None,
+        words: Postings | None = None,
+    ) -> None:
         self.store = store
         self.catalogue = catalogue
         self.first_row = first_row
+        self.words = words
         self.dead = dead if dead is not None and dead.any() else None
         self._everything = None if self.dead is None else Allowed.of(~self.dead)
         self._matching: Callable[[Filter], Allowed] = lru_cache(maxsize=_CACHED_FILTERS)(self._find)

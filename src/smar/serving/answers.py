@@ -20,6 +20,7 @@ _encode = msgspec.json.Encoder().encode
 def hits_out(index: EmbeddedIndex, found: Ranked) -> list[dict[str, Any]]:
     """What was found as `schemas.HitOut` describes it; each item's own columns are JSON already."""
     rows, catalogue = found.rows, index.catalogue
+    words = [None] * len(found) if found.words_score is None else found.words_score.tolist()
     ranks = [None] * len(found) if found.rank_text is None else found.rank_text.tolist()
     return [
         {
@@ -29,16 +30,18 @@ def hits_out(index: EmbeddedIndex, found: Ranked) -> list[dict[str, Any]]:
             "text_score": text,
             "multimodal_score": multimodal,
             "rank_text": rank_text if rank_text is None or rank_text > 0 else None,
+            "words_score": words_score,
             "picture": picture_url(item_id) if pictured else None,
             "item": msgspec.Raw(item),
         }
-        for rank, (item_id, score, text, multimodal, rank_text, pictured, item) in enumerate(
+        for rank, (item_id, score, text, multimodal, rank_text, words_score, pictured, item) in enumerate(
             zip(
                 catalogue.item_ids(rows),
                 found.score.tolist(),
                 found.text_score.tolist(),
                 found.multimodal_score.tolist(),
                 ranks,
+                words,
                 catalogue.pictured(rows).tolist(),
                 catalogue.json(rows),
                 strict=True,

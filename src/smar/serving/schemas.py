@@ -33,7 +33,8 @@ class SearchRequest(BaseModel):
         24, ge=1, le=MAX_K, strict=True, description="most hits to return"
     )
     mode: Mode = Field(
-        Mode.ADAPTIVE, description="words only, adaptive (blend), route (one or the other), or always pictures"
+        Mode.ADAPTIVE,
+        description="words only, adaptive (blend), route (one or the other), always pictures, or hybrid (with BM25)",
     )
     filter: str | None = Field(None, description=f"which items may be found, such as `{EXAMPLE}`", examples=[None])
     explain: bool = Field(False, strict=True, description="also tell each hit's rank without pictures")
@@ -48,6 +49,7 @@ class HitOut(BaseModel):
     text_score: float = Field(description="query against the item's words, -1 to 1")
     multimodal_score: float = Field(description="query against the item's words and picture, -1 to 1")
     rank_text: int | None = Field(description="rank had pictures been left out; null when not asked for or far down")
+    words_score: float | None = Field(description="BM25 score of a hybrid search, else null")
     picture: str | None = Field(description="address of the picture; null when the item has none")
     item: dict[str, Any] = Field(description="the item's own columns")
 
