@@ -100,6 +100,28 @@ def test_each_kind_of_query_visits_its_own_number_of_lists(
         assert (np.diff(items.score) <= 0).all()
 
 
+@pytest.mark.parametrize(("deep", "least"), [(700, 0.95), (51, 1.0)])
+def test_where_nothing_settles(
+    lists: Lists, vectors: np.ndarray, queries: Queries, monkeypatch: pytest.MonkeyPatch, deep: int, least: float
+) -> None:
+    """All lists are visited; with so few candidates that the codes may have lost some, all that match are scanned."""
+    for name, value in (("SCAN_FLOATS", 0), ("_STEPS", 0), ("_FILTERED", 0), ("_MIN_CANDIDATES", 1), ("_DEEP", deep)):
+        monkeypatch.setattr(f"smar.index.vectors.{name}", value)
+    scanned = []
+    whole = VectorStore._scan
+    monkeypatch.setattr(VectorStore, "_scan", lambda self, *rest: scanned.append(rest) or whole(self, *rest))
+    effort = Effort(lists=10, candidates=1)
+    store = VectorStore(lists, vectors, Probes(text=effort, adaptive=effort, multimodal=effort))
+    mask = np.random.default_rng(4).random(ITEMS) < 0.9
+    shares = []
+    for at, items in enumerate(store.top(queries, 50, Allowed.of(mask))):
+        scores = np.where(mask, vectors @ queries.wide[at], -np.inf)
+        shares.append(np.mean(items.score >= np.sort(scores)[-50] - 1e-6))
+        assert mask[items.rows].all()
+    assert np.mean(shares) >= least
+    assert (len(scanned) == len(queries)) == (deep == 51)
+
+
 @pytest.mark.parametrize("k", [1, 10, 50, 400])
 def test_exact_best_against_a_sort(vectors: np.ndarray, queries: Queries, k: int) -> None:
     doubled = np.concatenate([vectors, vectors[:500]])  # equal scores come in the order of their rows

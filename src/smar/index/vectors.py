@@ -35,6 +35,7 @@ _FILTERED = 6  # at least so many candidates a hit: far from the query scores li
 _MIN_CANDIDATES = 100
 _FIRST = 10  # matching items for each judged hit that the first step looks at
 _DEEP = 2_000  # candidates of a visit to all lists
+_LAST_SCAN = 5  # times SCAN_FLOATS: up to there the exact scan costs less than visiting all lists and then doubting
 _DOUBT = 3.0  # standard deviations of the codes' error
 
 Mask = npt.NDArray[np.bool_]
@@ -226,7 +227,7 @@ class VectorStore:
 
         Far from the query scores can be so dense that no code orders them.
         """
-        if allowed.count > 2 * deep:
+        if allowed.count > max(2 * deep, _LAST_SCAN * SCAN_FLOATS // self.vectors.shape[1]):
             rows, rough = self.index.visit(fine, lists, near, deep, allowed.selector)
             found = self._best(query, rows, len(rows))
             order = np.argsort(rows)
