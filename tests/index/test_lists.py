@@ -54,7 +54,9 @@ def test_every_item_lies_in_one_list(lists: Lists, queries: Queries) -> None:
         assert sorted(rows.tolist()) == np.flatnonzero(lists.list_of == number).tolist()
     order, near = lists.nearest(coarse, lists.count)
     np.testing.assert_allclose(near, np.take_along_axis(coarse @ lists.centres.T, order, axis=1), atol=1e-5)
-    assert (np.diff(near, axis=1) <= 0).all()
+    assert (np.diff(near / np.linalg.norm(lists.centres, axis=1)[order], axis=1) <= 1e-6).all()
+    for at in range(len(queries)):
+        np.testing.assert_array_equal(lists.ordered(coarse[at])[0][:20], order[at][:20])
 
 
 def test_codes_follow_the_exact_scores(lists: Lists, vectors: np.ndarray, queries: Queries) -> None:
@@ -96,6 +98,28 @@ def test_each_kind_of_query_visits_its_own_number_of_lists(
     for at, items in enumerate(found):
         np.testing.assert_allclose(items.score, vectors[items.rows] @ queries.wide[at], atol=1e-6)
         assert (np.diff(items.score) <= 0).all()
+
+
+@pytest.mark.parametrize(("deep", "least"), [(700, 0.95), (51, 1.0)])
+def test_where_nothing_settles(
+    lists: Lists, vectors: np.ndarray, queries: Queries, monkeypatch: pytest.MonkeyPatch, deep: int, least: float
+) -> None:
+    """All lists are visited; with so few candidates that the codes may have lost some, all that match are scanned."""
+    for name, value in (("SCAN_FLOATS", 0), ("_STEPS", 0), ("_FILTERED", 0), ("_MIN_CANDIDATES", 1), ("_DEEP", deep)):
+        monkeypatch.setattr(f"smar.index.vectors.{name}", value)
+    scanned = []
+    whole = VectorStore._scan
+    monkeypatch.setattr(VectorStore, "_scan", lambda self, *rest: scanned.append(rest) or whole(self, *rest))
+    effort = Effort(lists=10, candidates=1)
+    store = VectorStore(lists, vectors, Probes(text=effort, adaptive=effort, multimodal=effort))
+    mask = np.random.default_rng(4).random(ITEMS) < 0.9
+    shares = []
+    for at, items in enumerate(store.top(queries, 50, Allowed.of(mask))):
+        scores = np.where(mask, vectors @ queries.wide[at], -np.inf)
+        shares.append(np.mean(items.score >= np.sort(scores)[-50] - 1e-6))
+        assert mask[items.rows].all()
+    assert np.mean(shares) >= least
+    assert (len(scanned) == len(queries)) == (deep == 51)
 
 
 @pytest.mark.parametrize("k", [1, 10, 50, 400])

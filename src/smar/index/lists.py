@@ -3,7 +3,8 @@
 What costs time at 1 M items is memory, not arithmetic, so everything is kept small (2k = 256 dimensions):
 
 - principal directions of the vectors come first (`basis`); lists are formed and ranked in the leading half of them,
-  which ranks lists as well as all of them do for half the bytes;
+  which ranks lists as well as all of them do for half the bytes. A list is ranked by its centre's direction: a centre
+  of scattered items is short, though the best of them score as high (96 lists hold .96 of the best 50, by score .92);
 - an item's code is its offset from its list's centre in the three quarters of the directions that vary most, 4 bits
   for each three of them (32 bytes instead of 256). Directions are dealt to the quantizers so that their product of
   variances is even: in their natural order the same 32 bytes find .28 of the best 50 among 200 candidates, dealt .95;
@@ -136,8 +137,10 @@ class Lists:
         self.count = len(sizes)
         self.list_of: npt.NDArray[np.int32] = map_array(folder / LIST_OF_FILE, np.int32, items, made_by)
         self.centres: Vectors = centres
+        self.lengths: Vectors = np.maximum(np.linalg.norm(centres, axis=1), 1e-9).astype(np.float32)
+        self.directions: Vectors = centres / self.lengths[:, None]
         self._coarse = faiss.IndexFlatIP(self._half)
-        self._coarse.add(centres)
+        self._coarse.add(self.directions)
         self._unused = faiss.IndexFlatIP(fine)  # which lists to visit is decided here, not by faiss
         self._codes = faiss.IndexIVFPQFastScan(
             self._unused, fine, self.count, _quantizers(dim), 4, faiss.METRIC_INNER_PRODUCT
@@ -157,12 +160,19 @@ class Lists:
         return np.ascontiguousarray(turned[:, : self._half]), np.ascontiguousarray(turned[:, self._half :])
 
     def nearest(self, coarse: Vectors, nprobe: int) -> tuple[Rows, Vectors]:
-        """The `nprobe` lists nearest to each query, best first, and their centres' scores; [n, nprobe] both."""
+        """The `nprobe` lists nearest in angle, best first, and their centres' scores; [n, nprobe] both."""
         nprobe = min(nprobe, self.count)
         near: Vectors = np.empty((len(coarse), nprobe), np.float32)
         lists: Rows = np.empty((len(coarse), nprobe), np.int64)
         self._coarse.search_c(len(coarse), faiss.swig_ptr(coarse), nprobe, faiss.swig_ptr(near), faiss.swig_ptr(lists))
+        near *= self.lengths[lists]
         return lists, near
+
+    def ordered(self, coarse: Vectors) -> tuple[Rows, Vectors]:
+        """All lists for one query [k], nearest in angle first, and their centres' scores; [lists] both."""
+        scores = self.directions @ coarse
+        lists = np.argsort(-scores)
+        return lists, scores[lists] * self.lengths[lists]
 
     def visit(
         self, fine: Vectors, lists: Rows, near: Vectors, candidates: int, selector: Any = None

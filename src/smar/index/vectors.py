@@ -31,9 +31,11 @@ SCAN_FLOATS = 2_560_000  # 10,000 rows of 2 x 128: 1 to 2 ms
 _JUDGED = 50  # hits by which a filtered search judges whether it may stop
 _SETTLED = 0.04
 _STEPS = 3
+_FILTERED = 6  # at least so many candidates a hit: far from the query scores lie closer together than codes tell
 _MIN_CANDIDATES = 100
 _FIRST = 10  # matching items for each judged hit that the first step looks at
 _DEEP = 2_000  # candidates of a visit to all lists
+_LAST_SCAN = 5  # times SCAN_FLOATS: up to there the exact scan costs less than visiting all lists and then doubting
 _DOUBT = 3.0  # standard deviations of the codes' error
 
 Mask = npt.NDArray[np.bool_]
@@ -179,9 +181,8 @@ class VectorStore:
         coarse, fine = self.index.aim(queries.wide)
         wanted = [probes.of(float(share)) for share in queries.share]
         if allowed is not None:
-            near = coarse @ self.index.centres.T
             return [
-                self._until_settled(queries[at], fine[at], near[at], k, effort, allowed)
+                self._until_settled(queries[at], fine[at], coarse[at], k, effort, allowed)
                 for at, effort in enumerate(wanted)
             ]
         lists, near = self.index.nearest(coarse, max((effort.lists for effort in wanted), default=1))
@@ -194,14 +195,16 @@ class VectorStore:
         return found
 
     def _until_settled(
-        self, query: Query, fine: Vectors, near: Vectors, k: int, effort: Effort, allowed: Allowed
+        self, query: Query, fine: Vectors, coarse: Vectors, k: int, effort: Effort, allowed: Allowed
     ) -> Found:
         """Visit lists with matches, nearest first, in steps that double, until a step hardly changes the answer."""
         matching = allowed.per_list(self.index)
-        lists = np.argsort(-near)
-        lists = lists[matching[lists] > 0]
-        near, held = near[lists], np.cumsum(matching[lists])
-        judged, candidates, more = max(k, _JUDGED), min(effort.of(k), len(self)), effort.lists
+        lists, near = self.index.ordered(coarse)
+        some = matching[lists] > 0
+        lists, near = lists[some], near[some]
+        held = np.cumsum(matching[lists])
+        judged, more = max(k, _JUDGED), effort.lists
+        candidates = min(max(effort.of(k), _FILTERED * judged), len(self))
         best: Rows = np.empty(0, np.int64)
         start, wanted = 0, _FIRST * judged
         for _ in range(_STEPS):
@@ -224,7 +227,7 @@ class VectorStore:
 
         Far from the query scores can be so dense that no code orders them.
         """
-        if allowed.count > 2 * deep:
+        if allowed.count > max(2 * deep, _LAST_SCAN * SCAN_FLOATS // self.vectors.shape[1]):
             rows, rough = self.index.visit(fine, lists, near, deep, allowed.selector)
             found = self._best(query, rows, len(rows))
             order = np.argsort(rows)
