@@ -1,5 +1,6 @@
 """Every picture that the tables list: which item it belongs to, where it stands, and how to read it there."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,11 @@ def _source(value: object, root: Path) -> Source | Unusable:
     if not text:
         return Unusable("missing", "an empty reference")
     if "://" not in text:
-        return root / text
+        # as text, so that a table's `..` is judged and opened alike; links below the root are the shop's own
+        base, path = (Path(os.path.abspath(each)) for each in (root, root / text))  # noqa: PTH100
+        if not path.is_relative_to(base):
+            return Unusable("fetch_failed", f"outside of {base}; set data.images_root to a folder that holds it")
+        return path
     if text.lower().startswith(("http://", "https://")):
         return Url(text)
     return Unusable("fetch_failed", f"{text.partition(':')[0]}: only http and https are fetched")

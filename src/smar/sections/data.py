@@ -33,7 +33,7 @@ class DataSettings(Section):
     text_fields: tuple[str, ...] = Field(("title", "category", "brand"), min_length=1)
     drop_columns: tuple[str, ...] = Field((), description="item columns that are not carried into the dataset")
     slice_columns: tuple[str, ...] = Field(("category",), description="item columns whose values are report slices")
-    images_root: Path | None = Field(None, description="folder that relative picture paths start from")
+    images_root: Path | None = Field(None, description="folder that picture paths start from and may not leave")
     image_size: int = Field(64, ge=16, le=512, description="side of the packed square picture, in pixels")
     pictures_per_item: int = Field(1, ge=1, le=32, description="decodable pictures of an item that are packed at most")
     image_fit: Literal["pad", "squash", "crop"] = "pad"
