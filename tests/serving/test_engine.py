@@ -8,7 +8,7 @@ import pytest
 
 from smar.index.base import Mode
 from smar.index.ready import plain
-from smar.serving.engine import Engine, RequestError
+from smar.serving.engine import Engine, Question, RequestError, SearchResult
 from smar.serving.schemas import MAX_QUERY
 
 
@@ -69,6 +69,30 @@ def test_many_equal_one_by_one(engine: Engine, mode: Mode) -> None:
     for text, hits in zip(texts[:3], together[:3], strict=True):
         alone = engine.search(text, k=7, mode=mode, filter="in_stock=true").hits
         assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in alone], abs=1e-5)
+
+
+def test_questions_that_came_together(engine: Engine) -> None:
+    """Alike or not, right or wrong: each gets the answer that it would get alone, in order."""
+    asked = [
+        Question.of(text, k, mode, filter)
+        for text in ("red shirt", "watch", "steel kettle")
+        for k, mode, filter in ((5, Mode.ADAPTIVE, None), (5, Mode.TEXT, None), (7, Mode.HYBRID, "price<50"))
+    ]
+    asked += [Question.of(f"red shirt {at}", 3, Mode.ADAPTIVE, None) for at in range(20)]
+    asked.insert(4, Question.of("red", 3, Mode.ADAPTIVE, "colour=red"))
+    answers = list(engine.answer(asked))
+    assert len(answers) == len(asked)
+    for question, answer in zip(asked, answers, strict=True):
+        if question.filter == "colour=red":
+            assert isinstance(answer, RequestError)
+            continue
+        alone = next(engine.answer([question]))
+        assert isinstance(answer, SearchResult)
+        assert isinstance(alone, SearchResult)
+        assert (answer.query, answer.mode, answer.routed) == (question.query, question.mode, alone.routed)
+        assert answer.found.rows.tolist() == alone.found.rows.tolist()
+        np.testing.assert_allclose(answer.found.score, alone.found.score, atol=1e-6)
+        assert set(answer.timings) == {"tokenise", "encode", "gate", "filter", "search"}
 
 
 def test_many_names_the_line(engine: Engine) -> None:

@@ -6,7 +6,7 @@ lie far from the query, so the planner chooses by how many items the filter leav
 
 - few (`SCAN_FLOATS`): their vectors are scanned exactly;
 - more: lists are visited nearest first, those without a match left out, with the filter as a bitmap:
-  first as many lists as without a filter, then as many again, then twice as many, until a step changes at most two
+  first as many lists as without a filter, then as many again, then twice as many, until a step changes at most six
   hits in fifty. A filter that has to do with the query stops there;
 - one that leaves only far items, whose best are spread over all lists: all lists are visited. Where the codes could not
   tell the best items from those left out, what matches is scanned exactly.
@@ -29,7 +29,7 @@ from smar.index.ranked import Found, Queries, Query, Rows, Vectors, exact_best
 EXACT_LIMIT = 100_000
 SCAN_FLOATS = 2_560_000  # 10,000 rows of 2 x 128: 1 to 2 ms
 _JUDGED = 50  # hits by which a filtered search judges whether it may stop
-_SETTLED = 0.04
+_SETTLED = 0.12  # at 1 M items recall@50 .98 as with 0.04, and a p99 of 2 ms instead of 12 where 10 % match
 _STEPS = 3
 _FILTERED = 6  # at least so many candidates a hit: far from the query scores lie closer together than codes tell
 _MIN_CANDIDATES = 100

@@ -4,6 +4,7 @@ Serialising 50 hits takes 6 us with msgspec and 50 with pydantic (choices.md), s
 (`schemas.SearchResponse`, a test compares) and does not write it.
 """
 
+import itertools
 from typing import Any
 
 import msgspec
@@ -17,38 +18,39 @@ from smar.serving.wire import picture_url
 _encode = msgspec.json.Encoder().encode
 
 
-def hits_out(index: EmbeddedIndex, found: Ranked) -> list[dict[str, Any]]:
-    """What was found as `schemas.HitOut` describes it; each item's own columns are JSON already."""
+class HitLine(msgspec.Struct, gc=False):
+    """A hit as it is sent; `schemas.HitOut` describes it. Made 50 times an answer, at half of a dict's cost."""
+
+    rank: int
+    item_id: str
+    score: float
+    text_score: float
+    multimodal_score: float
+    rank_text: int | None
+    words_score: float | None
+    picture: str | None
+    item: msgspec.Raw
+
+
+def hits_out(index: EmbeddedIndex, found: Ranked) -> list[HitLine]:
+    """What was found as it is sent; each item's own columns are JSON already."""
     rows, catalogue = found.rows, index.catalogue
-    words = [None] * len(found) if found.words_score is None else found.words_score.tolist()
-    ranks = [None] * len(found) if found.rank_text is None else found.rank_text.tolist()
-    return [
-        {
-            "item_id": item_id,
-            "rank": rank,
-            "score": score,
-            "text_score": text,
-            "multimodal_score": multimodal,
-            "rank_text": rank_text if rank_text is None or rank_text > 0 else None,
-            "words_score": words_score,
-            "picture": picture_url(item_id) if pictured else None,
-            "item": msgspec.Raw(item),
-        }
-        for rank, (item_id, score, text, multimodal, rank_text, words_score, pictured, item) in enumerate(
-            zip(
-                catalogue.item_ids(rows),
-                found.score.tolist(),
-                found.text_score.tolist(),
-                found.multimodal_score.tolist(),
-                ranks,
-                words,
-                catalogue.pictured(rows).tolist(),
-                catalogue.json(rows),
-                strict=True,
-            ),
-            start=1,
-        )
-    ]
+    none: list[None] = [None] * len(found)
+    ids = catalogue.item_ids(rows)
+    pictured = zip(ids, catalogue.pictured(rows).tolist(), strict=True)
+    columns = zip(
+        itertools.count(1),
+        ids,
+        found.score.tolist(),
+        found.text_score.tolist(),
+        found.multimodal_score.tolist(),
+        none if found.rank_text is None else [rank if rank > 0 else None for rank in found.rank_text.tolist()],
+        none if found.words_score is None else found.words_score.tolist(),
+        [picture_url(item_id) if shown else None for item_id, shown in pictured],
+        map(msgspec.Raw, catalogue.json(rows)),
+        strict=False,  # the count has no end
+    )
+    return list(itertools.starmap(HitLine, columns))
 
 
 def result_out(result: SearchResult) -> dict[str, Any]:

