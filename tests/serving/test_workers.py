@@ -1,6 +1,8 @@
 """Several worker processes: one index, one port; what dies comes back, what should end ends."""
 
+import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -21,7 +23,7 @@ RED = {"query": "red shirt", "k": 3}
 def process(index_path: Path) -> Iterator[subprocess.Popen[str]]:
     with run_service(index_path, "--workers", "2", "--set", "cache_bytes=0") as process:
         process.address = address(process)  # type: ignore[attr-defined]
-        assert becomes(lambda: len(workers(process)) == 2)
+        assert becomes(lambda: serving(process.address) == 2)  # type: ignore[attr-defined]
         yield process
 
 
@@ -43,6 +45,11 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in psutil.Process(process.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
 
 
+def serving(url: str) -> int:
+    """How many workers have opened the index: each then tells its version, which is 1."""
+    return len(re.findall(r'smar_index_version\{pid="\d+"\} 1\.0', httpx.get(url + "/metrics").text))
+
+
 def ask(url: str) -> int:
     """A search on a connection of its own, so that any worker may take it."""
     return httpx.post(url + "/v1/search", json=RED, timeout=20).status_code
@@ -60,6 +67,27 @@ def test_figures_are_of_all_workers(url: str) -> None:
         assert ask(url) == 200
     assert figure(url, searched) == before + 20
     assert figure(url, "smar_index_items") == 180
+
+
+def test_connections_are_dealt_evenly(process: subprocess.Popen[str], url: str) -> None:
+    """Many at once roughly, as a worker may be busy; those that come one by one go to the one that holds fewer."""
+    host, port = url.removeprefix("http://").split(":")
+    held = [socket.create_connection((host, int(port))) for _ in range(40)]
+
+    def shares() -> list[int]:
+        established = [worker.net_connections("tcp") for worker in workers(process)]
+        return [sum(one.status == psutil.CONN_ESTABLISHED for one in found) for found in established]
+
+    try:
+        assert becomes(lambda: sum(shares()) == 40)
+        assert max(shares()) <= 32
+        for number in range(41, 65):
+            held.append(socket.create_connection((host, int(port))))
+            assert becomes(lambda number=number: sum(shares()) == number)
+        assert max(shares()) <= 35
+    finally:
+        for connection in held:
+            connection.close()
 
 
 def test_a_killed_worker_comes_back_and_the_other_answers(process: subprocess.Popen[str], url: str) -> None:

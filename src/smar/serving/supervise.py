@@ -157,7 +157,7 @@ def serve(
     ):
         (metrics := Path(shared) / "metrics").mkdir()
         options = options.model_copy(update={"shared": Path(shared), "writer": run is not None})
-        workers = [_worker(index, options, listener, metrics, check=number == 0) for number in range(options.workers)]
+        workers = [_worker(index, options, listener, metrics, number) for number in range(options.workers)]
         writers = [] if run is None else [_writer(index, run, Path(shared), options)]
         try:
             _run(workers, writers, stop, listener, host)
@@ -168,8 +168,16 @@ def serve(
                 child.wait()
 
 
-def _worker(index: Path, options: ServiceOptions, listener: socket.socket, metrics: Path, check: bool) -> Child:
-    task = WorkerTask(index=index, descriptor=listener.fileno(), check=check, options=options)
+def _worker(index: Path, options: ServiceOptions, listener: socket.socket, metrics: Path, number: int) -> Child:
+    # the first one compares every byte with the checksums before the others start: once is enough
+    task = WorkerTask(
+        index=index,
+        descriptor=listener.fileno(),
+        number=number,
+        check=number == 0,
+        shared=metrics.parent,
+        options=options,
+    )
     return Child("smar.serving.worker", task=task.model_dump_json(), inherited=[listener.fileno()], metrics=metrics)
 
 
@@ -191,7 +199,7 @@ def _run(
         return
     if report.error is not None:
         raise InputError(report.error)
-    for child in (*others, *writers):  # every byte was just compared with the checksums: once is enough
+    for child in (*others, *writers):
         child.start()
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     console.print(

@@ -4,6 +4,7 @@ Its standard input is a socket to the supervisor. From there it reads one line o
 one line when it is ready, or why it is not; and when the supervisor's end closes, it ends, too.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -20,11 +21,13 @@ GRACE = 5
 
 
 class WorkerTask(BaseModel):
-    """What a worker is to do; `descriptor` is the listening socket that it inherited."""
+    """What a worker is to do, the one of this `number`; `descriptor` is the listening socket that it inherited."""
 
     index: Path
     descriptor: int
+    number: int = 0
     check: bool
+    shared: Path
     options: ServiceOptions
 
 
@@ -42,6 +45,7 @@ def main() -> int:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one query is no work for a pool of threads
     import uvicorn
 
+    from smar.serving.accept import FairServer, Shares
     from smar.serving.app import create_app
     from smar.serving.engine import Engine
     from smar.serving.logs import configure_logs
@@ -67,7 +71,10 @@ def main() -> int:
     )
     threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
     supervisor.sendall(_line(WorkerReport(items=len(engine.index))))
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=task.descriptor)])
+    gc.collect()
+    gc.freeze()  # what is loaded stays: no collection needs to look at it again
+    shares = Shares(task.shared / "connections", task.options.workers, task.number)
+    FairServer(config, socket.socket(fileno=task.descriptor), shares).run()
     return 0
 
 
