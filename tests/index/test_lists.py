@@ -165,3 +165,12 @@ def test_lists_are_read_where_they_lie(folder: Path, lists: Lists) -> None:
     assert mapped
     assert all(line.split()[1] == "r--s" for line in mapped)
     assert isinstance(lists._lists, faiss.OnDiskInvertedLists)
+
+
+def test_matches_are_counted_by_list(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(5).normal(size=(900, 16)).astype(np.float32)
+    write_lists(vectors, tmp_path)
+    lists = Lists(tmp_path, 900, 16, "smar index")
+    for share in (0.0, 0.01, 0.5, 1.0):
+        mask = np.random.default_rng(6).random(900) < share
+        np.testing.assert_array_equal(lists.counts(mask), np.bincount(lists.list_of[mask], minlength=lists.count))

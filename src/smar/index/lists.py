@@ -14,6 +14,7 @@ What costs time at 1 M items is memory, not arithmetic, so everything is kept sm
 """
 
 import ctypes
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -134,7 +135,7 @@ class Lists:
         fine, self._half = len(self._turn) - dim // 2, dim // 2
         if self._turn.shape[1] != dim or centres.shape != (len(sizes), self._half) or sizes.sum() != items:
             raise InputError(f"{path} is not of {items:,} vectors of {dim} dimensions. Run `{made_by}` again.")
-        self.count = len(sizes)
+        self.count, self._sizes = len(sizes), sizes
         self.list_of: npt.NDArray[np.int32] = map_array(folder / LIST_OF_FILE, np.int32, items, made_by)
         self.centres: Vectors = centres
         self.lengths: Vectors = np.maximum(np.linalg.norm(centres, axis=1), 1e-9).astype(np.float32)
@@ -153,6 +154,19 @@ class Lists:
         self._lists = _mapped(folder / LISTS_FILE, sizes, self._codes.code_size, made_by)
         self._codes.replace_invlists(self._lists, False)
         self._parameters: dict[int, Any] = {}
+
+    @cached_property
+    def _by_list(self) -> Rows:
+        """All rows, list by list [items]; 8 MB at 1 M, made at the first filter that is too wide for a scan."""
+        return np.argsort(self.list_of, kind="stable")
+
+    def counts(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """How many of the rows that `mask` [items] lets through lie in each list; 1.2 ms at 1 M, bincount 2 to 5."""
+        counts = np.zeros(self.count, np.int64)
+        held = np.flatnonzero(self._sizes)
+        starts = np.cumsum(self._sizes) - self._sizes
+        counts[held] = np.add.reduceat(mask.view(np.uint8)[self._by_list], starts[held], dtype=np.int64)
+        return counts
 
     def aim(self, wide: Vectors) -> tuple[Vectors, Vectors]:
         """Queries [n, 2k] as the lists see them: [n, k] ranks lists, [n, d] is compared with codes."""

@@ -95,7 +95,7 @@ class Allowed:
     def per_list(self, lists: Lists) -> npt.NDArray[np.int64]:
         """How many of the items lie in each list; counted once."""
         if self._per_list is None:
-            self._per_list = np.bincount(lists.list_of[self.mask], minlength=lists.count)
+            self._per_list = lists.counts(self.mask)
         return self._per_list
 
 
