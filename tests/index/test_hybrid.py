@@ -360,7 +360,7 @@ def test_service_and_command_line(folder: Path) -> None:
     result = engine.search("  Red   SHIRT ", 7, Mode.HYBRID, "price>20")
     answer = SearchResponse.model_validate(result_out(result) | {"hits": []})
     assert answer.mode is Mode.HYBRID
-    assert [hit["words_score"] for hit in result_out(result)["hits"]] == [hit.words_score for hit in result.hits]
+    assert [hit.words_score for hit in result_out(result)["hits"]] == [hit.words_score for hit in result.hits]
     assert len(result.hits) == 7
     assert all(hit.words_score is not None for hit in result.hits)
     (many,) = engine.search_many(["red shirt"], 7, Mode.HYBRID, "price>20")

@@ -91,7 +91,7 @@ def sources(
             root = settings.images_root or file.parent
             column = table.column("image") or "image"
             for index, value in _values(parquet, column, part, listing.row[part] - first, listing.sub[part]):
-                yield index, _source(value, root)
+                yield index, _source(value, root, settings.images_root is not None)
 
 
 def _values(
@@ -114,7 +114,7 @@ def _values(
             start = stop
 
 
-def _source(value: object, root: Path) -> Source | Unusable:
+def _source(value: object, root: Path, strict: bool) -> Source | Unusable:
     if isinstance(value, dict):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if isinstance(value, bytes):
@@ -123,11 +123,18 @@ def _source(value: object, root: Path) -> Source | Unusable:
     if not text:
         return Unusable("missing", "an empty reference")
     if "://" not in text:
-        # as text, so that a table's `..` is judged and opened alike; links below the root are the shop's own
-        base, path = (Path(os.path.abspath(each)) for each in (root, root / text))  # noqa: PTH100
-        if not path.is_relative_to(base):
-            return Unusable("fetch_failed", f"outside of {base}; set data.images_root to a folder that holds it")
-        return path
+        return _below(root, Path(text), strict)
     if text.lower().startswith(("http://", "https://")):
         return Url(text)
     return Unusable("fetch_failed", f"{text.partition(':')[0]}: only http and https are fetched")
+
+
+def _below(root: Path, path: Path, strict: bool) -> Path | Unusable:
+    """A table's path below `root`, which no `..` may leave; an absolute one may lie elsewhere unless `strict`.
+
+    Judged and opened as text: links below the root are the shop's own.
+    """
+    base, full = (Path(os.path.abspath(each)) for each in (root, root / path))  # noqa: PTH100
+    if full.is_relative_to(base) or (path.is_absolute() and not strict):
+        return full
+    return Unusable("fetch_failed", f"outside of {base}; set data.images_root to a folder that holds it")
