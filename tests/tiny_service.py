@@ -5,9 +5,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+PATIENCE = 30
+"""Seconds after which something counts as never happening; a machine may be busy."""
 READY = re.compile(r"http://[\d.]+:\d+")
 
 
@@ -24,6 +27,16 @@ def run_service(index_path: Path, *arguments: str) -> Iterator[subprocess.Popen[
         process.wait(20)
         assert process.stderr is not None
         process.stderr.close()
+
+
+def becomes(condition: Callable[[], object], seconds: float = PATIENCE) -> bool:
+    """Whether something comes true in time; looked at again and again, as it takes a fraction of a second."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def address(process: subprocess.Popen[str]) -> str:

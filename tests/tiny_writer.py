@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TypeVar
 import yaml
 from PIL import Image
 
+import tiny_service
 from smar.index.live import UpdatableIndex
 from smar.serving.supervise import Child
 from smar.serving.writer_client import WriterAnswer, WriterClient, WriterDown
@@ -111,14 +111,14 @@ def stats(process: Writer) -> dict:
 
 
 def becomes(condition: Callable[[], object]) -> bool:
-    end = time.monotonic() + PATIENCE
-    while True:
+    """As for the service; a worker that is not there is no answer yet."""
+
+    def holds() -> object:
         with contextlib.suppress(WriterDown):
-            if condition():
-                return True
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
+            return condition()
+        return False
+
+    return tiny_service.becomes(holds, PATIENCE)
 
 
 def png(colour: str = "red", size: tuple[int, int] = (60, 40)) -> bytes:

@@ -2,8 +2,7 @@
 
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -12,10 +11,7 @@ import pytest
 from smar.index.build import build_index
 from smar.index.live import UpdatableIndex
 from tiny_index import write_embeddings
-from tiny_service import address, run_service
-
-PATIENCE = 30
-"""Seconds after which a change counts as never seen; a quarter of a second is what it takes."""
+from tiny_service import address, becomes, run_service
 
 
 @pytest.fixture
@@ -28,14 +24,6 @@ def client(folder: Path) -> Iterator[httpx.Client]:
     with run_service(folder) as process, httpx.Client(base_url=address(process), timeout=20) as client:
         client.stderr = process.stderr  # type: ignore[attr-defined]
         yield client
-
-
-def becomes(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > end:
-            return False
-    return True
 
 
 def test_what_another_process_deletes_is_gone_and_comes_back_with_the_next_version(

@@ -5,17 +5,15 @@ import signal
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from tiny_service import address, run_service
+from tiny_service import PATIENCE, address, becomes, run_service
 
-PATIENCE = 30
 RED = {"query": "red shirt", "k": 3}
 
 
@@ -30,15 +28,6 @@ def process(index_path: Path) -> Iterator[subprocess.Popen[str]]:
 @pytest.fixture(scope="module")
 def url(process: subprocess.Popen[str]) -> str:
     return process.address  # type: ignore[attr-defined,no-any-return]
-
-
-def becomes(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:

@@ -9,7 +9,7 @@ mode exactly.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from smar.index.filters import Filter
 from smar.index.query import QueryVectors
+from smar.index.ranked import Found
 
 MAX_HITS = 1000
 """Largest k of one search: the hits' exact scores are computed one by one."""
@@ -70,6 +71,16 @@ class Ranked:
     multimodal_score: npt.NDArray[np.float32]
     rank_text: npt.NDArray[np.int64] | None
     words_score: npt.NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        found: Found,
+        rank_text: npt.NDArray[np.int64] | None = None,
+        words_score: npt.NDArray[np.float32] | None = None,
+    ) -> Self:
+        """What was found, with what else is known of it."""
+        return cls(found.rows, found.score, found.text_score, found.multimodal_score, rank_text, words_score)
 
     def __len__(self) -> int:
         return len(self.rows)

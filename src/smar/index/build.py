@@ -157,14 +157,14 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
     """Write all files of a version into the empty folder `partial`, its manifest last."""
     encoder = QueryEncoder.load(source.query)
     vectors = _write_vectors(source, partial / EXACT_FILE)
-    exact, lists = source.items <= exact_limit, 0
-    probes, reached = None, None
+    exact = source.items <= exact_limit
+    probes, reached, kind = None, None, "Flat"
     if exact:
         index = _write_flat(vectors, partial / FAISS_FILE)
     else:
-        lists = write_lists(vectors, partial)
-        probes, reached = tuned(vectors, partial, encoder.encode(_sample_queries(source)), recall)
+        kind = f"IVF{write_lists(vectors, partial)},PQ{source.dim // 2}x4fs"
         index = Lists(partial, source.items, 2 * source.dim, MADE_BY)
+        probes, reached = tuned(vectors, index, encoder.encode(_sample_queries(source)), recall)
     hybrid = _add_words(source, VectorStore(index, vectors, probes), encoder, partial / WORDS_FOLDER)
     del vectors, index
     if exact:
@@ -180,7 +180,7 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
         dim=source.dim,
         items=source.items,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        index_type="Flat" if exact else f"IVF{lists},PQ{source.dim // 2}x4fs",
+        index_type=kind,
         probes=probes,
         recall=reached,
         recall_target=None if exact else recall,

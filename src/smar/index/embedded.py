@@ -23,8 +23,9 @@ from smar.index.lists import Lists
 from smar.index.payload import open_payload
 from smar.index.query import QueryEncoder, QueryManifest, QueryVectors
 from smar.index.ranked import Found, Queries, Rows, Vectors
+from smar.index.ready import map_npy
 from smar.index.sealed import Sealed
-from smar.index.segment import CatalogueView, Segment
+from smar.index.segment import CatalogueView, Segment, place
 from smar.index.vectors import Probes, VectorStore
 from smar.index.versions import MADE_BY, current_version
 from smar.index.words import WORDS_FOLDER, WordIndex
@@ -98,10 +99,7 @@ def _read_vectors(path: Path, manifest: IndexManifest) -> VectorStore:
 
 
 def _map_exact(file: Path, shape: tuple[int, int]) -> Vectors:
-    try:
-        vectors: Vectors = np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read: {error}. Run `{MADE_BY}` again.") from None
+    vectors: Vectors = map_npy(file, MADE_BY)
     if vectors.shape != shape or vectors.dtype != np.float32:
         raise InputError(f"{file} has shape {vectors.shape}, expected {shape}. Run `{MADE_BY}` again.")
     return vectors
@@ -202,8 +200,7 @@ class EmbeddedIndex:
         With `explain`, items know their rank without pictures, which costs a second search in the text
         vectors.
         """
-        if not 1 <= k <= MAX_HITS:
-            raise InputError(f"k is {k}; allowed: 1 to {MAX_HITS}.")
+        _check_k(k)
         queries = Queries(vectors.embedding, weigh(vectors, mode))
         found = self._top(queries, depth_of(k) if mode is Mode.HYBRID else k, filter)
         words: list[Vectors | None] = [None] * len(found)
@@ -216,10 +213,7 @@ class EmbeddedIndex:
         elif explain:
             by_text = self._top(Queries(vectors.embedding, weigh(vectors, Mode.TEXT)), MAX_HITS, filter)
             ranks = [_ranks(items.rows, text.rows) for items, text in zip(found, by_text, strict=True)]
-        return [
-            Ranked(items.rows, items.score, items.text_score, items.multimodal_score, rank, by_words)
-            for items, rank, by_words in zip(found, ranks, words, strict=True)
-        ]
+        return [Ranked.of(*parts) for parts in zip(found, ranks, words, strict=True)]
 
     def prepare(self, filter: Filter) -> None:
         """Find what matches a filter; searches with it are quicker from then on."""
@@ -228,17 +222,13 @@ class EmbeddedIndex:
 
     def nearest(self, queries: Queries, k: int, filter: Filter | None = None) -> list[Ranked]:
         """The best `k` (1..MAX_HITS) items of queries that are vectors already."""
-        if not 1 <= k <= MAX_HITS:
-            raise InputError(f"k is {k}; allowed: 1 to {MAX_HITS}.")
-        return [
-            Ranked(items.rows, items.score, items.text_score, items.multimodal_score, None)
-            for items in self._top(queries, k, filter)
-        ]
+        _check_k(k)
+        return [Ranked.of(items) for items in self._top(queries, k, filter)]
 
     def vectors(self, row: int) -> tuple[Vectors, Vectors]:
         """S_m and S_t of the item at `row`, float32 [k] each, as they are stored."""
-        segment = next(segment for segment in reversed(self.segments) if row >= segment.first_row)
-        own = np.array(segment.store.vectors[row - segment.first_row], np.float32)
+        segment, at = place(self.segments, row)
+        own = np.array(segment.store.vectors[at], np.float32)
         return own[: self.dim], own[self.dim :]
 
     def _top(self, queries: Queries, k: int, filter: Filter | None) -> list[Found]:
@@ -271,6 +261,11 @@ class EmbeddedIndex:
             )
             for at, item in enumerate(payload)
         ]
+
+
+def _check_k(k: int) -> None:
+    if not 1 <= k <= MAX_HITS:
+        raise InputError(f"k is {k}; allowed: 1 to {MAX_HITS}.")
 
 
 def _counter(segments: Sequence[Segment]) -> Callable[..., FacetCounts]:

@@ -157,6 +157,15 @@ def sample_clicks(valid: pa.Table, most: int) -> dict[str, set[str]]:
     return {queries[at]: clicked[queries[at]] for at in np.random.default_rng(0).permutation(len(queries))[:most]}
 
 
+def check_items(table: pa.Table, items: int, path: Path, made_by: str) -> None:
+    """Raise InputError when the table of the file `path` is not one of `items` items."""
+    if "item_id" not in table.column_names or table.num_rows != items:
+        raise InputError(
+            f"{path} has {table.num_rows} rows and columns {table.column_names}; expected item_id and {items} rows. "
+            f"Run `{made_by}` again."
+        )
+
+
 def read_payload(path: Path, items: int, made_by: str) -> pa.Table:
     """Read the item columns and check that there is one row per item; InputError names the file.
 
@@ -168,8 +177,5 @@ def read_payload(path: Path, items: int, made_by: str) -> pa.Table:
         raise InputError(f"{path} is missing. Run `{made_by}` again.") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} cannot be read as Parquet: {error}. Run `{made_by}` again.") from None
-    if "item_id" not in table.column_names or table.num_rows != items:
-        raise InputError(
-            f"{path} has {table.num_rows} rows and columns {table.column_names}; expected item_id and {items} rows."
-        )
+    check_items(table, items, path, made_by)
     return table.cast(pa.schema([field.with_nullable(True) for field in table.schema], table.schema.metadata))

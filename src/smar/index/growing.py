@@ -30,7 +30,7 @@ class GrowingWords:
     def add(self, table: pa.Table) -> None:
         """The next items."""
         base = self._base
-        for text in list(item_texts(table, base.fields)) or [""] * table.num_rows:
+        for text in item_texts(table, base.fields):
             found = words(text)
             relative = K1 * (1 - B + B * len(found) / base.mean_length) if base.mean_length else K1
             for word, count in Counter(found).items():

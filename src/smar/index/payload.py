@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from smar.errors import InputError
 from smar.index.base import INTERNAL_COLUMNS
 from smar.index.catalogue import Catalogue
-from smar.index.embeddings import PICTURES_FILE
+from smar.index.embeddings import PICTURES_FILE, check_items
 from smar.index.ready import StoredJson, map_array, write_json
 
 COLUMNS_FILE = "payload.arrow"
@@ -42,9 +42,5 @@ def _map_columns(path: Path, items: int, made_by: str) -> pa.Table:
         raise InputError(f"{path} is missing. Run `{made_by}` again.") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} cannot be read as an Arrow file: {error}. Run `{made_by}` again.") from None
-    if "item_id" not in table.column_names or table.num_rows != items:
-        raise InputError(
-            f"{path} has {table.num_rows} rows and columns {table.column_names}; expected item_id and {items} rows. "
-            f"Run `{made_by}` again."
-        )
+    check_items(table, items, path, made_by)
     return table

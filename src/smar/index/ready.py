@@ -116,17 +116,22 @@ def _is_direct(kind: pa.DataType) -> bool:
 
 def map_array(path: Path, dtype: type[np.generic], length: int, made_by: str) -> npt.NDArray[Any]:
     """An .npy file of one dimension as it lies on disk; InputError names the file when it is not that."""
-    try:
-        array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing. Run `{made_by}` again.") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Run `{made_by}` again.") from None
+    array = map_npy(path, made_by)
     if array.dtype != dtype or array.shape != (length,):
         raise InputError(
             f"{path} holds {array.dtype} {array.shape}, expected {np.dtype(dtype)} ({length},). Run `{made_by}` again."
         )
     return array
+
+
+def map_npy(path: Path, made_by: str) -> npt.NDArray[Any]:
+    """An .npy file as it lies on disk; a plain array, as each slice of a memmap costs microseconds."""
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing. Run `{made_by}` again.") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read: {error}. Run `{made_by}` again.") from None
 
 
 def map_file(path: Path, made_by: str) -> "mmap.mmap | bytes":

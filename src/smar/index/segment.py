@@ -79,6 +79,12 @@ def _finder(columns: Columns, dead: Mask | None) -> Callable[[Filter], Allowed]:
     return find
 
 
+def place(segments: Sequence[Segment], row: int) -> tuple[Segment, int]:
+    """The segment that holds a row of the index, and where in it."""
+    segment = next(segment for segment in reversed(segments) if row >= segment.first_row)
+    return segment, row - segment.first_row
+
+
 class CatalogueView:
     """The items of all segments by the index's row numbers; deleted ones are not found by id."""
 
@@ -94,8 +100,8 @@ class CatalogueView:
         return pa.concat_tables([segment.catalogue.table for segment in self._segments])
 
     def _place(self, row: int) -> tuple[Catalogue, int]:
-        segment = next(segment for segment in reversed(self._segments) if row >= segment.first_row)
-        return segment.catalogue, row - segment.first_row
+        segment, at = place(self._segments, row)
+        return segment.catalogue, at
 
     def row_of(self, item_id: str) -> int | None:
         """Row of an item, None when there is none of that id."""

@@ -5,6 +5,7 @@ import numpy as np
 from smar.errors import InputError
 from smar.index.base import MAX_HITS, Ranked
 from smar.index.embedded import EmbeddedIndex
+from smar.index.embeddings import not_unit
 from smar.index.filters import Filter
 from smar.index.ranked import Queries, Vectors
 
@@ -36,7 +37,7 @@ def by_vector(index: EmbeddedIndex, vector: Vectors, k: int = 10, filter: Filter
     Raises:
         InputError: the vector has another size or is no unit vector, or k is out of range.
     """
-    length = float(np.linalg.norm(vector)) if vector.shape == (index.dim,) else 0.0
-    if not abs(length - 1) < 0.01:  # written so that NaN fails too
+    if vector.shape != (index.dim,) or not_unit(vector[None]) is not None:
+        length = float(np.linalg.norm(vector))
         raise InputError(f"the vector has shape {vector.shape} and length {length:.3f}; wanted: ({index.dim},) and 1.")
     return index.nearest(Queries(vector[None], _ALL), k, filter)[0]

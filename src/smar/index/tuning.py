@@ -1,9 +1,8 @@
 """How many lists a query visits and how many candidates it scores, for a recall measured on held-out queries."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +11,6 @@ from smar.index.lists import Lists
 from smar.index.query import QueryVectors
 from smar.index.ranked import Queries, Vectors, in_blocks
 from smar.index.vectors import Effort, Probes, VectorStore, exact_top
-from smar.index.versions import MADE_BY
 
 RECALL_AT = 50
 _CANDIDATES = (20, 13, 9, 6, 4, 3, 2)
@@ -28,9 +26,15 @@ class _Trial:
     vectors: Vectors
     queries: Queries
     truth: list[set[int]]
+    known: dict[Effort, float] = field(default_factory=dict)
 
     def recall(self, effort: Effort) -> float:
-        """Mean share of the true best items that a search with this effort finds."""
+        """Mean share of the true best items that a search with this effort finds; measured once."""
+        if effort not in self.known:
+            self.known[effort] = self._measured(effort)
+        return self.known[effort]
+
+    def _measured(self, effort: Effort) -> float:
         store = VectorStore(self.lists, self.vectors, Probes(text=effort, adaptive=effort, multimodal=effort))
         found = store.top(self.queries, RECALL_AT)
         pairs = zip(self.truth, found, strict=True)
@@ -41,9 +45,8 @@ class _Trial:
         return self.recall(Effort(lists=lists, candidates=candidates))
 
 
-def tuned(vectors: Vectors, folder: Path, sample: QueryVectors, target: float) -> tuple[Probes, float]:
+def tuned(vectors: Vectors, lists: Lists, sample: QueryVectors, target: float) -> tuple[Probes, float]:
     """The least effort that reaches recall@50 of `target` in each mode, and what the worst of them reaches."""
-    lists = Lists(folder, len(vectors), vectors.shape[1], MADE_BY)
     efforts, reached = {}, []
     for mode in _KINDS:
         queries = Queries(sample.embedding, weigh(sample, mode))

@@ -6,7 +6,7 @@ weight in each.
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from smar.data.bm25 import build, idf, words
 from smar.data.dataset import text_columns
 from smar.errors import InputError
 from smar.index.postings import Posting, Scratch, WordQuery
+from smar.index.ready import map_npy
 from smar.index.versions import MADE_BY
 
 WORDS_FOLDER = "words"
@@ -72,11 +73,7 @@ class WordIndex:
 
 
 def _map(path: Path, kind: type[np.generic]) -> npt.NDArray[Any]:
-    try:
-        # a plain array: each slice of a memmap costs microseconds
-        array: npt.NDArray[Any] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Run `{MADE_BY}` again.") from None
+    array = map_npy(path, MADE_BY)
     if array.dtype != kind or array.ndim != 1:
         raise InputError(f"{path} holds {array.dtype} {array.shape}, not {kind.__name__}. Run `{MADE_BY}` again.")
     return array
@@ -92,16 +89,15 @@ def _map_vocabulary(path: Path) -> tuple[pa.Array, pa.Array]:
         raise InputError(f"{path} cannot be read: {error}. Run `{MADE_BY}` again.") from None
 
 
-def item_texts(table: pa.Table, fields: Sequence[str]) -> Iterator[str]:
+def item_texts(table: pa.Table, fields: Sequence[str]) -> list[str]:
     """The text of each item: its `fields` one after the other; a field that the table lacks is left out."""
     columns = text_columns(table, [name for name in fields if name in table.column_names])
-    return (" ".join(values) for values in zip(*columns, strict=True))
+    return [" ".join(values) for values in zip(*columns, strict=True)] if columns else [""] * table.num_rows
 
 
 def write_words(table: pa.Table, fields: Sequence[str], folder: Path) -> WordIndex:
     """Write the words of the items' `fields` into the new folder ``words/`` and open it."""
-    texts = list(item_texts(table, fields)) or [""] * table.num_rows
-    index, mean_length = build(texts)
+    index, mean_length = build(item_texts(table, fields))
     matrix: dict[str, Any] = {"indptr": [0], "indices": [], "data": []} if index is None else index.scores
     columns = {} if index is None else {word: at for word, at in index.vocab_dict.items() if word}
     folder.mkdir()

@@ -6,13 +6,14 @@ tell each other how many they hold, in a file that all of them map, and one that
 """
 
 import asyncio
-import mmap
 import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import uvicorn
+
+from smar.serving.shared import shared_array
 
 _PAUSE = 0.001
 _PATIENCE = 5
@@ -28,10 +29,7 @@ class Shares:
     """How many connections each of `workers` holds; `number` is one's own place."""
 
     def __init__(self, file: Path, workers: int, number: int) -> None:
-        with file.open("a+b") as handle:
-            handle.truncate(8 * workers)
-            self._map = mmap.mmap(handle.fileno(), 8 * workers)
-        self._held = np.frombuffer(self._map, np.int64)
+        self._held = shared_array(file, (workers,), np.int64)
         self._number = number
 
     def tell(self, held: int) -> None:
@@ -46,7 +44,7 @@ class Shares:
         """Whether nobody holds fewer by more than one."""
         self.tell(held)
         there = self._held[self._held > 0]  # 0: not started yet, or gone
-        return held + 1 <= int(there.min()) + 1
+        return held <= int(there.min())  # which are one more than what is held
 
 
 class FairServer(uvicorn.Server):  # type: ignore[misc]

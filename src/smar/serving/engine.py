@@ -4,8 +4,9 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Self
 
@@ -23,6 +24,7 @@ from smar.index.query import QueryEncoder, QueryVectors
 from smar.serving.schemas import MAX_K, MAX_QUERY
 
 _TOGETHER = 8
+_but_words = attrgetter("k", "mode", "filter", "explain")
 
 
 class RequestError(InputError):
@@ -193,7 +195,7 @@ def _alike(questions: Sequence[Question]) -> Iterator[tuple[int, int]]:
     """
     first = 0
     for at in range(1, len(questions) + 1):
-        same = at < len(questions) and replace(questions[at], query=questions[first].query) == questions[first]
+        same = at < len(questions) and _but_words(questions[at]) == _but_words(questions[first])
         if not same or at - first == _TOGETHER:
             yield first, at
             first = at

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import hmac
-import mmap
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
+
+from smar.serving.shared import shared_array
 
 _SLOTS = 1 << 16
 
@@ -40,10 +41,7 @@ class RateLimiter:
 
     def __init__(self, rate: float, burst: int, file: Path) -> None:
         self.rate, self.burst = rate, burst
-        with file.open("a+b") as handle:
-            handle.truncate(_SLOTS * 24)
-            self._map = mmap.mmap(handle.fileno(), _SLOTS * 24)
-        self._buckets = np.frombuffer(self._map, np.float64).reshape(_SLOTS, 3)  # owner, tokens, last seen
+        self._buckets = shared_array(file, (_SLOTS, 3), np.float64)  # owner, tokens, last seen
 
     def wait(self, client: str) -> float:
         """Count one request; returns 0 when it may pass, else the seconds until the next one may."""

@@ -175,7 +175,6 @@ def _worker(index: Path, options: ServiceOptions, listener: socket.socket, metri
         descriptor=listener.fileno(),
         number=number,
         check=number == 0,
-        shared=metrics.parent,
         options=options,
     )
     return Child("smar.serving.worker", task=task.model_dump_json(), inherited=[listener.fileno()], metrics=metrics)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from smar.errors import InputError
 from smar.serving.options import ServiceOptions
 
 GRACE = 5
@@ -27,7 +28,6 @@ class WorkerTask(BaseModel):
     descriptor: int
     number: int = 0
     check: bool
-    shared: Path
     options: ServiceOptions
 
 
@@ -56,7 +56,8 @@ def main() -> int:
         engine = Engine.open(task.index, task.check)
         engine.check()
     except Exception as error:
-        supervisor.sendall(_line(WorkerReport(error=str(error) or repr(error))))
+        said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        supervisor.sendall(_line(WorkerReport(error=said)))
         return 2
     config = uvicorn.Config(
         create_app(engine, task.options),
@@ -73,7 +74,8 @@ def main() -> int:
     supervisor.sendall(_line(WorkerReport(items=len(engine.index))))
     gc.collect()
     gc.freeze()  # what is loaded stays: no collection needs to look at it again
-    shares = Shares(task.shared / "connections", task.options.workers, task.number)
+    assert task.options.shared is not None  # the supervisor has made it
+    shares = Shares(task.options.shared / "connections", task.options.workers, task.number)
     FairServer(config, socket.socket(fileno=task.descriptor), shares).run()
     return 0
 

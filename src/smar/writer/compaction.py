@@ -59,7 +59,9 @@ class Compactor:
                     if in_a_row:
                         await asyncio.sleep(min(self.retry * 2 ** (in_a_row - 1), _LONGEST_WAIT))
                     continue  # an index that cannot be compacted is tried again even when nothing is written
-            except Exception:
+            except Exception as error:
+                self.state.failed += 1
+                self.state.error = f"{type(error).__name__}: {error}"
                 logger.exception("the index could not be looked at")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._event.wait(), LOOK_SECONDS)

@@ -57,9 +57,13 @@ function buildList(name, values, state, changed) {
 }
 
 let counted = 0;
+let countedFor = null;
 
 /** Counts beside the values: what each would leave, the other filters kept; the whole shop's when there are none. */
 export async function countFilters(all, state) {
+  const filters = JSON.stringify(LISTS.map((name) => toFilter(state, name)));
+  if (filters === countedFor) return; // what is typed changes no count
+  countedFor = filters;
   const mine = ++counted;
   for (const name of LISTS) {
     const filter = toFilter(state, name);
@@ -67,6 +71,7 @@ export async function countFilters(all, state) {
     try {
       if (filter) values = (await api.facets(filter, MOST_VALUES))[name];
     } catch {
+      countedFor = null;
       return; // the search itself tells what is wrong
     }
     if (mine !== counted) return; // a newer state is being counted
