@@ -2,9 +2,12 @@
 
 import math
 
+import bm25s
 import numpy as np
+import pytest
 
-from smar.data.bm25 import words
+from smar.data import bm25
+from smar.data.bm25 import build, words
 from smar.evaluation.bm25 import Bm25, bm25_blocks
 
 TEXTS = ["Red dress, 2 pockets", "blue DRESS", "kettle 1.7 L red red", "", "Ärmelloses Kleid"]
@@ -33,6 +36,20 @@ def test_scores_follow_the_formula_up_to_its_constant() -> None:
         assert (got > -np.inf).tolist() == found.tolist()
         ratio = got[found] / want[found]
         np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)  # Lucene leaves out the factor k1 + 1, others do not
+
+
+def test_the_matrix_is_the_librarys_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    texts = [" ".join(f"w{word}" for word in random.zipf(1.5, random.integers(0, 9)).clip(max=50)) for _ in range(300)]
+    ours, mean = build(texts)
+    monkeypatch.setattr(bm25, "_Quick", bm25s.BM25)
+    library, same_mean = build(texts)
+    assert ours is not None
+    assert library is not None
+    assert (mean, ours.vocab_dict) == (same_mean, library.vocab_dict)
+    for name in ("indptr", "indices"):
+        np.testing.assert_array_equal(ours.scores[name], library.scores[name])
+    np.testing.assert_allclose(ours.scores["data"], library.scores["data"], rtol=1e-6)
 
 
 def test_no_known_word_finds_nothing() -> None:

@@ -29,7 +29,7 @@ def vectors() -> np.ndarray:
 @pytest.fixture(scope="module")
 def folder(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("lists")
-    assert write_lists(vectors, path) == 100
+    assert 95 <= write_lists(vectors, path) <= 105  # a twentieth of the items
     return path
 
 

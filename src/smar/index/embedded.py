@@ -38,7 +38,7 @@ FACETS = ("category", "brand")
 class IndexManifest(Sealed):
     """``INDEX/v0001/manifest.json``: what the index holds and how each of its files must look."""
 
-    format: Literal["smar-index/3"] = "smar-index/3"
+    format: Literal["smar-index/4"] = "smar-index/4"
     fingerprint: str
     kind: str
     dim: int = Field(ge=1)

@@ -91,7 +91,7 @@ class Queries:
 def exact_best(vectors: Vectors, query: Query, rows: Rows, k: int) -> Found:
     """The best `k` of `rows` of `vectors` [n, 2k] (contiguous) in exact order."""
     rows = np.ascontiguousarray(rows, np.int64)
-    if len(rows) > 4 * (k + _SPARE):  # one product for each, the two halves only for those that may be among the best
+    if len(rows) > k + _SPARE:  # rows come from memory once; their halves, then read again, only if among the best
         rough = _products(vectors, query.wide, rows)
         rows = rows[np.argpartition(-rough, k + _SPARE)[: k + _SPARE]]
     multimodal, text = _products(vectors, query.embedding, 2 * rows), _products(vectors, query.words, 2 * rows + 1)
@@ -110,7 +110,7 @@ def _products(vectors: Vectors, query: Vectors, rows: Rows) -> Vectors:
     return scores
 
 
-def in_blocks(vectors: Vectors) -> Iterator[Vectors]:
+def in_blocks(vectors: Vectors, rows: int = _BLOCK) -> Iterator[Vectors]:
     """The rows [n, d] in blocks of contiguous memory."""
-    for start in range(0, len(vectors), _BLOCK):
-        yield np.ascontiguousarray(vectors[start : start + _BLOCK])
+    for start in range(0, len(vectors), rows):
+        yield np.ascontiguousarray(vectors[start : start + rows])
