@@ -28,10 +28,10 @@ from smar.data.prepare import prepare
 from smar.model.modeling import SmarModel
 from smar.settings import Settings, load_settings
 from smar.training.batches import Collator
+from smar.training.losses import stage_losses
 from smar.training.setup import TrainingData, new_model, new_processor
 from smar.training.stages import jobs
 from smar.training.train import optimizer
-from smar.training.trainer import stage_losses
 
 
 def main() -> None:

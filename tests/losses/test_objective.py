@@ -42,7 +42,8 @@ def hinge_loss(own, others, margin):
 def test_both_directions_equal_the_slow_twin(shape, kind):
     scores, rows, target, blocked, liked = some_batch(*shape)
     loss = LossSettings(kind=kind, margin=0.3, symmetric=0.5)
-    got = Objective(loss, 0.2, rows, target, blocked, liked).total(scores)
+    objective = Objective(loss, 0.2, rows, target, blocked, liked)
+    got = objective.by_query(scores[rows]) + 0.5 * objective.by_item(scores.T[target])
     for pair, (query, item) in enumerate(zip(rows.tolist(), target.tolist(), strict=True)):
         own = float(scores[query, item])
         items = [float(scores[query, i]) for i in range(scores.shape[1]) if not liked[query, i]]

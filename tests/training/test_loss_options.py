@@ -22,10 +22,10 @@ from smar.model.modeling import ItemOutput, QueryOutput
 from smar.sections.train import LossWeights
 from smar.settings import load_settings
 from smar.training import checkpoints
+from smar.training.losses import add_prefix_losses, stage_losses
 from smar.training.memory import MEMORY_FILE
 from smar.training.setup import TrainingData
 from smar.training.train import train
-from smar.training.trainer import add_prefix_losses, stage_losses
 
 SHORT = ["train.baselines=[]", "train.bf16=false", "train.stage1.steps=4", "train.stage2.steps=3"]
 EVERYTHING = [

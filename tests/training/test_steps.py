@@ -9,13 +9,15 @@ from smar.errors import InputError
 from smar.losses.contrastive import counterfactual_labels, pair_losses
 from smar.model.modeling import ItemOutput, QueryOutput, SmarModel
 from smar.model.processing import build_processor
+from smar.sections.losses import LossSettings
 from smar.sections.train import BaselineSettings, LossWeights
 from smar.settings import load_settings
 from smar.training.checkpoints import SEAL, Spent, latest, seal
+from smar.training.losses import stage_losses
 from smar.training.setup import new_model
 from smar.training.stages import jobs
 from smar.training.train import optimizer
-from smar.training.trainer import hide_pictures, stage_losses
+from smar.training.trainer import hide_pictures
 
 TINY = [
     "data.image_size=16",
@@ -195,3 +197,27 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
     with pytest.raises(InputError, match=r"checkpoint-10 is corrupt: model\.safetensors"):
         latest(tmp_path)
     assert (path / SEAL).is_file()
+
+
+@pytest.mark.parametrize("kind", ["softmax", "hinge"])
+@pytest.mark.parametrize("part", [1, 2, 4])
+def test_losses_in_parts_are_those_of_the_whole_batch(kind, part):
+    weights = LossWeights(text=1, image=0.5, multimodal=1, adaptive=1, gate=0.2)
+    loss = LossSettings(kind=kind, symmetric=0.3)
+
+    def computed(part):
+        query, item, batch = a_batch()
+        batch["liked"] = torch.tensor([[True, False, False], [False, True, True]])
+        vectors = [query.embedding, query.gate_logit, item.text, item.image, item.multimodal]
+        for vector in vectors:
+            vector.requires_grad_()
+        losses = stage_losses(weights, query, item, batch, 0.1, loss, part)
+        torch.stack(list(losses.values())).sum().backward()
+        return losses, [vector.grad for vector in vectors]
+
+    (whole, gradients), (parts, again) = computed(None), computed(part)
+    assert {name: value.item() for name, value in parts.items()} == pytest.approx(
+        {name: value.item() for name, value in whole.items()}, rel=1e-5
+    )
+    for one, other in zip(gradients, again, strict=True):
+        torch.testing.assert_close(one, other)

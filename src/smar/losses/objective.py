@@ -10,7 +10,7 @@ from smar.sections.losses import LossSettings
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss of `loss.kind` over the pairs of a batch.
+    """The loss of `loss.kind` over the pairs of a batch, some of them at a time.
 
     The batch holds `B` pairs of `u` distinct queries, and `n` candidates, the pairs' own items among them.
 
@@ -32,26 +32,22 @@ class Objective:
     liked: Tensor | None = None
     log_q: Tensor | None = None
 
-    def by_query(self, scores: Tensor) -> Tensor:
-        """Each pair's item against the other candidates of its query: cosines [u, n] -> losses [B]."""
-        rows = scores[self.query_of_pair]
+    def by_query(self, rows: Tensor, pairs: slice = slice(None)) -> Tensor:
+        """Items of some pairs against the other candidates of their query: cosines [b, n] -> losses [b]."""
+        target, blocked = self.target[pairs], self.blocked[pairs]
         if self.loss.kind == "hinge":
-            return hinge_losses(rows, self.target, self.blocked, self.loss.margin)
-        return pair_losses(rows, self.target, self.blocked, self.temperature, self.log_q)
+            return hinge_losses(rows, target, blocked, self.loss.margin)
+        return pair_losses(rows, target, blocked, self.temperature, self.log_q)
 
-    def by_item(self, scores: Tensor) -> Tensor:
-        """Each pair's query against the batch's other queries, those that like the item, too, left out: -> [B].
+    def by_item(self, columns: Tensor, pairs: slice = slice(None)) -> Tensor:
+        """Queries of some pairs against the batch's other queries, those that like the item, too, left out.
 
         Queries are not corrected by their sampling probability: only items are drawn from outside the batch.
+        Cosines [b, u] -> losses [b].
         """
         assert self.liked is not None
-        columns = scores.T[self.target]
-        blocked = self.liked.T[self.target].scatter(1, self.query_of_pair[:, None], False)
+        own = self.query_of_pair[pairs]
+        blocked = self.liked.T[self.target[pairs]].scatter(1, own[:, None], False)
         if self.loss.kind == "hinge":
-            return hinge_losses(columns, self.query_of_pair, blocked, self.loss.margin)
-        return pair_losses(columns, self.query_of_pair, blocked, self.temperature)
-
-    def total(self, scores: Tensor, by_query: Tensor | None = None) -> Tensor:
-        """Both directions, the second under `loss.symmetric`: [u, n] -> [B]; `by_query` where it is known already."""
-        forward = self.by_query(scores) if by_query is None else by_query
-        return forward + self.loss.symmetric * self.by_item(scores) if self.loss.symmetric else forward
+            return hinge_losses(columns, own, blocked, self.loss.margin)
+        return pair_losses(columns, own, blocked, self.temperature)

@@ -10,6 +10,7 @@ by the part's own pictures: parts are strided (0, C, 2C, ...), so that neighbour
 do not stand in one part.
 """
 
+import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
@@ -29,6 +30,17 @@ Encode = Callable[[Batch], tuple[QueryOutput, ItemOutput]]
 Output = TypeVar("Output", QueryOutput, ItemOutput)
 QUERY_ROWS = ("query_ids", "query_mask")
 ITEM_ROWS = ("item_ids", "item_mask", "has_image")
+_MMAP_THRESHOLD, _LARGE = -3, 512 << 10  # mallopt's number for it, and bytes
+
+
+def give_freed_memory_back() -> None:
+    """Have glibc return each large block to the system when it is freed; with another C library nothing happens.
+
+    Tensors are aligned, and before version 2.38 glibc hardly uses a freed aligned block again, so that parts of a batch
+    would add up after all: 4,096 pairs in parts of 64 take 560 MiB without this, 380 with it and 1.3 times the CPU.
+    """
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
 def share(batch: Batch, part: int, parts: int) -> Batch:

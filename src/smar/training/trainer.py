@@ -2,19 +2,16 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module, functional
+from torch.nn import Module
 from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel, Trainer
 
-from smar.losses.contrastive import adaptive_scores, counterfactual_labels, prefix, weighted_mean
-from smar.losses.objective import Objective
 from smar.model.modeling import ItemOutput, QueryOutput
 from smar.model.pictures import pictures_of
 from smar.model.processing import SmarProcessor
@@ -25,66 +22,12 @@ from smar.training.alignment import AlignmentItems, align
 from smar.training.batches import Collator
 from smar.training.categories import CategorySampler
 from smar.training.distributed import average_gradients, gather_rows, world
-from smar.training.encode import encode_batch
+from smar.training.encode import encode_batch, give_freed_memory_back
 from smar.training.guard import LossGuard
+from smar.training.losses import PART, add_prefix_losses, stage_losses
 from smar.training.memory import MEMORY_FILE, Memory, recall
 from smar.training.negatives import keep_scheduled
 from smar.training.pictures import picture_input, vary
-
-
-def stage_losses(
-    weights: LossWeights,
-    query: QueryOutput,
-    item: ItemOutput,
-    batch: dict[str, Tensor],
-    temperature: float | Tensor,
-    loss: LossSettings = LossSettings(),
-) -> dict[str, Tensor]:
-    """The stage's losses by name, each a scalar; those of weight zero are not computed.
-
-    L_i counts only pairs whose item shows a picture: the null vector has nothing to align.
-    """
-    rows, target, blocked, weight = (batch[name] for name in ("query_of_pair", "target", "blocked", "weight"))
-    objective = Objective(loss, temperature, rows, target, blocked, batch.get("liked"), batch.get("log_q"))
-    vectors = {"text": item.text, "image": item.image, "multimodal": item.multimodal}
-    mixed = weights.adaptive or weights.gate
-    needed = [name for name in vectors if getattr(weights, name) or (mixed and name != "image")]
-    scores = {name: query.embedding @ vectors[name].T for name in needed}
-    losses = {name: objective.by_query(scores[name]) for name in needed}
-    out = {}
-    for name in needed:
-        seen = weight * item.has_image[target] if name == "image" else weight
-        if getattr(weights, name):
-            out[name] = weighted_mean(objective.total(scores[name], losses[name]), seen)
-    if weights.adaptive:
-        share = batch.get("share", query.image_probability)
-        soft = adaptive_scores(scores["text"], scores["multimodal"], share)
-        out["adaptive"] = weighted_mean(objective.total(soft), weight)
-    if weights.gate:
-        label = counterfactual_labels(losses["text"], losses["multimodal"], rows, len(query.gate_logit))
-        out["gate"] = functional.binary_cross_entropy_with_logits(query.gate_logit, label)
-    return out
-
-
-def add_prefix_losses(
-    losses: dict[str, Tensor],
-    sizes: Sequence[int],
-    weights: LossWeights,
-    query: QueryOutput,
-    item: ItemOutput,
-    *rest: Any,
-) -> dict[str, Tensor]:
-    """Add to each loss that of the embeddings cut to each of `sizes` (Kusupati et al. 2022, Matryoshka).
-
-    The gate has no embedding: its loss stays as it is. `rest` are the further arguments of `stage_losses`.
-    """
-    ungated = weights.model_copy(update={"gate": 0.0})
-    for size in sizes:
-        short = QueryOutput(prefix(query.embedding, size), query.gate_logit)
-        text, image, multimodal = (prefix(vector, size) for vector in (item.text, item.image, item.multimodal))
-        added = stage_losses(ungated, short, ItemOutput(text, image, multimodal, item.has_image), *rest)
-        losses = {name: value + added[name] if name in added else value for name, value in losses.items()}
-    return losses
 
 
 def hide_pictures(batch: dict[str, Any], share: float) -> dict[str, Any]:
@@ -129,6 +72,8 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         self.pairs: list[int] = []
         self.logged: tuple[int, float] | None = None
         self.memory: Memory | None = None
+        if micro_batch is not None and self.args.device.type == "cpu":
+            give_freed_memory_back()
 
     @property
     def progress(self) -> float:
@@ -149,7 +94,7 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         aligned = {} if self.alignment is None else {"alignment": self._align(model, item, batch)}
         if self.negatives.memory and self.progress >= self.negatives.memory_warmup:
             self.memory, item, batch = recall(self.memory, item, batch, self.collator.facts, self.negatives.memory)
-        rest = (query, item, batch, model.temperature(), self.loss)
+        rest = (query, item, batch, model.temperature(), self.loss, PART if self.micro_batch else None)
         losses = add_prefix_losses(
             stage_losses(self.weights, *rest) | aligned, model.config.matryoshka or (), self.weights, *rest
         )
