@@ -15,7 +15,7 @@ ITEMS, DIM = 2000, 32
 
 
 @pytest.fixture(scope="module")
-def vectors() -> np.ndarray:
+def unordered() -> np.ndarray:
     """Rows [S_m ; S_t] in clusters, with a spectrum that falls."""
     rng = np.random.default_rng(0)
     spectrum = np.arange(1, DIM + 1) ** -0.5
@@ -27,10 +27,17 @@ def vectors() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def folder(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(unordered: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("lists")
-    assert 95 <= write_lists(vectors, path) <= 105  # a twentieth of the items
+    order = write_lists(unordered, path)
+    assert sorted(order.tolist()) == list(range(ITEMS))
+    np.testing.assert_array_equal(np.load(path / "vectors.npy"), unordered[order])
     return path
+
+
+@pytest.fixture(scope="module")
+def vectors(folder: Path) -> np.ndarray:
+    return np.load(folder / "vectors.npy")
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +56,13 @@ def queries(vectors: np.ndarray) -> Queries:
 
 def test_every_item_lies_in_one_list(lists: Lists, queries: Queries) -> None:
     coarse, fine = lists.aim(queries.wide)
+    assert 95 <= lists.count <= 105  # a twentieth of the items
+    first = 0
     for number in range(lists.count):
         rows, _ = lists.visit(fine[0], np.array([number]), np.zeros(1, np.float32), ITEMS)
-        assert sorted(rows.tolist()) == np.flatnonzero(lists.list_of == number).tolist()
+        assert sorted(rows.tolist()) == list(range(first, first + len(rows)))
+        first += len(rows)
+    assert first == ITEMS
     order, near = lists.nearest(coarse, lists.count)
     np.testing.assert_allclose(near, np.take_along_axis(coarse @ lists.centres.T, order, axis=1), atol=1e-5)
     assert (np.diff(near / np.linalg.norm(lists.centres, axis=1)[order], axis=1) <= 1e-6).all()
@@ -139,7 +150,7 @@ def test_exact_best_against_a_sort(vectors: np.ndarray, queries: Queries, k: int
         assert order == sorted(order)
 
 
-@pytest.mark.parametrize("name", ["lists.bin", "coarse.npz", "list-of.npy"])
+@pytest.mark.parametrize("name", ["lists.bin", "coarse.npz"])
 def test_damaged_files_are_named(folder: Path, tmp_path: Path, name: str) -> None:
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -167,10 +178,23 @@ def test_lists_are_read_where_they_lie(folder: Path, lists: Lists) -> None:
     assert isinstance(lists._lists, faiss.OnDiskInvertedLists)
 
 
-def test_matches_are_counted_by_list(tmp_path: Path) -> None:
-    vectors = np.random.default_rng(5).normal(size=(900, 16)).astype(np.float32)
-    write_lists(vectors, tmp_path)
-    lists = Lists(tmp_path, 900, 16, "smar index")
+def test_matches_are_counted_by_list(lists: Lists, queries: Queries) -> None:
+    _, fine = lists.aim(queries.wide[:1])
     for share in (0.0, 0.01, 0.5, 1.0):
-        mask = np.random.default_rng(6).random(900) < share
-        np.testing.assert_array_equal(lists.counts(mask), np.bincount(lists.list_of[mask], minlength=lists.count))
+        mask = np.random.default_rng(6).random(ITEMS) < share
+        selector = Allowed.of(mask).selector
+        for number, count in enumerate(lists.counts(mask)):
+            rows, _ = lists.visit(fine[0], np.array([number]), np.zeros(1, np.float32), ITEMS, selector)
+            assert len(rows) == count
+
+
+def test_thousands_of_lists_are_ranked_nearly_as_by_all_their_dimensions(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    write_lists(rng.normal(size=(70_000, 32)).astype(np.float32), tmp_path)
+    lists = Lists(tmp_path, 70_000, 32, "smar index")
+    assert lists.count > 1000
+    coarse, _ = lists.aim(rng.normal(size=(20, 32)).astype(np.float32))
+    ranked, near = lists.nearest(coarse, 40)
+    np.testing.assert_allclose(near, np.take_along_axis(coarse @ lists.centres.T, ranked, axis=1), atol=1e-4)
+    shares = [np.isin(lists.ordered(asked)[0][:40], row).mean() for asked, row in zip(coarse, ranked, strict=True)]
+    assert np.mean(shares) > 0.9

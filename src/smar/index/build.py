@@ -16,14 +16,15 @@ import pyarrow.parquet as pq
 from smar.errors import InputError
 from smar.files import describe, link_or_copy
 from smar.index.catalogue import Catalogue
-from smar.index.embedded import EXACT_FILE, FAISS_FILE, IndexManifest, check_fingerprint
+from smar.index.embedded import FAISS_FILE, IndexManifest, check_fingerprint
 from smar.index.embeddings import PICTURES_FILE, QUERY_FOLDER, VALID_FILE, Embeddings
 from smar.index.fitting import describe_fit, fit_hybrid
 from smar.index.fusion import HybridFit
-from smar.index.lists import Lists, write_lists
+from smar.index.lists import EXACT_FILE, Lists, write_lists
 from smar.index.payload import write_payload
 from smar.index.query import QueryEncoder
 from smar.index.ranked import Vectors, in_blocks
+from smar.index.ready import map_npy
 from smar.index.segment import Segment
 from smar.index.tuning import tuned
 from smar.index.updates import UpdateLog
@@ -34,6 +35,7 @@ from smar.progress import track
 
 RECALL_TARGET = 0.98
 _SAMPLE_QUERIES = 200
+_UNORDERED = "unordered.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +158,23 @@ def _blocks(embeddings: Embeddings) -> Iterator[Vectors]:
 def write_version(source: Source, partial: Path, exact_limit: int, recall: float) -> IndexManifest:
     """Write all files of a version into the empty folder `partial`, its manifest last."""
     encoder = QueryEncoder.load(source.query)
-    vectors = _write_vectors(source, partial / EXACT_FILE)
-    exact = source.items <= exact_limit
+    vectors = _write_vectors(source, partial / _UNORDERED)
+    exact, payload = source.items <= exact_limit, source.payload
     probes, reached, kind = None, None, "Flat"
     if exact:
         index = _write_flat(vectors, partial / FAISS_FILE)
     else:
-        kind = f"IVF{write_lists(vectors, partial)},PQ{source.dim // 2}x4fs"
+        payload = payload.take(pa.array(write_lists(vectors, partial)))
+        vectors = map_npy(partial / EXACT_FILE, MADE_BY)
         index = Lists(partial, source.items, 2 * source.dim, MADE_BY)
-        probes, reached = tuned(vectors, index, encoder.encode(_sample_queries(source)), recall)
-    hybrid = _add_words(source, VectorStore(index, vectors, probes), encoder, partial / WORDS_FOLDER)
-    del vectors, index
-    if exact:
-        (partial / EXACT_FILE).unlink()  # a Flat index holds the very same floats
-    write_payload(source.payload, partial)
+        kind = f"IVF{index.count},PQ{source.dim // 2}x4fs"
+        sample = encoder.encode(_sample_queries(source))
+        probes, reached = tuned(vectors, index, sample, recall)
+    store = VectorStore(index, vectors, probes)
+    hybrid = _add_words(payload, source, store, encoder, partial / WORDS_FOLDER)
+    del vectors, index, store
+    (partial / _UNORDERED).unlink()  # a Flat index holds the very same floats
+    write_payload(payload, partial)
     shutil.copytree(source.query, partial / QUERY_FOLDER)
     if source.valid is not None:
         pq.write_table(source.valid, partial / VALID_FILE)
@@ -204,10 +209,10 @@ def _write_vectors(source: Source, path: Path) -> Vectors:
     return vectors
 
 
-def _add_words(source: Source, store: VectorStore, encoder: QueryEncoder, folder: Path) -> HybridFit:
+def _add_words(payload: pa.Table, source: Source, store: VectorStore, encoder: QueryEncoder, folder: Path) -> HybridFit:
     """Write the words of the items, and fit their fusion with the vectors to the validation clicks."""
-    words = write_words(source.payload, source.fields, folder)
-    catalogue = Catalogue(source.payload.select(["item_id"]), None)
+    words = write_words(payload, source.fields, folder)
+    catalogue = Catalogue(payload.select(["item_id"]), None)
     return fit_hybrid(Segment(store, catalogue, words=words), words, encoder, source.valid)
 
 

@@ -19,7 +19,7 @@ from smar.index.embeddings import QUERY_FOLDER
 from smar.index.facets import FacetCounts, count_facets, price_borders
 from smar.index.filters import Filter
 from smar.index.fusion import HybridFit, depth_of, fuse
-from smar.index.lists import Lists
+from smar.index.lists import EXACT_FILE, Lists
 from smar.index.payload import open_payload
 from smar.index.query import QueryEncoder, QueryManifest, QueryVectors
 from smar.index.ranked import Found, Queries, Rows, Vectors
@@ -31,7 +31,6 @@ from smar.index.versions import MADE_BY, current_version
 from smar.index.words import WORDS_FOLDER, WordIndex
 
 FAISS_FILE = "vectors.faiss"
-EXACT_FILE = "vectors.npy"
 FACETS = ("category", "brand")
 
 

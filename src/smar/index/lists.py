@@ -10,11 +10,11 @@ What costs time at 1 M items is memory, not arithmetic, so everything is kept sm
   variances is even: in their natural order the same 32 bytes find .28 of the best 50 among 200 candidates, dealt .95;
 - codes lie in blocks of 32, as faiss's SIMD scan reads them: 1.4 ns an item where 8-bit codes took 30.
 
+Items are numbered list by list: a list's rows, its vectors and its bits in a filter's mask lie side by side.
 ``lists.bin`` holds for each list its blocks of codes and then its rows; faiss reads it where it is mapped.
 """
 
 import ctypes
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -25,62 +25,79 @@ import numpy.typing as npt
 
 from smar.errors import InputError
 from smar.index.ranked import Rows, Vectors, in_blocks
-from smar.index.ready import map_array
 
 LISTS_FILE = "lists.bin"
 COARSE_FILE = "coarse.npz"
-LIST_OF_FILE = "list-of.npy"
+EXACT_FILE = "vectors.npy"
 _LEAST = 20  # items of a list in the mean
 _PER_LIST = 40  # training rows; with 20 a query visits a quarter more lists for the same recall
 _ROUNDS = 10  # of k-means in small parts, cheap; over all lists there are two, 2 CPU s each at 1 M x 128
 _CODE_SAMPLE = 16_384
 _MANY_LISTS = 1000
+_ROWS = 16_384  # written at a time
 _BLOCK = 32  # items whose codes lie interleaved
 _RESERVOIR_SCAN = 11  # faiss's way of scanning for one query at a time; what it would choose takes twice as long
 
 
-def write_lists(vectors: Vectors, folder: Path) -> int:
-    """Train on `vectors` [n, 2k] and write the files; returns the number of lists."""
+def write_lists(vectors: Vectors, folder: Path) -> Rows:
+    """Train on `vectors` [n, 2k] and write the files, the vectors list by list; returns their order, rows [n]."""
     count, dim = len(vectors), vectors.shape[1]
-    lists: int = max(1, min(int(4 * count**0.5), count // _LEAST))
-    rows = np.random.default_rng(0).permutation(count)[: max(lists * _PER_LIST, min(count, _CODE_SAMPLE))]
+    wanted: int = max(1, min(int(4 * count**0.5), count // _LEAST))
+    rows = np.random.default_rng(0).permutation(count)[: max(wanted * _PER_LIST, min(count, _CODE_SAMPLE))]
     sample = np.ascontiguousarray(vectors[np.sort(rows)])
-    basis = _principal(sample)
-    turned, half = sample @ basis.T, dim // 2
-    leading = np.ascontiguousarray(turned[:, :half])
-    centres = np.pad(_clusters(leading, lists), ((0, 0), (0, dim - half)))
-    lists = len(centres)
-    coarse = _finder(np.ascontiguousarray(centres[:, :half]), faiss.METRIC_L2, 8)
-    turned -= centres[coarse.search(leading, 1)[1][:, 0]]
+    basis, half = _principal(sample), dim // 2
+    leading = basis[:half]
+    centres = _clusters(sample @ leading.T, wanted)
+    finder = _finder(centres, faiss.METRIC_L2, 8)
+    offsets = sample @ basis.T
+    offsets[:, :half] -= centres[_nearest(finder, sample @ leading.T)]
     quantizers = _quantizers(dim)
-    dealt = _dealt(turned.var(axis=0), quantizers, min(3, dim // quantizers))
-    centre_index = faiss.IndexFlatIP(len(dealt))
-    centre_index.add(np.ascontiguousarray(centres[:, dealt]))
-    codes = faiss.IndexIVFPQ(centre_index, len(dealt), lists, quantizers, 4, faiss.METRIC_INNER_PRODUCT)
-    codes.own_fields = False
-    codes.pq.cp.min_points_per_centroid = 1
-    codes.pq.train(np.ascontiguousarray(turned[:_CODE_SAMPLE, dealt]))
-    codes.is_trained = True
-    list_of = np.lib.format.open_memmap(folder / LIST_OF_FILE, mode="w+", dtype=np.int32, shape=(count,))
-    start = 0
-    for block in in_blocks(vectors):
-        leading, fine = (block @ part.T for part in (basis[:half], basis[dealt]))
-        nearest = np.ascontiguousarray(coarse.search(leading, 1)[1][:, 0])
-        ids = np.arange(start, start + len(block))
-        codes.add_core(len(block), *(faiss.swig_ptr(array) for array in (fine, ids, nearest)))
-        list_of[start : start + len(block)] = nearest
-        start += len(block)
-    list_of.flush()
-    sizes = _write_blocks(faiss.IndexIVFPQFastScan(codes), folder / LISTS_FILE)
+    dealt = _dealt(offsets.var(axis=0), quantizers, min(3, dim // quantizers))
+    whole = np.pad(centres, ((0, 0), (0, dim - half)))
+    coder = _Coder(whole[:, dealt], offsets[:_CODE_SAMPLE, dealt], quantizers)
+    list_of = np.concatenate([_nearest(finder, block @ leading.T) for block in in_blocks(vectors)])
+    order = np.argsort(list_of, kind="stable")
+    written = np.lib.format.open_memmap(folder / EXACT_FILE, mode="w+", dtype=np.float32, shape=vectors.shape)
+    for start in range(0, count, _ROWS):
+        places = order[start : start + _ROWS]
+        written[start : start + len(places)] = block = vectors[places]
+        coder.add(block @ basis[dealt].T, list_of[places], start)
+    written.flush()
+    sizes = _write_blocks(faiss.IndexIVFPQFastScan(coder.index), folder / LISTS_FILE)
     np.savez(
         folder / COARSE_FILE,
-        turn=np.concatenate([basis[:half], basis[dealt]]),
-        centres=centres[:, :half],
-        ranking=faiss.serialize_index(_finder(_directions(centres[:, :half])[0], faiss.METRIC_INNER_PRODUCT, 3)),
+        turn=np.concatenate([leading, basis[dealt]]),
+        centres=centres,
+        ranking=faiss.serialize_index(_finder(_directions(centres)[0], faiss.METRIC_INNER_PRODUCT, 3)),
         sizes=sizes,
-        centroids=faiss.vector_to_array(codes.pq.centroids),
+        centroids=faiss.vector_to_array(coder.index.pq.centroids),
     )
-    return lists
+    return order
+
+
+class _Coder:
+    """Turns offsets from `centres` [lists, d] into 4-bit codes and collects them by list."""
+
+    def __init__(self, centres: Vectors, sample: Vectors, quantizers: int) -> None:
+        dim = centres.shape[1]
+        self._centres = faiss.IndexFlatIP(dim)
+        self._centres.add(np.ascontiguousarray(centres))
+        self.index = faiss.IndexIVFPQ(self._centres, dim, len(centres), quantizers, 4, faiss.METRIC_INNER_PRODUCT)
+        self.index.own_fields = False
+        self.index.pq.cp.min_points_per_centroid = 1
+        self.index.pq.train(np.ascontiguousarray(sample))
+        self.index.is_trained = True
+
+    def add(self, vectors: Vectors, lists: Rows, first: int) -> None:
+        """The items `first`, `first + 1`, ...: their vectors [n, d] and lists [n]."""
+        ids = np.arange(first, first + len(vectors))
+        self.index.add_core(len(vectors), *(faiss.swig_ptr(array) for array in (vectors, ids, lists)))
+
+
+def _nearest(finder: Any, vectors: Vectors) -> Rows:
+    """The list of each vector [n]."""
+    found: Rows = finder.search(vectors, 1)[1][:, 0]
+    return np.ascontiguousarray(found)
 
 
 def _directions(centres: Vectors) -> tuple[Vectors, Vectors]:
@@ -182,7 +199,6 @@ class Lists:
         if self._turn.shape[1] != dim or len(shapes) > 1 or sizes.sum() != items:
             raise InputError(f"{path} is not of {items:,} vectors of {dim} dimensions. Run `{made_by}` again.")
         self.count, self._sizes = len(sizes), sizes
-        self.list_of: npt.NDArray[np.int32] = map_array(folder / LIST_OF_FILE, np.int32, items, made_by)
         self.centres: Vectors = centres
         self.directions, self.lengths = _directions(centres)
         self._unused = faiss.IndexFlatIP(fine)  # which lists to visit is decided here, not by faiss
@@ -198,17 +214,15 @@ class Lists:
         self._codes.replace_invlists(self._lists, False)
         self._parameters: dict[int, Any] = {}
 
-    @cached_property
-    def _by_list(self) -> Rows:
-        """All rows, list by list [items]; 8 MB at 1 M, made at the first filter that is too wide for a scan."""
-        return np.argsort(self.list_of, kind="stable")
+    def __len__(self) -> int:
+        return int(self._sizes.sum())
 
-    def counts(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        """How many of the rows that `mask` [items] lets through lie in each list; 1.2 ms at 1 M, bincount 2 to 5."""
-        counts = np.zeros(self.count, np.int64)
+    def counts(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+        """How many of the rows that `mask` [items] lets through lie in each list; 0.2 ms at 1 M."""
+        counts = np.zeros(self.count, np.int32)
         held = np.flatnonzero(self._sizes)
         starts = np.cumsum(self._sizes) - self._sizes
-        counts[held] = np.add.reduceat(mask.view(np.uint8)[self._by_list], starts[held], dtype=np.int64)
+        counts[held] = np.add.reduceat(mask.view(np.uint8), starts[held], dtype=np.int32)
         return counts
 
     def aim(self, wide: Vectors) -> tuple[Vectors, Vectors]:

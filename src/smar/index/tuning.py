@@ -40,7 +40,7 @@ class _Trial:
     def _measured(self, effort: Effort) -> float:
         """Of the true best items, those among the candidates: scored exactly, none of them is lost any more."""
         lists, near = self.lists.nearest(self.coarse, effort.lists)
-        candidates = min(effort.of(RECALL_AT), len(self.lists.list_of))
+        candidates = min(effort.of(RECALL_AT), len(self.lists))
         found = [
             len(best.intersection(self.lists.visit(fine, visited, scores, candidates)[0].tolist())) / len(best)
             for best, fine, visited, scores in zip(self.truth, self.fine, lists, near, strict=True)
@@ -98,7 +98,7 @@ def _first_of_each(parts: Sequence[Any], k: int) -> Rows:
 def _cheapest(trial: _Trial, target: float) -> Effort:
     """Few candidates of many lists, or many of few: whichever costs less. Only what may cost less is tried."""
     count, first = trial.lists.count, _CANDIDATES[0]
-    each = len(trial.lists.list_of) / count
+    each = len(trial.lists) / count
     best = Effort(lists=_least(_FEWEST, count, partial(trial.reached, first), target), candidates=first)
     least = best.lists * each + first * RECALL_AT * _CANDIDATE_COST
     for candidates in _CANDIDATES[1:]:

@@ -75,7 +75,7 @@ class Allowed:
 
     mask: Mask
     count: int
-    _per_list: npt.NDArray[np.int64] | None = None
+    _per_list: npt.NDArray[np.int32] | None = None
 
     @classmethod
     def of(cls, mask: Mask) -> "Allowed":
@@ -92,7 +92,7 @@ class Allowed:
         """The items' rows, ascending."""
         return np.flatnonzero(self.mask)
 
-    def per_list(self, lists: Lists) -> npt.NDArray[np.int64]:
+    def per_list(self, lists: Lists) -> npt.NDArray[np.int32]:
         """How many of the items lie in each list; counted once."""
         if self._per_list is None:
             self._per_list = lists.counts(self.mask)
