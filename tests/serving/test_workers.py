@@ -118,6 +118,23 @@ def test_both_die_and_come_back(process: subprocess.Popen[str], url: str) -> Non
     assert becomes(lambda: len(workers(process)) == 2)
 
 
+def test_a_worker_that_hangs_is_killed_and_comes_back(index_path: Path) -> None:
+    with run_service(index_path, "--workers", "2", "--set", "hang=3") as process:
+        url = address(process)
+        assert becomes(lambda: serving(url) == 2)
+        victim, other = workers(process)
+        assert becomes(lambda: ask(url) == 200)
+        victim.suspend()
+        assert becomes(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE)
+        assert becomes(lambda: len(workers(process)) == 2)
+        assert other in workers(process)
+        assert [ask(url) for _ in range(4)] == [200] * 4
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr is not None
+        assert "smar.serving.worker hangs; it is killed" in process.stderr.read()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_end_is_clean(index_path: Path, number: int) -> None:
     with run_service(index_path, "--workers", "2") as process:

@@ -496,3 +496,6 @@ def test_the_whole_service_takes_items_and_pictures(index: Path, run: Path, tmp_
         assert (broken.status_code, broken.json()["error"]["code"]) == (422, "picture_truncated")
         assert client.delete("/v1/items/x%2Fy").status_code == 200
         assert client.get("/v1/items/x%2Fy").status_code == 404
+        deleted = 'smar_writer_changes_total{result="deleted"} 1.0'
+        assert becomes(lambda: deleted in client.get("/metrics").text)
+        assert 'smar_writer_changes_total{result="written"} 1.0' in client.get("/metrics").text

@@ -7,6 +7,7 @@ tell each other how many they hold, in a file that all of them map, and one that
 
 import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ _PATIENCE = 5
 _AT_ONCE = 16
 """Connections taken before anything else: between two turns of the loop lie some milliseconds of searching."""
 _REPORT = 0.1
+_PULSE = 1.0
 _TROUBLE = 0.1
 """Seconds to wait when no more files can be opened."""
 
@@ -50,9 +52,11 @@ class Shares:
 class FairServer(uvicorn.Server):  # type: ignore[misc]
     """uvicorn's server with an accept loop of its own over a listening socket that other processes share."""
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, shares: Shares) -> None:
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, shares: Shares, alive: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._listener, self._shares = listener, shares
+        self._listener, self._shares, self._alive = listener, shares, alive
         self._coming: set[asyncio.Task[Any]] = set()
         self._refused = 0
 
@@ -63,6 +67,7 @@ class FairServer(uvicorn.Server):  # type: ignore[misc]
         self._listener.setblocking(False)
         self._loop.add_reader(self._listener.fileno(), self._ready)
         self._report()
+        self._live()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, finish what is under way."""
@@ -78,6 +83,10 @@ class FairServer(uvicorn.Server):  # type: ignore[misc]
         if not self.should_exit:
             self._shares.tell(self._holds)
             self._loop.call_later(_REPORT, self._report)
+
+    def _live(self) -> None:
+        self._loop.call_later(_PULSE, self._live)
+        self._alive()
 
     def _ready(self) -> None:
         for _ in range(_AT_ONCE):

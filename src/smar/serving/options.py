@@ -30,6 +30,7 @@ class ServiceOptions(BaseModel):
     connections: int = Field(2000, ge=1, description="open connections of a worker; then 503")
     body_bytes: int = Field(64 << 10, ge=1024, description="largest body of a search")
     upload_bytes: int = Field(20 << 20, ge=1024, description="largest item or picture")
+    hang: float = Field(30.0, gt=0, description="a worker that shows no sign of life for so long is killed")
     patience: float = Field(15.0, gt=0, description="time for a client to send its request")
     log: Literal["errors", "requests", "queries"] = Field(
         "errors", description="errors only; a line for each request; the same with the query's text"

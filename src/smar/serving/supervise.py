@@ -24,7 +24,7 @@ from prometheus_client import multiprocess
 from smar.errors import InputError
 from smar.progress import console
 from smar.serving.options import ServiceOptions
-from smar.serving.worker import GRACE, WorkerReport, WorkerTask
+from smar.serving.worker import GRACE, WorkerReport, WorkerTask, life_file
 
 _LOOK = 0.1
 _STEADY = 10.0
@@ -60,14 +60,19 @@ def listen(host: str, port: int) -> socket.socket:
 class Child:
     """A process that is kept alive: ``python -m MODULE ...``, its task a line of text on standard input, a socket.
 
-    `inherited` descriptors stay open in it; `metrics` is the folder of its Prometheus files.
+    `inherited` descriptors stay open in it; `metrics` is the folder of its Prometheus files; `life` watches it.
     """
 
     def __init__(
-        self, *module: str, task: str = "", inherited: Sequence[int] = (), metrics: Path | None = None
+        self,
+        *module: str,
+        task: str = "",
+        inherited: Sequence[int] = (),
+        metrics: Path | None = None,
+        life: "SignOfLife | None" = None,
     ) -> None:
         self.module, self.task = module, task
-        self._inherited, self._metrics = inherited, metrics
+        self._inherited, self._metrics, self._life = inherited, metrics, life
         self._pause, self._started, self._starts = 0.0, 0.0, 0
         self.process: subprocess.Popen[bytes] | None = None
         self.reports: IO[bytes] | None = None
@@ -76,6 +81,8 @@ class Child:
     def start(self) -> None:
         """Start it, in a session of its own: Ctrl-C in a terminal is for the supervisor."""
         self._starts += 1
+        if self._life is not None:
+            self._life.forget()
         ours, theirs = socket.socketpair()
         environment = os.environ | ({} if self._metrics is None else {"PROMETHEUS_MULTIPROC_DIR": str(self._metrics)})
         with theirs:
@@ -90,8 +97,13 @@ class Child:
         self._socket, self.reports, self._started = ours, ours.makefile("rb"), time.monotonic()
 
     def look(self) -> None:
-        """Start it again when it has died, after a pause that grows while it dies at once."""
-        if self.process is None or self.process.poll() is None:
+        """Start it again when it has died, after a pause that grows while it dies at once; kill it when it hangs."""
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            if self._life is not None and self._life.missing():
+                console.print(f"{self.module[0]} hangs; it is killed", markup=False)
+                self.process.kill()
             return
         if self._socket is not None:
             self._close()
@@ -136,6 +148,29 @@ class Child:
         self._close()
 
 
+class SignOfLife:
+    """A file that a process touches every second; before the first time it may start as slowly as it likes."""
+
+    def __init__(self, file: Path, patience: float) -> None:
+        self._file, self._patience = file, patience
+        self._last, self._since = 0, 0.0
+
+    def forget(self) -> None:
+        """Another process will touch it."""
+        self._file.unlink(missing_ok=True)
+
+    def missing(self) -> bool:
+        """Whether nothing has come for `patience` seconds by this process's own clock: the file's may be set."""
+        try:
+            last = self._file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        now = time.monotonic()
+        if last != self._last:
+            self._last, self._since = last, now
+        return now - self._since > self._patience
+
+
 def serve(
     index: Path,
     host: str = "127.0.0.1",
@@ -158,7 +193,7 @@ def serve(
         (metrics := Path(shared) / "metrics").mkdir()
         options = options.model_copy(update={"shared": Path(shared), "writer": run is not None})
         workers = [_worker(index, options, listener, metrics, number) for number in range(options.workers)]
-        writers = [] if run is None else [_writer(index, run, Path(shared), options)]
+        writers = [] if run is None else [_writer(index, run, Path(shared), options, metrics)]
         try:
             _run(workers, writers, stop, listener, host)
         finally:
@@ -177,13 +212,21 @@ def _worker(index: Path, options: ServiceOptions, listener: socket.socket, metri
         check=number == 0,
         options=options,
     )
-    return Child("smar.serving.worker", task=task.model_dump_json(), inherited=[listener.fileno()], metrics=metrics)
+    assert options.shared is not None  # made by `serve`
+    return Child(
+        "smar.serving.worker",
+        task=task.model_dump_json(),
+        inherited=[listener.fileno()],
+        metrics=metrics,
+        life=SignOfLife(life_file(options.shared, number), options.hang),
+    )
 
 
-def _writer(index: Path, run: Path, shared: Path, options: ServiceOptions) -> Child:
+def _writer(index: Path, run: Path, shared: Path, options: ServiceOptions, metrics: Path) -> Child:
     return Child(
         *("smar.writer", str(index), str(run), "--socket", str(shared / "writer.sock")),
         *("--parent", str(os.getpid()), "--unchecked", "--max-body", str(options.upload_bytes)),
+        metrics=metrics,
     )
 
 

@@ -38,6 +38,11 @@ class WorkerReport(BaseModel):
     error: str | None = None
 
 
+def life_file(shared: Path, number: int) -> Path:
+    """What worker `number` touches as long as its event loop turns."""
+    return shared / f"alive-{number}"
+
+
 def main() -> int:
     """Serve until SIGTERM or the supervisor's end."""
     supervisor = socket.socket(fileno=os.dup(sys.stdin.fileno()))
@@ -76,7 +81,8 @@ def main() -> int:
     gc.freeze()  # what is loaded stays: no collection needs to look at it again
     assert task.options.shared is not None  # the supervisor has made it
     shares = Shares(task.options.shared / "connections", task.options.workers, task.number)
-    FairServer(config, socket.socket(fileno=task.descriptor), shares).run()
+    alive = life_file(task.options.shared, task.number).touch
+    FairServer(config, socket.socket(fileno=task.descriptor), shares, alive).run()
     return 0
 
 

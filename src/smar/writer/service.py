@@ -21,6 +21,7 @@ from smar.model.run import run_settings
 from smar.writer.columns import check_columns
 from smar.writer.compaction import Compactor
 from smar.writer.encode import Prepared, decode_picture, encode, prepare_item
+from smar.writer.metrics import EVERY_SECONDS, Figures
 from smar.writer.queue import ChangeQueue
 from smar.writer.upload import Upload
 
@@ -61,8 +62,8 @@ class ModelWorker:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Write and compact while the application runs."""
-        tasks = [asyncio.create_task(self.queue.run()), asyncio.create_task(self.compactor.run())]
+        """Write, compact and count while the application runs."""
+        tasks = [asyncio.create_task(work) for work in (self.queue.run(), self.compactor.run(), self._count())]
         try:
             yield
         finally:
@@ -106,6 +107,14 @@ class ModelWorker:
         await asyncio.get_running_loop().run_in_executor(self.queue.thread, self.index.refresh)
         return self.index.needs_compaction or self.index.changed > self._compact_after
 
+    async def _count(self) -> None:
+        figures = Figures()
+        while True:
+            figures.tell(
+                self.queue.counts, self.compactor.state, self.queue.pending, self.index.changed, resident_bytes()
+            )
+            await asyncio.sleep(EVERY_SECONDS)
+
     def stats(self) -> dict[str, Any]:
         """Figures for people and monitoring."""
         return {
@@ -117,14 +126,15 @@ class ModelWorker:
             "pending": self.queue.pending,
             "compaction": asdict(self.compactor.state),
             "memory": {
-                "resident_bytes": _resident(),
+                "resident_bytes": resident_bytes(),
                 "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             },
             "process": {"pid": os.getpid(), "seconds": round(time.time() - self._started, 1)},
         }
 
 
-def _resident() -> int | None:
+def resident_bytes() -> int | None:
+    """Memory of this process; None where the system does not say."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, IndexError, ValueError):  # not Linux
