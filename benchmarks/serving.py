@@ -58,8 +58,13 @@ def ask(service: Service, asked: Sequence[dict[str, object]]) -> list[list[int]]
         for body in asked:
             answer = client.post(service.url + PATH, json=body)
             answer.raise_for_status()
-            found.append([int(hit["item_id"].removeprefix("item-")) for hit in answer.json()["hits"]])
+            found.append([number_of(hit["item_id"]) for hit in answer.json()["hits"]])
     return found
+
+
+def number_of(item_id: str) -> int:
+    """Place of an item in the catalogue; an index numbers its rows as it likes."""
+    return int(item_id.removeprefix("item-"))
 
 
 def exact_answers(built: Built, cases: Sequence[Case]) -> tuple[Truth, list[Truth]]:
@@ -134,7 +139,8 @@ def measure_index(report: Report, built: Built, truth: Truth) -> None:
     asked = index.encoder.encode(built.queries["held_out"])
     pairs = zip(asked.embedding, asked.image_probability, strict=True)
     ones = [QueryVectors(vector[None], share[None], asked.threshold) for vector, share in pairs]
-    found, spent = [index.rank(one, K)[0].rows.tolist() for one in ones], []
+    rows, spent = [index.rank(one, K)[0].rows for one in ones], []
+    found = [[number_of(item_id) for item_id in index.catalogue.item_ids(best)] for best in rows]
     for one in ones * 2:
         started = time.thread_time()
         index.rank(one, K)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from smar.data import bm25
-from smar.data.bm25 import build, words
+from smar.data.bm25 import build
+from smar.data.words import words
 from smar.evaluation.bm25 import Bm25, bm25_blocks
 
 TEXTS = ["Red dress, 2 pockets", "blue DRESS", "kettle 1.7 L red red", "", "Ärmelloses Kleid"]

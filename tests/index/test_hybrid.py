@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smar.cli import MODES
-from smar.data.bm25 import words
+from smar.data.words import words
 from smar.errors import InputError
 from smar.index import postings as postings_module
 from smar.index.base import Mode

@@ -64,8 +64,10 @@ def test_every_item_lies_in_one_list(lists: Lists, queries: Queries) -> None:
         first += len(rows)
     assert first == ITEMS
     order, near = lists.nearest(coarse, lists.count)
-    np.testing.assert_allclose(near, np.take_along_axis(coarse @ lists.centres.T, order, axis=1), atol=1e-5)
-    assert (np.diff(near / np.linalg.norm(lists.centres, axis=1)[order], axis=1) <= 1e-6).all()
+    np.testing.assert_allclose(
+        near, np.take_along_axis(coarse @ (lists.directions * lists.lengths[:, None]).T, order, axis=1), atol=1e-5
+    )
+    assert (np.diff(near / lists.lengths[order], axis=1) <= 1e-6).all()
     for at in range(len(queries)):
         np.testing.assert_array_equal(lists.ordered(coarse[at])[0][:20], order[at][:20])
 
@@ -195,6 +197,8 @@ def test_thousands_of_lists_are_ranked_nearly_as_by_all_their_dimensions(tmp_pat
     assert lists.count > 1000
     coarse, _ = lists.aim(rng.normal(size=(20, 32)).astype(np.float32))
     ranked, near = lists.nearest(coarse, 40)
-    np.testing.assert_allclose(near, np.take_along_axis(coarse @ lists.centres.T, ranked, axis=1), atol=1e-4)
+    np.testing.assert_allclose(
+        near, np.take_along_axis(coarse @ (lists.directions * lists.lengths[:, None]).T, ranked, axis=1), atol=1e-4
+    )
     shares = [np.isin(lists.ordered(asked)[0][:40], row).mean() for asked, row in zip(coarse, ranked, strict=True)]
     assert np.mean(shares) > 0.9

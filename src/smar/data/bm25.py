@@ -1,33 +1,16 @@
 """BM25 over texts, by the library bm25s (numpy only): what the report's row and hybrid search have in common.
 
-Lucene's formula with k1 = 1.5 and b = 0.75. Words are runs of letters and digits in the normal form of queries, neither
-stemmed nor left out, so that it sees the same text as the towers.
+Lucene's formula with k1 = 1.5 and b = 0.75.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 import bm25s
 import numpy as np
-import numpy.typing as npt
 
-from smar.data.text import normalise_query
-
-K1, B = 1.5, 0.75
-_WORD = re.compile(r"\w+")
-
-
-def words(text: str) -> list[str]:
-    """The words of a text in their normal form."""
-    return _WORD.findall(normalise_query(text))
-
-
-def idf(holding: "npt.NDArray[np.int64] | int", texts: int) -> npt.NDArray[np.float64]:
-    """Lucene's weight of words that occur in `holding` of `texts` texts: log(1 + (N - n + 0.5) / (n + 0.5))."""
-    found: npt.NDArray[np.float64] = np.log1p((texts - np.asarray(holding) + 0.5) / (np.asarray(holding) + 0.5))
-    return found
+from smar.data.words import K1, B, idf, words
 
 
 class _Quick(bm25s.BM25):  # type: ignore[misc]

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smar.data.bm25 import build, words
+from smar.data.bm25 import build
+from smar.data.words import words
 from smar.evaluation.scores import BLOCK, Blocks
 from smar.model.encoder import Floats
 

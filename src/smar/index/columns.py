@@ -95,7 +95,7 @@ class Columns:
             return equal
         chosen = np.zeros(len(codes.values) + 1, np.bool_)
         chosen[wanted] = True
-        among: Mask = chosen[codes.code]
+        among: Mask = np.take(chosen, codes.code)  # half the time of an index in brackets
         return among
 
     def _keep(self, what: str, name: str, make: Callable[[], T]) -> T:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from smar.data.bm25 import K1, B, words
+from smar.data.words import K1, B, words
 from smar.index.postings import Posting, Scratch, WordQuery
 from smar.index.ranked import Vectors
 from smar.index.words import WordIndex, item_texts

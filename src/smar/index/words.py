@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from smar.data.bm25 import build, idf, words
 from smar.data.dataset import text_columns
+from smar.data.words import idf, words
 from smar.errors import InputError
 from smar.index.postings import Posting, Scratch, WordQuery
 from smar.index.ready import map_npy
@@ -97,6 +97,8 @@ def item_texts(table: pa.Table, fields: Sequence[str]) -> list[str]:
 
 def write_words(table: pa.Table, fields: Sequence[str], folder: Path) -> WordIndex:
     """Write the words of the items' `fields` into the new folder ``words/`` and open it."""
+    from smar.data.bm25 import build  # its library loads scipy, which searching does not need
+
     index, mean_length = build(item_texts(table, fields))
     matrix: dict[str, Any] = {"indptr": [0], "indices": [], "data": []} if index is None else index.scores
     columns = {} if index is None else {word: at for word, at in index.vocab_dict.items() if word}

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -48,17 +49,19 @@ def main() -> int:
     supervisor = socket.socket(fileno=os.dup(sys.stdin.fileno()))
     task = WorkerTask.model_validate_json(supervisor.makefile("rb").readline())
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one query is no work for a pool of threads
-    import uvicorn
-
-    from smar.serving.accept import FairServer, Shares
-    from smar.serving.app import create_app
     from smar.serving.engine import Engine
     from smar.serving.logs import configure_logs
-    from smar.serving.protocol import BoundedProtocol
 
     configure_logs(requests=task.options.log != "errors")
+    with ThreadPoolExecutor(1) as pool:  # while the index is read, the other half of the modules is
+        opened = pool.submit(Engine.open, task.index, task.check)
+        import uvicorn
+
+        from smar.serving.accept import FairServer, Shares
+        from smar.serving.app import create_app
+        from smar.serving.protocol import BoundedProtocol
     try:
-        engine = Engine.open(task.index, task.check)
+        engine = opened.result()
         engine.check()
     except Exception as error:
         said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

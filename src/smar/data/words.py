@@ -1,0 +1,26 @@
+"""The words of a text and what a rare one is worth: the part of BM25 that searching needs, without its library.
+
+Words are runs of letters and digits in the normal form of queries, neither stemmed nor left out, so that BM25 sees the
+same text as the towers.
+"""
+
+import re
+
+import numpy as np
+import numpy.typing as npt
+
+from smar.data.text import normalise_query
+
+K1, B = 1.5, 0.75
+_WORD = re.compile(r"\w+")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in their normal form."""
+    return _WORD.findall(normalise_query(text))
+
+
+def idf(holding: "npt.NDArray[np.int64] | int", texts: int) -> npt.NDArray[np.float64]:
+    """Lucene's weight of words that occur in `holding` of `texts` texts: log(1 + (N - n + 0.5) / (n + 0.5))."""
+    found: npt.NDArray[np.float64] = np.log1p((texts - np.asarray(holding) + 0.5) / (np.asarray(holding) + 0.5))
+    return found
