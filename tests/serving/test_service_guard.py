@@ -15,6 +15,7 @@ from smar.serving.app import create_app
 from smar.serving.engine import Engine
 from smar.serving.guard import SECURITY_HEADERS
 from smar.serving.logs import JsonLines
+from smar.serving.metrics import flush
 from smar.serving.options import ServiceOptions
 
 KEY = "0123456789abcdef"
@@ -30,6 +31,7 @@ def code_of(response: object) -> tuple[int, str]:
 
 
 def figure(name: str, **labels: str) -> float:
+    flush()
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 

@@ -114,11 +114,11 @@ def _cheapest(trial: _Trial, target: float) -> Effort:
 
 
 def _least(first: int, most: int, reached: Callable[[int], float], target: float) -> int:
-    """The smallest number of lists, `first` to `most`, that reaches the target, to one part in eight; else `most`."""
+    """The smallest number of lists, `first` to `most`, that reaches the target, to one part in sixteen; else `most`."""
     low = high = min(first, most)
     while high < most and reached(high) < target:
         low, high = high, min(2 * high, most)
-    while high - low > max(1, high // 8):
+    while high - low > max(1, high // 16):
         middle = (low + high) // 2
         low, high = (low, middle) if reached(middle) >= target else (middle, high)
     return high

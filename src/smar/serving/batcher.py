@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from smar.serving.metrics import BATCH, WAITING
+from smar.serving.metrics import BATCH, WAITING, observe
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -49,7 +49,7 @@ class Batcher(Generic[Q, A]):
                 batch = [(question, future) for question, future in batch if not future.done()]  # gone meanwhile
                 WAITING.set(len(self._waiting))
                 if batch:
-                    BATCH.observe(len(batch))
+                    observe(BATCH, len(batch))
                     await self._turns(batch)
                 await asyncio.sleep(0)  # answers leave, new requests come in
         finally:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from smar.errors import InputError
 from smar.serving.batcher import Busy
 from smar.serving.engine import RequestError
-from smar.serving.metrics import REFUSED
+from smar.serving.metrics import REFUSED, count
 from smar.serving.schemas import ErrorBody, ErrorResponse
 from smar.serving.writer_client import RETRY_SECONDS, WriterDown
 
@@ -81,7 +81,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Busy)
     async def busy(_: Request, __: Busy) -> JSONResponse:
-        REFUSED.labels("queue").inc()
+        count(REFUSED, "queue")
         return error_response(429, "busy", "too many searches wait; try again shortly.", {"Retry-After": "1"})
 
     @app.exception_handler(HTTPException)

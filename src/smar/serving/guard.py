@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from smar.serving.errors import error_response, http_error_response
 from smar.serving.limits import Body, Keys, RateLimiter, too_large
 from smar.serving.logs import ACCESS
-from smar.serving.metrics import LATENCY, REFUSED, REQUESTS
+from smar.serving.metrics import LATENCY, REFUSED, REQUESTS, count, observe
 from smar.serving.options import ServiceOptions
 
 SECURITY_HEADERS = {
@@ -67,7 +67,7 @@ class Guard:
         try:
             refusal = self._refuse(scope, headers) or self._without_space(limit := self._limit(scope), headers)
             if refusal is not None:
-                REFUSED.labels(str(refusal.status_code)).inc()
+                count(REFUSED, str(refusal.status_code))
                 await refusal(scope, receive, observed)
             else:
                 await app(scope, Body(receive, limit, self.options.patience), observed)
@@ -109,8 +109,8 @@ class Guard:
 
     def _observe(self, scope: Scope, status: int, spent: float, request_id: str) -> None:
         route = getattr(scope.get("route"), "path", None) or "other"
-        REQUESTS.labels(route, str(status)).inc()
-        LATENCY.labels(route).observe(spent)
+        count(REQUESTS, route, str(status))
+        observe(LATENCY, spent, route)
         if access.isEnabledFor(logging.INFO):
             fields = {
                 "request_id": request_id,

@@ -73,7 +73,7 @@ class Searches:
             ) from None
         question = Question.of(asked.query, asked.k, asked.mode, asked.filter, asked.explain)
         kept = self._cache.get(self._engine.index, question)
-        metrics.CACHE.labels("miss" if kept is None else "hit").inc()
+        metrics.count(metrics.CACHE, "miss" if kept is None else "hit")
         if kept is not None:
             self._note(request, question, cached=True)
             return Response(kept, media_type=JSON, headers={"Server-Timing": "cache;dur=0"})
@@ -83,7 +83,7 @@ class Searches:
         result.timings["fetch"] = 1000 * (time.perf_counter() - started)
         self._cache.keep(result.index, question, answer)
         metrics.observe_stages(result.timings)
-        metrics.GATE.labels("pictures" if result.routed else "words").inc()
+        metrics.count(metrics.GATE, "pictures" if result.routed else "words")
         self._note(request, question, cached=False, hits=len(result.found))
         timing = ", ".join(f"{stage};dur={spent:.3f}" for stage, spent in result.timings.items())
         return Response(answer, media_type=JSON, headers={"Server-Timing": timing})
