@@ -34,7 +34,7 @@ from smar.index.words import DEFAULT_FIELDS, WORDS_FOLDER, write_words
 from smar.progress import track
 
 RECALL_TARGET = 0.98
-_SAMPLE_QUERIES = 200
+_SAMPLE_QUERIES = 400  # 200 erred by 0.3 points, which costs a quarter more lists
 _UNORDERED = "unordered.npy"
 
 
