@@ -9,6 +9,7 @@ import pytest
 from smar.errors import InputError
 from smar.index.lists import Lists, write_lists
 from smar.index.ranked import Queries, Query, exact_best
+from smar.index.tuning import exact_for_shares
 from smar.index.vectors import Allowed, Effort, Probes, VectorStore
 
 ITEMS, DIM = 2000, 32
@@ -133,6 +134,19 @@ def test_where_nothing_settles(
         assert mask[items.rows].all()
     assert np.mean(shares) >= least
     assert (len(scanned) == len(queries)) == (deep == 51)
+
+
+@pytest.mark.parametrize("k", [1, 50, 700])
+def test_exact_for_shares_against_a_sort(
+    vectors: np.ndarray, queries: Queries, monkeypatch: pytest.MonkeyPatch, k: int
+) -> None:
+    monkeypatch.setattr("smar.index.tuning._BLOCK", 700)
+    asked = queries.embedding
+    shares = [np.zeros(24, np.float32), queries.share, np.ones(24, np.float32)]
+    for share, found in zip(shares, exact_for_shares(vectors, asked, shares, k), strict=True):
+        scores = Queries(asked, share).wide @ vectors.T
+        best = -np.sort(-scores, axis=1)[:, :k]
+        np.testing.assert_allclose(np.take_along_axis(scores, found, axis=1), best, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, 10, 50, 400])

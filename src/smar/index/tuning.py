@@ -68,7 +68,7 @@ def exact_for_shares(vectors: Vectors, queries: Vectors, shares: Sequence[Vector
     """Rows of the `k` best items of each query [n, k] under each of `shares` [n] of the multimodal score.
 
     `vectors` [items, 2k] are read, and multiplied, once for all of them; what is not above the k-th best of the first
-    block is left out at once. Fewer columns where there are fewer items.
+    block is left out at once. `k` is a block's items at most; fewer columns where there are fewer items.
     """
     k, start = min(k, len(vectors)), 0
     floors: list[Vectors] = []
@@ -76,7 +76,7 @@ def exact_for_shares(vectors: Vectors, queries: Vectors, shares: Sequence[Vector
     for block in in_blocks(vectors, _BLOCK):
         multimodal, text = (queries @ half.T for half in np.split(block, 2, axis=1))
         for at, share in enumerate(shares):
-            scores = share[:, None] * multimodal + (1 - share[:, None]) * text
+            scores = _mixed(text, multimodal, share)
             if start == 0:
                 floors.append(np.partition(scores, -k, axis=1)[:, -k])
             places = np.flatnonzero(scores >= floors[at][:, None])
@@ -84,6 +84,16 @@ def exact_for_shares(vectors: Vectors, queries: Vectors, shares: Sequence[Vector
             found[at].append((query, row + start, scores.ravel()[places]))
         start += len(block)
     return [_first_of_each([np.concatenate(column) for column in zip(*parts, strict=True)], k) for parts in found]
+
+
+def _mixed(text: Vectors, multimodal: Vectors, share: Vectors) -> Vectors:
+    """Scores [n, items] under a share [n] of the multimodal one."""
+    if not share.any():
+        return text
+    if (share == 1).all():
+        return multimodal
+    scores: Vectors = text + share[:, None] * (multimodal - text)
+    return scores
 
 
 def _first_of_each(parts: Sequence[Any], k: int) -> Rows:
