@@ -173,7 +173,7 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
     store = VectorStore(index, vectors, probes)
     hybrid = _add_words(payload, source, store, encoder, partial / WORDS_FOLDER)
     del vectors, index, store
-    (partial / _UNORDERED).unlink()  # a Flat index holds the very same floats
+    (partial / _UNORDERED).unlink()  # a Flat index holds the very same floats, lists have them in their order
     write_payload(payload, partial)
     shutil.copytree(source.query, partial / QUERY_FOLDER)
     if source.valid is not None:
