@@ -10,7 +10,7 @@ from typing import Any
 import bm25s
 import numpy as np
 
-from smar.data.words import K1, B, idf, words
+from smar.data.words import K1, B, idf, length_norm, words
 
 
 class _Quick(bm25s.BM25):  # type: ignore[misc]
@@ -28,8 +28,8 @@ class _Quick(bm25s.BM25):  # type: ignore[misc]
         entries, counts = np.unique(flat * texts + np.repeat(np.arange(texts), lengths), return_counts=True)
         word, row = np.divmod(entries, texts)
         holding = np.bincount(word, minlength=size)
-        relative = self.k1 * (1 - self.b + self.b * lengths / lengths.mean())
-        weights = idf(holding, texts)[word] * counts / (relative[row] + counts)
+        norm = length_norm(lengths, lengths.mean())
+        weights = idf(holding, texts)[word] * counts / (norm[row] + counts)
         starts = np.concatenate([[0], np.cumsum(holding)])
         return {
             "data": weights.astype(self.dtype),

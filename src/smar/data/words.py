@@ -5,6 +5,7 @@ same text as the towers.
 """
 
 import re
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,14 @@ _WORD = re.compile(r"\w+")
 def words(text: str) -> list[str]:
     """The words of a text in their normal form."""
     return _WORD.findall(normalise_query(text))
+
+
+def length_norm(count: Any, mean: float) -> Any:
+    """What the number of times that a word occurs is weighed against in a text of `count` words, a number or an array.
+
+    ``idf * times / (norm + times)`` is Lucene's BM25 weight of the word; `mean` is the mean length of all texts.
+    """
+    return K1 * (1 - B + B * count / mean) if mean else K1
 
 
 def idf(holding: "npt.NDArray[np.int64] | int", texts: int) -> npt.NDArray[np.float64]:

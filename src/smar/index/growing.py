@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from smar.data.words import K1, B, words
+from smar.data.words import length_norm, words
 from smar.index.postings import Posting, Scratch, WordQuery
 from smar.index.ranked import Vectors
 from smar.index.words import WordIndex, item_texts
@@ -32,9 +32,9 @@ class GrowingWords:
         base = self._base
         for text in item_texts(table, base.fields):
             found = words(text)
-            relative = K1 * (1 - B + B * len(found) / base.mean_length) if base.mean_length else K1
+            norm = length_norm(len(found), base.mean_length)
             for word, count in Counter(found).items():
-                self._append(word, base.idf(word) * count / (relative + count))
+                self._append(word, base.idf(word) * count / (norm + count))
             self._items += 1
 
     def _append(self, word: str, weight: float) -> None:

@@ -45,18 +45,18 @@ def write_lists(vectors: Vectors, folder: Path) -> Rows:
     rows = np.random.default_rng(0).permutation(count)[: max(wanted * _PER_LIST, min(count, _CODE_SAMPLE))]
     sample = np.ascontiguousarray(vectors[np.sort(rows)])
     basis, half = _principal(sample), dim // 2
-    leading = basis[:half]
-    centres = _clusters(sample @ leading.T, wanted)
+    offsets = sample @ basis.T
+    leading = np.ascontiguousarray(offsets[:, :half])
+    centres = _clusters(leading, wanted)
     finder = _finder(half, wanted)
     finder.train(centres)
     finder.add(centres)
-    offsets = sample @ basis.T
-    offsets[:, :half] -= centres[_nearest(finder, sample @ leading.T)]
+    offsets[:, :half] -= centres[_nearest(finder, leading)]
     quantizers = _quantizers(dim)
     dealt = _dealt(offsets.var(axis=0), quantizers, min(3, dim // quantizers))
     whole = np.pad(centres, ((0, 0), (0, dim - half)))
     coder = _Coder(whole[:, dealt], offsets[:_CODE_SAMPLE, dealt], quantizers)
-    list_of = np.concatenate([_nearest(finder, block @ leading.T) for block in in_blocks(vectors)])
+    list_of = np.concatenate([_nearest(finder, block @ basis[:half].T) for block in in_blocks(vectors)])
     order = np.argsort(list_of, kind="stable")
     written = np.lib.format.open_memmap(folder / EXACT_FILE, mode="w+", dtype=np.float32, shape=vectors.shape)
     for start in range(0, count, _ROWS):
@@ -67,7 +67,7 @@ def write_lists(vectors: Vectors, folder: Path) -> Rows:
     sizes = _write_blocks(faiss.IndexIVFPQFastScan(coder.index), folder / LISTS_FILE)
     np.savez(
         folder / COARSE_FILE,
-        turn=np.concatenate([leading, basis[dealt]]),
+        turn=np.concatenate([basis[:half], basis[dealt]]),
         centres=centres,
         ranking=faiss.serialize_index(_ranking(_directions(centres)[0])),
         sizes=sizes,

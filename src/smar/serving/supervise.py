@@ -57,6 +57,29 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+class SignOfLife:
+    """A file that a process touches every second; before the first time it may start as slowly as it likes."""
+
+    def __init__(self, file: Path, patience: float) -> None:
+        self._file, self._patience = file, patience
+        self._last, self._since = 0, 0.0
+
+    def forget(self) -> None:
+        """Another process will touch it."""
+        self._file.unlink(missing_ok=True)
+
+    def missing(self) -> bool:
+        """Whether nothing has come for `patience` seconds by this process's own clock: the file's may be set."""
+        try:
+            last = self._file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        now = time.monotonic()
+        if last != self._last:
+            self._last, self._since = last, now
+        return now - self._since > self._patience
+
+
 class Child:
     """A process that is kept alive: ``python -m MODULE ...``, its task a line of text on standard input, a socket.
 
@@ -69,7 +92,7 @@ class Child:
         task: str = "",
         inherited: Sequence[int] = (),
         metrics: Path | None = None,
-        life: "SignOfLife | None" = None,
+        life: SignOfLife | None = None,
     ) -> None:
         self.module, self.task = module, task
         self._inherited, self._metrics, self._life = inherited, metrics, life
@@ -146,29 +169,6 @@ class Child:
             self.process.kill()
             self.process.wait()
         self._close()
-
-
-class SignOfLife:
-    """A file that a process touches every second; before the first time it may start as slowly as it likes."""
-
-    def __init__(self, file: Path, patience: float) -> None:
-        self._file, self._patience = file, patience
-        self._last, self._since = 0, 0.0
-
-    def forget(self) -> None:
-        """Another process will touch it."""
-        self._file.unlink(missing_ok=True)
-
-    def missing(self) -> bool:
-        """Whether nothing has come for `patience` seconds by this process's own clock: the file's may be set."""
-        try:
-            last = self._file.stat().st_mtime_ns
-        except FileNotFoundError:
-            return False
-        now = time.monotonic()
-        if last != self._last:
-            self._last, self._since = last, now
-        return now - self._since > self._patience
 
 
 def serve(

@@ -36,19 +36,19 @@ def stage_losses(
     rows, target, blocked, weight = (batch[name] for name in ("query_of_pair", "target", "blocked", "weight"))
     vectors = {"text": item.text, "image": item.image, "multimodal": item.multimodal}
     mixed = weights.adaptive or weights.gate
-    named = [name for name in vectors if getattr(weights, name) or (mixed and name != "image")]
     scored = _Scored(
         Objective(loss, temperature, rows, target, blocked, batch.get("liked"), batch.get("log_q")),
         query.embedding,
-        {name: vectors[name] for name in named},
+        {name: own for name, own in vectors.items() if getattr(weights, name) or (mixed and name != "image")},
         batch.get("share", query.image_probability) if weights.adaptive else None,
+        [name for name in (*vectors, "adaptive") if getattr(weights, name)],
+        ["text", "multimodal"] if weights.gate else [],
     )
     forward, total = scored.losses(part or len(rows))
     out = {}
     for name, losses in total.items():
-        if getattr(weights, name):
-            seen = weight * item.has_image[target] if name == "image" else weight
-            out[name] = weighted_mean(losses, seen)
+        seen = weight * item.has_image[target] if name == "image" else weight
+        out[name] = weighted_mean(losses, seen)
     if weights.gate:
         label = counterfactual_labels(forward["text"], forward["multimodal"], rows, len(query.gate_logit))
         out["gate"] = functional.binary_cross_entropy_with_logits(query.gate_logit, label)
@@ -57,15 +57,20 @@ def stage_losses(
 
 @dataclass(frozen=True)
 class _Scored:
-    """Query vectors [u, k] against item vectors [n, k] by name; with `share` [u] also "adaptive", their mixture."""
+    """Query vectors [u, k] against item vectors [n, k] by name; with `share` [u] also "adaptive", their mixture.
+
+    `total` names the losses wanted in both directions, `forward` those that the gate's label compares.
+    """
 
     objective: Objective
     queries: Tensor
     items: Mapping[str, Tensor]
     share: Tensor | None
+    total: Sequence[str]
+    forward: Sequence[str]
 
     def losses(self, size: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses [B] of all pairs by name, from query to item, and with the other direction, `size` pairs at a time."""
+        """Losses [B] of all pairs by name: `forward` and `total`, `size` pairs at a time."""
         pairs = len(self.objective.target)
         if pairs <= size:
             return self._of(slice(None))
@@ -82,17 +87,17 @@ class _Scored:
         rows = {name: self.queries[own] @ items.T for name, items in self.items.items()}
         if self.share is not None:
             rows["adaptive"] = adaptive_scores(rows["text"], rows["multimodal"], self.share[own])
-        forward = {name: objective.by_query(scores, pairs) for name, scores in rows.items()}
+        wanted = dict.fromkeys((*self.total, *self.forward))  # in order: gradients are added up in it, bit for bit
+        by_query = {name: objective.by_query(rows[name], pairs) for name in wanted}
+        forward = {name: by_query[name] for name in self.forward}
         if not objective.loss.symmetric:
-            return forward, forward
+            return forward, {name: by_query[name] for name in self.total}
         target = objective.target[pairs]
         columns = {name: self.queries @ items[target].T for name, items in self.items.items()}
         if self.share is not None:
             columns["adaptive"] = adaptive_scores(columns["text"], columns["multimodal"], self.share)
-        other = {
-            name: objective.loss.symmetric * objective.by_item(scores.T, pairs) for name, scores in columns.items()
-        }
-        return forward, {name: forward[name] + other[name] for name in forward}
+        other = {name: objective.by_item(columns[name].T, pairs) for name in self.total}
+        return forward, {name: by_query[name] + objective.loss.symmetric * other[name] for name in self.total}
 
 
 def add_prefix_losses(
