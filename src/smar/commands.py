@@ -118,7 +118,8 @@ def index(options: argparse.Namespace) -> None:
         from smar.index.build import RECALL_TARGET, build_index
 
         done = build_index(options.source, options.out, recall=options.recall or RECALL_TARGET, query=options.query)
-        rows = [(name, value) for name, value in asdict(done).items() if value is not None]
+        shown = asdict(done) | {"recall": done.recall and f"{done.recall:.4f}"}
+        rows = [(name, value) for name, value in shown.items() if value is not None]
         summary(f"index in {options.out}", rows, _say("serve", options.out))
     elif options.update is not None:
         _update_index(options)

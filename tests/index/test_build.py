@@ -119,7 +119,7 @@ def test_dead_rows_cost_no_recall(pair: tuple[EmbeddedIndex, EmbeddedIndex]) -> 
             best = np.sort(scores[~mask])[::-1][:50]
             assert len(found) == 50
             assert not mask[found.rows].any()
-            assert np.mean(scores[found.rows] >= best[-1] - 1e-6) >= reached - 0.06
+            assert np.mean(scores[found.rows] >= best[-1] - 1e-6) >= reached - 0.06 - 1e-9
 
 
 def test_recall_target_is_validated(embeddings: Path, tmp_path: Path) -> None:

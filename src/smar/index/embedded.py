@@ -37,7 +37,7 @@ FACETS = ("category", "brand")
 class IndexManifest(Sealed):
     """``INDEX/v0001/manifest.json``: what the index holds and how each of its files must look."""
 
-    format: Literal["smar-index/4"] = "smar-index/4"
+    format: Literal["smar-index/5"] = "smar-index/5"
     fingerprint: str
     kind: str
     dim: int = Field(ge=1)

@@ -1,55 +1,85 @@
-"""How many lists a query visits and how many candidates it scores, for a recall measured on held-out queries."""
+"""How many lists a query visits and how many candidates it scores, for a recall measured on held-out queries.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+Each query is searched once, in far more lists than it will need; what any effort would have found is read off that.
+Lists that score much less than the best ones are left out, query by query, which spares a third of them in the mean
+(query-aware pruning, SPANN, NeurIPS 2021).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from smar.index.base import Mode, weigh
 from smar.index.lists import Lists
 from smar.index.query import QueryVectors
-from smar.index.ranked import Queries, Rows, Vectors, in_blocks
+from smar.index.ranked import Queries, Rows, Vectors
+from smar.index.threads import each_block
 from smar.index.vectors import Effort, Probes
 
 RECALL_AT = 50
 _CANDIDATES = (20, 13, 9, 6, 4, 3, 2)
 _CANDIDATE_COST = 40  # scoring a candidate exactly takes as long as reading this many codes (0.25 us, 6 ns)
 _KINDS = (Mode.TEXT, Mode.ADAPTIVE, Mode.MULTIMODAL)  # routing is the first or the last, query by query
-_FEWEST = 8  # lists tried first
-_BLOCK = 32_768  # items scored at a time
+_FIRST_LISTS = 256  # searched at first; twice as many until the target is reached
+_DEEP = 4 * _CANDIDATES[0] * RECALL_AT  # candidates kept, so that fewer lists still have as many as any effort scores
+_MOST = 1.5  # times the lists that all queries would need: what the hardest may visit
+_STEPS = 256  # in which the margin is chosen
+_NO_MARGIN = 100.0  # scores of unit vectors are within -2 and 2
+_BLOCK = 2_048  # items scored at a time, so that the scores stay in the processor's cache
+_FLOOR = 65_536  # items whose best are the least that others must reach
+
+Some = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Trial:
-    """Held-out queries of one mode, as the lists see them, and their best items by an exact scan."""
+    """What held-out queries of one mode find in many lists, best first by the codes.
+
+    `scores` [queries, lists] of the lists, best first; `place` [queries, found] of the list that each item lies in;
+    `true` [queries, found] marks those that an exact scan finds, too, of which there are `wanted`.
+    """
 
     lists: Lists
-    coarse: Vectors
-    fine: Vectors
-    truth: list[set[int]]
-    known: dict[Effort, float] = field(default_factory=dict)
+    scores: Vectors
+    place: npt.NDArray[np.int32]
+    true: Some
+    wanted: int
+
+    @classmethod
+    def of(cls, lists: Lists, wide: Vectors, truth: Rows, visited: int) -> Self:
+        """Search queries [n, 2k] whose best items are `truth` [n, k] in `visited` lists."""
+        coarse, fine = lists.aim(wide)
+        ranked, scores = lists.nearest(coarse, visited)
+        deep = min(_DEEP, len(lists))
+        place = np.full((len(wide), deep), visited, np.int32)
+        true = np.zeros(place.shape, np.bool_)
+        places = np.empty(lists.count, np.int32)
+        for at, best in enumerate(truth):
+            rows, rough = lists.visit(fine[at], ranked[at], lists.near(coarse[at], ranked[at]), deep)
+            rows = rows[np.argsort(-rough, kind="stable")]
+            places[ranked[at]] = np.arange(len(ranked[at]))
+            place[at, : len(rows)] = places[lists.lists_of(rows)]
+            true[at, : len(rows)] = np.isin(rows, best)
+        return cls(lists, scores, place, true, truth.size)
+
+    def reach(self, effort: Effort) -> npt.NDArray[np.int64]:
+        """How many lists each query visits."""
+        return np.array([effort.reach(scores) for scores in self.scores])
 
     def recall(self, effort: Effort) -> float:
-        """Mean share of the true best items that a search with this effort finds; measured once."""
-        if effort not in self.known:
-            self.known[effort] = self._measured(effort)
-        return self.known[effort]
+        """Share of the true best items among the candidates; scored exactly, none of them is lost any more."""
+        seen = self.place < self.reach(effort)[:, None]
+        candidates = np.cumsum(seen, axis=1, dtype=np.int32) <= effort.of(RECALL_AT)
+        return float(np.count_nonzero(seen & candidates & self.true) / self.wanted)
 
-    def _measured(self, effort: Effort) -> float:
-        """Of the true best items, those among the candidates: scored exactly, none of them is lost any more."""
-        lists, near = self.lists.nearest(self.coarse, effort.lists)
-        candidates = min(effort.of(RECALL_AT), len(self.lists))
-        found = [
-            len(best.intersection(self.lists.visit(fine, visited, scores, candidates)[0].tolist())) / len(best)
-            for best, fine, visited, scores in zip(self.truth, self.fine, lists, near, strict=True)
-        ]
-        return float(np.mean(found))
-
-    def reached(self, candidates: int, lists: int) -> float:
-        """The recall of an effort."""
-        return self.recall(Effort(lists=lists, candidates=candidates))
+    def cost(self, effort: Effort) -> float:
+        """Codes read for a query in the mean, and what its candidates cost in that unit."""
+        each = len(self.lists) / self.lists.count
+        return float(self.reach(effort).mean() * each + effort.of(RECALL_AT) * _CANDIDATE_COST)
 
 
 def tuned(vectors: Vectors, lists: Lists, sample: QueryVectors, target: float) -> tuple[Probes, float]:
@@ -58,8 +88,8 @@ def tuned(vectors: Vectors, lists: Lists, sample: QueryVectors, target: float) -
     asked = [Queries(sample.embedding, weigh(sample, mode)) for mode in _KINDS]
     truth = exact_for_shares(vectors, sample.embedding, [queries.share for queries in asked], RECALL_AT)
     for mode, queries, best in zip(_KINDS, asked, truth, strict=True):
-        trial = _Trial(lists, *lists.aim(queries.wide), list(map(set, best.tolist())))
-        efforts[str(mode)] = _cheapest(trial, target)
+        trial = _deep_enough(lists, queries.wide, best, target)
+        efforts[str(mode)] = min(_efforts(trial, target), key=trial.cost)
         reached.append(trial.recall(efforts[str(mode)]))
     return Probes(**efforts), min(reached)
 
@@ -68,22 +98,29 @@ def exact_for_shares(vectors: Vectors, queries: Vectors, shares: Sequence[Vector
     """Rows of the `k` best items of each query [n, k] under each of `shares` [n] of the multimodal score.
 
     `vectors` [items, 2k] are read, and multiplied, once for all of them; what is not above the k-th best of the first
-    block is left out at once. `k` is a block's items at most; fewer columns where there are fewer items.
+    items is left out at once. Fewer columns where there are fewer items.
     """
-    k, start = min(k, len(vectors)), 0
-    floors: list[Vectors] = []
-    found: list[list[tuple[Rows, Rows, Vectors]]] = [[] for _ in shares]
-    for block in in_blocks(vectors, _BLOCK):
-        multimodal, text = (queries @ half.T for half in np.split(block, 2, axis=1))
-        for at, share in enumerate(shares):
-            scores = _mixed(text, multimodal, share)
-            if start == 0:
-                floors.append(np.partition(scores, -k, axis=1)[:, -k])
-            places = np.flatnonzero(scores >= floors[at][:, None])
-            query, row = np.divmod(places, len(block))
-            found[at].append((query, row + start, scores.ravel()[places]))
-        start += len(block)
-    return [_first_of_each([np.concatenate(column) for column in zip(*parts, strict=True)], k) for parts in found]
+    k = min(k, len(vectors))
+    first = _scores(vectors[:_FLOOR], queries, shares)
+    floors = [np.partition(scores, -k, axis=1)[:, -k, None] for scores in first]
+
+    def above(block: slice) -> list[tuple[Rows, Rows, Vectors]]:
+        found = []
+        for scores, floor in zip(_scores(vectors[block], queries, shares), floors, strict=True):
+            places = np.flatnonzero(scores >= floor)
+            query, row = np.divmod(places, scores.shape[1])
+            found.append((query, row + block.start, scores.ravel()[places]))
+        return found
+
+    parts = list(each_block(above, len(vectors), _BLOCK))
+    columns = [zip(*(part[at] for part in parts), strict=True) for at in range(len(shares))]
+    return [_first_of_each([np.concatenate(column) for column in found], k) for found in columns]
+
+
+def _scores(vectors: Vectors, queries: Vectors, shares: Sequence[Vectors]) -> list[Vectors]:
+    """Scores [n, items] of queries [n, k] under each of `shares` [n]."""
+    multimodal, text = (queries @ half.T for half in np.split(vectors, 2, axis=1))
+    return [_mixed(text, multimodal, share) for share in shares]
 
 
 def _mixed(text: Vectors, multimodal: Vectors, share: Vectors) -> Vectors:
@@ -92,7 +129,9 @@ def _mixed(text: Vectors, multimodal: Vectors, share: Vectors) -> Vectors:
         return text
     if (share == 1).all():
         return multimodal
-    scores: Vectors = text + share[:, None] * (multimodal - text)
+    scores: Vectors = multimodal - text
+    scores *= share[:, None]
+    scores += text
     return scores
 
 
@@ -105,30 +144,43 @@ def _first_of_each(parts: Sequence[Any], k: int) -> Rows:
     return best
 
 
-def _cheapest(trial: _Trial, target: float) -> Effort:
-    """Few candidates of many lists, or many of few: whichever costs less. Only what may cost less is tried."""
-    count, first = trial.lists.count, _CANDIDATES[0]
-    each = len(trial.lists) / count
-    best = Effort(lists=_least(_FEWEST, count, partial(trial.reached, first), target), candidates=first)
-    least = best.lists * each + first * RECALL_AT * _CANDIDATE_COST
-    for candidates in _CANDIDATES[1:]:
-        fixed = candidates * RECALL_AT * _CANDIDATE_COST
-        most = min(int((least - fixed) / each), count)
-        if most < best.lists:  # fewer lists than with more candidates never do
-            break
-        lists = _least(best.lists, most, partial(trial.reached, candidates), target)
-        if trial.reached(candidates, lists) < target:
-            break
-        best, least = Effort(lists=lists, candidates=candidates), lists * each + fixed
-    return best
+def _deep_enough(lists: Lists, wide: Vectors, truth: Rows, target: float) -> _Trial:
+    """A trial in twice as many lists as hold the target with the most candidates; in all, if that is what it takes."""
+    visited = min(_FIRST_LISTS, lists.count)
+    while True:
+        trial = _Trial.of(lists, wide, truth, visited)
+        if visited == lists.count or trial.recall(_effort(visited // 2, _CANDIDATES[0])) >= target:
+            return trial
+        visited = min(2 * visited, lists.count)
 
 
-def _least(first: int, most: int, reached: Callable[[int], float], target: float) -> int:
-    """The smallest number of lists, `first` to `most`, that reaches the target, to one part in sixteen; else `most`."""
-    low = high = min(first, most)
-    while high < most and reached(high) < target:
-        low, high = high, min(2 * high, most)
-    while high - low > max(1, high // 16):
+def _effort(lists: int, candidates: int, margin: float = _NO_MARGIN) -> Effort:
+    return Effort(lists=lists, margin=margin, candidates=candidates)
+
+
+def _efforts(trial: _Trial, target: float) -> Iterator[Effort]:
+    """Few candidates of many lists, and many of few; the most, if there is no other, whether or not they suffice."""
+    most = trial.scores.shape[1]
+    for candidates in _CANDIDATES:
+        if candidates < _CANDIDATES[0] and trial.recall(_effort(most, candidates)) < target:
+            return
+        yield _with_margin(trial, candidates, target)
+
+
+def _with_margin(trial: _Trial, candidates: int, target: float) -> Effort:
+    """The smallest margin that reaches the target where the hardest queries may visit `_MOST` times the lists."""
+
+    def enough(lists: int, margin: float = _NO_MARGIN) -> bool:
+        return trial.recall(_effort(lists, candidates, margin)) >= target
+
+    most = min(math.ceil(_MOST * _least(1, trial.scores.shape[1], enough)), trial.scores.shape[1])
+    step = float(np.ptp(trial.scores[:, :most], axis=1).max()) / _STEPS
+    return _effort(most, candidates, step * _least(1, _STEPS, lambda steps: enough(most, step * steps)))
+
+
+def _least(low: int, high: int, enough: Callable[[int], bool]) -> int:
+    """The smallest number, `low` to `high`, that is enough; `high` if none is."""
+    while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if reached(middle) >= target else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
     return high

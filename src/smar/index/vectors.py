@@ -33,6 +33,7 @@ _SETTLED = 0.12  # at 1 M items recall@50 .98 as with 0.04, and a p99 of 2 ms in
 _STEPS = 3
 _FILTERED = 6  # at least so many candidates a hit: far from the query scores lie closer together than codes tell
 _MIN_CANDIDATES = 100
+_NTH = 4  # list that the others are compared with; the best may be alone
 _FIRST = 10  # matching items for each judged hit that the first step looks at
 _DEEP = 2_000  # candidates of a visit to all lists
 _LAST_SCAN = 5  # times SCAN_FLOATS: up to there the exact scan costs less than visiting all lists and then doubting
@@ -46,13 +47,22 @@ class Effort(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    lists: int = Field(ge=1, description="lists visited")
+    lists: int = Field(ge=1, description="lists visited at most")
+    margin: float = Field(ge=0, description="a list is visited if it scores so much less than the fourth best, or more")
     candidates: int = Field(ge=1, description="scored exactly for each of the first 50 hits; two for each after them")
 
     def of(self, k: int) -> int:
         """Candidates for `k` hits."""
         first = min(k, _JUDGED)
         return max(self.candidates * first + 2 * (k - first), _MIN_CANDIDATES)
+
+    def __str__(self) -> str:
+        return f"{self.lists} lists at most, margin {self.margin:.3f}, {self.candidates} candidates a hit"
+
+    def reach(self, scores: Vectors) -> int:
+        """How many lists one query visits, of those with `scores` [lists], best first."""
+        lowest = scores[min(_NTH, len(scores)) - 1] - self.margin
+        return int(np.count_nonzero(scores[: self.lists] >= lowest))
 
 
 class Probes(BaseModel):
@@ -63,6 +73,9 @@ class Probes(BaseModel):
     text: Effort = Field(description="for the text score alone")
     adaptive: Effort = Field(description="for both")
     multimodal: Effort = Field(description="for the multimodal score alone")
+
+    def __str__(self) -> str:
+        return "; ".join(f"{kind} {effort}" for kind, effort in self)
 
     def of(self, share: float) -> Effort:
         """For a query with this share of the multimodal score, 0..1."""
@@ -185,13 +198,15 @@ class VectorStore:
                 self._until_settled(queries[at], fine[at], coarse[at], k, effort, allowed)
                 for at, effort in enumerate(wanted)
             ]
-        lists, near = self.index.nearest(coarse, max((effort.lists for effort in wanted), default=1))
+        lists, scores = self.index.nearest(coarse, max((effort.lists for effort in wanted), default=1))
         found = []
         for at, effort in enumerate(wanted):
-            here, candidates = slice(effort.lists), min(effort.of(k), len(self))
-            rows, _ = self.index.visit(fine[at], lists[at, here], near[at, here], candidates)
-            query = queries[at]
-            found.append(self._best(query, rows, k) if len(rows) >= min(k, len(self)) else self._scan(query, k, None))
+            query, candidates = queries[at], min(effort.of(k), len(self))
+            for visited in (lists[at, : effort.reach(scores[at])], lists[at]):
+                rows, _ = self.index.visit(fine[at], visited, self.index.near(coarse[at], visited), candidates)
+                if enough := len(rows) >= min(k, len(self)):
+                    break
+            found.append(self._best(query, rows, k) if enough else self._scan(query, k, None))
         return found
 
     def _until_settled(
