@@ -140,7 +140,7 @@ def measure_index(report: Report, built: Built, truth: Truth) -> None:
     pairs = zip(asked.embedding, asked.image_probability, strict=True)
     ones = [QueryVectors(vector[None], share[None], asked.threshold) for vector, share in pairs]
     rows, spent = [index.rank(one, K)[0].rows for one in ones], []
-    found = [[number_of(item_id) for item_id in index.catalogue.item_ids(best)] for best in rows]
+    found = [[number_of(index.catalogue.item_id(row)) for row in best.tolist()] for best in rows]
     for one in ones * 2:
         started = time.thread_time()
         index.rank(one, K)

@@ -88,10 +88,12 @@ def test_rank_is_search_in_arrays(index: EmbeddedIndex, queries: QueryVectors, m
 def test_ready_json_is_the_payload(index: EmbeddedIndex) -> None:
     rows = np.random.default_rng(0).permutation(len(index))[:70]
     catalogue = index.catalogue
-    assert [json.loads(item) for item in catalogue.json(rows)] == plain(catalogue.items(rows.tolist()))
-    assert catalogue.item_ids(rows) == [catalogue.item_id(row) for row in rows]
+    ready = [json.loads(item) for item in catalogue.json(rows)]
+    assert [item["item"] for item in ready] == plain(catalogue.items(rows.tolist()))
+    assert [item["item_id"] for item in ready] == [catalogue.item_id(row) for row in rows]
+    assert [item["picture"] is not None for item in ready] == [catalogue.has_picture(row) for row in rows]
     assert catalogue.pictured(rows).tolist() == [catalogue.has_picture(row) for row in rows]
-    assert catalogue.json(rows[:0]) == catalogue.item_ids(rows[:0]) == []
+    assert catalogue.json(rows[:0]) == []
 
 
 def test_filters(index: EmbeddedIndex, queries: QueryVectors, matrices: tuple) -> None:

@@ -51,9 +51,13 @@ def twin(value: object) -> object:
 @pytest.mark.parametrize("columns", [PLAIN, PLAIN | OTHER])
 def test_every_kind_of_column(columns: dict) -> None:
     table = pa.table(columns)
-    lines = b"".join(encoded(table)).split(b"\n")
+    lines = b"".join(encoded(table, np.array([True, True, False, True, False]))).split(b"\n")
     assert lines.pop() == b""
-    assert [json.loads(line) for line in lines] == [twin(row) for row in table.to_pylist()]
+    addresses = ["b%2F2", "a%0A1", None, "%F0%9F%99%82", None]
+    assert [json.loads(line) for line in lines] == [
+        {"item_id": row["item_id"], "picture": at and f"/v1/items/{at}/picture", "item": twin(row)}
+        for row, at in zip(table.to_pylist(), addresses, strict=True)
+    ]
     assert [plain(row) for row in table.to_pylist()] == [twin(row) for row in table.to_pylist()]
 
 
@@ -64,16 +68,17 @@ def test_written_and_fresh_agree(tmp_path: Path) -> None:
     (tmp_path / "pictures.bin").touch()
     write_payload(pa.concat_tables([table.slice(0, 7), table.slice(7)]), tmp_path)
     stored = open_payload(tmp_path, 40_000, "smar index")
-    fresh = FreshJson(table, kept := {})
+    fresh = FreshJson(table, np.zeros(40_000, np.bool_), kept := {})
     rows = np.random.default_rng(0).integers(0, 40_000, 300)
     rows[5] = rows[6]
     expected = [{"item_id": f"{39_999 - row:05}", "title": "x" * (row % 9)} for row in rows.tolist()]
-    assert [json.loads(item) for item in stored.json(rows)] == expected
+    assert [json.loads(item)["item"] for item in stored.json(rows)] == expected
     assert fresh(rows) == stored.json(rows)
     assert set(kept) == set(rows.tolist())
     first = fresh(rows)
     assert all(one is other for one, other in zip(first, fresh(rows), strict=True))  # encoded once
-    assert stored.json(np.array([0, 39_999]))[1] == b'{"item_id":"00000","title":"xxx"}'
+    last = b'{"item_id":"00000","picture":null,"item":{"item_id":"00000","title":"xxx"}}'
+    assert stored.json(np.array([0, 39_999]))[1] == last
     assert [stored.row_of(f"{at:05}") for at in (0, 1, 39_999)] == [39_999, 39_998, 0]
     assert stored.row_of("no") is None
     with pytest.raises(InputError, match=r"order.npy holds int32 .40000"):

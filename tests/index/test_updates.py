@@ -78,8 +78,9 @@ class Twin:
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
             asked = np.array([hit.row for hit in hits], np.int64)
             ready = [json.loads(item) for item in snapshot.catalogue.json(asked)]
-            assert ready == [plain(hit.payload) for hit in hits]
-            assert snapshot.catalogue.item_ids(asked) == list(found)
+            assert [item["item"] for item in ready] == [plain(hit.payload) for hit in hits]
+            assert [item["item_id"] for item in ready] == list(found)
+            assert [item["picture"] is not None for item in ready] == [hit.has_picture for hit in hits]
             assert snapshot.catalogue.pictured(asked).tolist() == [hit.has_picture for hit in hits]
             for hit in hits:
                 own_text, own_multimodal, payload, picture = self.items[hit.item_id]

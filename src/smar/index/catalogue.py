@@ -48,12 +48,13 @@ class Catalogue:
         self.table = table.select([name for name in table.column_names if name not in INTERNAL_COLUMNS])
         self._offset, self._length = (_column(table, name) for name in ("picture_offset", "picture_length"))
         self.columns = Columns(self.table)
-        self._ready: Ready = ready or FreshJson(self.table)
+        self._ready: Ready = ready or FreshJson(self.table, self._length > 0)
         if order is not None:
             self._order = order
         self._pictures = b"" if pictures is None else map_file(pictures, MADE_BY)
         held = len(self._pictures)
-        if len(self._length) and int((self._offset + self._length)[self._length > 0].max(initial=0)) > held:
+        needed = int((self._offset + self._length)[self._length > 0].max(initial=0))
+        if pictures is not None and needed > held:
             raise InputError(f"{pictures} has {held:,} bytes, fewer than its items' pictures need. Make it again.")
 
     def __len__(self) -> int:
@@ -75,22 +76,8 @@ class Catalogue:
         return int(order[at]) if at < len(order) and ids[int(order[at])].as_py() == item_id else None
 
     def json(self, rows: Rows) -> list[bytes]:
-        """The columns of some rows (int64 [n]) as JSON objects, in their order."""
+        """Some items (rows int64 [n]) as the service shows them, in their order: JSON objects, see `ready`."""
         return self._ready(rows)
-
-    def item_ids(self, rows: Rows) -> list[str]:
-        """Ids of the items at some rows (int64 [n]), in their order."""
-        places, content = self._id_bytes
-        pairs = zip(places[rows].tolist(), places[rows + 1].tolist(), strict=True)
-        return [str(content[start:stop], "utf-8") for start, stop in pairs]
-
-    @cached_property
-    def _id_bytes(self) -> tuple[npt.NDArray[Any], memoryview]:
-        """Where each id begins and ends, and their bytes, as they lie: a fifth of what Arrow's take and a list cost."""
-        ids = self._ids
-        _, places, content = ids.buffers()
-        first: npt.NDArray[Any] = np.frombuffer(places, np.int64 if pa.types.is_large_string(ids.type) else np.int32)
-        return first[ids.offset : ids.offset + len(ids) + 1], memoryview(b"" if content is None else content)
 
     def pictured(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Which of some rows (int64 [n]) have a picture, boolean [n]."""

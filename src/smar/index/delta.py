@@ -101,9 +101,9 @@ class _Changed(Catalogue):
     def __init__(
         self, table: pa.Table, pictures: pa.ChunkedArray, row_of: dict[str, int], json: dict[int, bytes]
     ) -> None:
-        super().__init__(table, None, FreshJson(table, json))
-        self._own, self._rows = pictures, row_of
-        self._length = pc.fill_null(pc.binary_length(pictures), 0).to_numpy().astype(np.int64)
+        lengths = pc.fill_null(pc.binary_length(pictures), 0).to_numpy().astype(np.int64)
+        super().__init__(table, None, FreshJson(table, lengths > 0, json))
+        self._own, self._rows, self._length = pictures, row_of, lengths
 
     def row_of(self, item_id: str) -> int | None:
         """Row of the item's latest form."""

@@ -25,7 +25,8 @@ def write_payload(table: pa.Table, folder: Path) -> None:
     with pa.OSFile(str(folder / COLUMNS_FILE), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
         out.write_table(table)
     np.save(folder / ORDER_FILE, pc.sort_indices(table["item_id"]).to_numpy().astype(np.int32))
-    write_json(table.drop_columns([name for name in table.column_names if name in INTERNAL_COLUMNS]), folder)
+    catalogue = Catalogue(table, None)
+    write_json(catalogue.table, catalogue.has_pictures, folder)
 
 
 def open_payload(folder: Path, items: int, made_by: str) -> Catalogue:

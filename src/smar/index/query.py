@@ -133,9 +133,11 @@ class QueryEncoder:
         """
         spent = {} if timings is None else timings
         parts = [self._encode(texts[start : start + _BATCH], spent) for start in range(0, len(texts), _BATCH)]
-        dim = self.manifest.dim
-        embedding = np.concatenate([part[0] for part in parts]) if parts else np.empty((0, dim), np.float32)
-        probability = np.concatenate([part[1] for part in parts]) if parts else np.empty(0, np.float32)
+        if len(parts) == 1:
+            embedding, probability = parts[0]
+        else:
+            empty = np.empty((0, self.manifest.dim), np.float32), np.empty(0, np.float32)
+            embedding, probability = (np.concatenate(column) for column in zip(empty, *parts, strict=True))
         return QueryVectors(embedding, probability, self.manifest.threshold, tuple(texts))
 
     def _encode(self, texts: Sequence[str], timings: dict[str, float]) -> tuple[npt.NDArray[np.float32], ...]:

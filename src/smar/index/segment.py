@@ -118,12 +118,8 @@ class CatalogueView:
         return [catalogue.items([at])[0] for catalogue, at in map(self._place, rows)]
 
     def json(self, rows: Rows) -> list[bytes]:
-        """The columns of some rows (int64 [n]) as JSON objects, in their order; made once, not for each answer."""
+        """Some items (rows int64 [n]) as JSON objects, in their order; made once, not for each answer."""
         return self._each(rows, lambda catalogue, places: catalogue.json(places))
-
-    def item_ids(self, rows: Rows) -> list[str]:
-        """Ids of the items at some rows (int64 [n]), in their order."""
-        return self._each(rows, lambda catalogue, places: catalogue.item_ids(places))
 
     def pictured(self, rows: Rows) -> Mask:
         """Which of some rows (int64 [n]) have a picture, boolean [n]."""

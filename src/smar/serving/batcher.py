@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from smar.serving.metrics import BATCH, WAITING, observe
+from smar.serving.metrics import BATCH, WAITING, observe, show
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -47,7 +47,7 @@ class Batcher(Generic[Q, A]):
                 count = min(len(self._waiting), self._most)
                 batch = [self._waiting.popleft() for _ in range(count)]
                 batch = [(question, future) for question, future in batch if not future.done()]  # gone meanwhile
-                WAITING.set(len(self._waiting))
+                show(WAITING, len(self._waiting))
                 if batch:
                     observe(BATCH, len(batch))
                     await self._turns(batch)

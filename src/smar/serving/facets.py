@@ -2,8 +2,8 @@
 
 from smar.index.embedded import EmbeddedIndex
 from smar.index.facets import FacetCounts
+from smar.index.ready import picture_url
 from smar.serving.schemas import Facets, FacetValue, PriceCount, PriceRange
-from smar.serving.wire import picture_url
 
 
 def facets_response(index: EmbeddedIndex, counts: FacetCounts) -> Facets:

@@ -1,9 +1,9 @@
 """The outermost layer: request ids, keys, limits, security headers, metrics and the access log, for every answer."""
 
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers
@@ -54,7 +54,7 @@ class Guard:
         app = self.direct.get((scope["method"], scope["path"]), self.app)
         started, headers = time.perf_counter(), Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = given if _ID.fullmatch(given) else os.urandom(16).hex()
         status = 500
 
         async def observed(message: Message) -> None:

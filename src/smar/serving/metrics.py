@@ -41,6 +41,7 @@ UNREADABLE = Gauge("smar_index_unreadable", "1 while a changed index cannot be r
 _EVERY_SECONDS = 0.2
 _counted: PlainCounter[tuple[Any, ...]] = PlainCounter()
 _seen: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+_shown: dict[Gauge, float] = {}
 _flushing: asyncio.TimerHandle | None = None
 
 
@@ -53,6 +54,12 @@ def count(counter: Counter, *labels: str) -> None:
 def observe(histogram: Histogram, value: float, *labels: str) -> None:
     """One more value; written with others as by `count`."""
     _seen[histogram, *labels].append(value)
+    _flush_soon()
+
+
+def show(gauge: Gauge, value: float) -> None:
+    """Set it; the last value is written with others as by `count`."""
+    _shown[gauge] = value
     _flush_soon()
 
 
@@ -78,8 +85,10 @@ def flush() -> None:
         (counter.labels(*labels) if labels else counter).inc(number)
     for (histogram, *labels), values in _seen.items():
         _observe_all(histogram.labels(*labels) if labels else histogram, values)
-    _counted.clear()
-    _seen.clear()
+    for gauge, value in _shown.items():
+        gauge.set(value)
+    for written in (_counted, _seen, _shown):
+        written.clear()
 
 
 def _observe_all(histogram: Histogram, values: Sequence[float]) -> None:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from msgspec import Raw
 from pydantic import ValidationError
 
 from smar import __version__
@@ -25,7 +24,6 @@ from smar.serving.errors import NotFound, NotReady
 from smar.serving.facets import facets_response
 from smar.serving.options import ServiceOptions
 from smar.serving.schemas import About, ErrorResponse, Facets, Health, ItemOut, SearchRequest, SearchResponse
-from smar.serving.wire import picture_url
 
 JSON = "application/json"
 SEARCH = "/v1/search"
@@ -176,10 +174,8 @@ def _add_items(router: APIRouter, engine: Engine) -> None:
     async def get_item(item_id: str) -> Response:
         """The item's own columns."""
         index = engine.index
-        row, catalogue = row_of(index, item_id), index.catalogue
-        picture = picture_url(item_id) if catalogue.has_picture(row) else None
-        (item,) = catalogue.json(np.array([row]))
-        return Response(as_json({"item_id": item_id, "picture": picture, "item": Raw(item)}), media_type=JSON)
+        (item,) = index.catalogue.json(np.array([row_of(index, item_id)]))
+        return Response(item, media_type=JSON)
 
 
 def _add_health(router: APIRouter, engine: Engine) -> None:
