@@ -32,12 +32,15 @@ class Comparison:
 
     def mask(self, columns: Columns) -> Mask:
         """Boolean [rows]."""
-        present = columns.present(self.column)
+        mask = self._fitting(columns)
+        return mask & columns.present(self.column) if columns.lacking(self.column) else mask
+
+    def _fitting(self, columns: Columns) -> Mask:
         if self.op == "in":
-            return present & _is_in(columns, self.column, self.kind, self.values)
+            return _is_in(columns, self.column, self.kind, self.values)
         if self.op == "not in":
-            return present & ~_is_in(columns, self.column, self.kind, self.values)
-        return present & _ordered(columns, self.column, _ORDER[self.op], self.values[0])
+            return ~_is_in(columns, self.column, self.kind, self.values)
+        return _ordered(columns, self.column, _ORDER[self.op], self.values[0])
 
 
 @dataclass(frozen=True, slots=True)

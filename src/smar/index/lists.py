@@ -41,6 +41,7 @@ _MANY_LISTS = 1000
 _ROWS = 16_384  # written at a time
 _ASSIGNED = 65_536  # given to lists at a time
 _BLOCK = 32  # items whose codes lie interleaved
+Bits = npt.NDArray[np.uint64]
 _RESERVOIR_SCAN = 11  # faiss's way of scanning for one query at a time; what it would choose takes twice as long
 
 
@@ -291,11 +292,15 @@ class Lists:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def counts(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-        """How many of the rows that `mask` [items] lets through lie in each list; 0.4 ms at 1 M."""
-        counts = np.zeros(self.count, np.int32)
-        held = np.flatnonzero(self._sizes)
-        counts[held] = np.add.reduceat(mask.view(np.uint8), (self._ends - self._sizes)[held], dtype=np.int32)
+    def counts(self, bits: Bits) -> npt.NDArray[np.int32]:
+        """How many of the rows marked in `bits` lie in each list; 0.1 ms at 1 M.
+
+        `bits` holds a bit for each row in words of 64, the lowest first, and one more word.
+        """
+        words, within = self._ends >> 6, (self._ends & 63).astype(np.uint64)
+        before = np.cumsum(np.bitwise_count(bits), dtype=np.int32)[words]
+        rest = np.bitwise_count(bits[words] >> within)  # in the last word, but not in the list
+        counts: npt.NDArray[np.int32] = np.diff(before - rest, prepend=np.int32(0))
         return counts
 
     def aim(self, wide: Vectors) -> tuple[Vectors, Vectors]:
@@ -315,11 +320,16 @@ class Lists:
         """Inner products of one query [k] with the centres of `lists` [n], exactly."""
         return products(self._centres, coarse, lists)
 
-    def ordered(self, coarse: Vectors) -> tuple[Rows, Vectors]:
-        """All lists for one query [k], nearest in angle first, and their `near`; [lists] both."""
+    def ordered(self, coarse: Vectors) -> tuple[Rows, Vectors, Vectors]:
+        """All lists for one query [k], nearest in angle first, their scores, and their `near`; [lists] each.
+
+        Ordered to one part in 30,000 of the best score, which takes an eighth of the time.
+        """
         near = self._centres @ coarse
-        lists = np.argsort(-near / self._lengths)
-        return lists, near[lists]
+        scores = near / self._lengths
+        steps = scores * np.float32(-30_000 / max(float(np.abs(scores).max()), 1e-9))
+        lists = np.argsort(steps.astype(np.int16), kind="stable")
+        return lists, scores[lists], near[lists]
 
     def visit(
         self, fine: Vectors, lists: Rows, near: Vectors, candidates: int, selector: Any = None

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from smar.index.lists import Lists
+from smar.index.lists import Bits, Lists
 from smar.index.ranked import Found, Queries, Query, Rows, Vectors, exact_best
 
 EXACT_LIMIT = 100_000
@@ -96,9 +96,17 @@ class Allowed:
         return cls(mask, int(np.count_nonzero(mask)))
 
     @cached_property
+    def bits(self) -> Bits:
+        """The mask at one bit an item, the lowest first; whole words, and one more."""
+        words = np.zeros(len(self.mask) // 64 + 1, np.uint64)
+        packed = np.packbits(self.mask, bitorder="little")
+        words.view(np.uint8)[: len(packed)] = packed
+        return words
+
+    @cached_property
     def selector(self) -> Any:
-        """The mask as faiss reads it, one bit an item."""
-        return faiss.IDSelectorBitmap(np.packbits(self.mask, bitorder="little"))
+        """The mask as faiss reads it."""
+        return faiss.IDSelectorBitmap(self.bits.view(np.uint8))
 
     @cached_property
     def rows(self) -> Rows:
@@ -108,7 +116,7 @@ class Allowed:
     def per_list(self, lists: Lists) -> npt.NDArray[np.int32]:
         """How many of the items lie in each list; counted once."""
         if self._per_list is None:
-            self._per_list = lists.counts(self.mask)
+            self._per_list = lists.counts(self.bits)
         return self._per_list
 
 
@@ -214,11 +222,12 @@ class VectorStore:
     ) -> Found:
         """Visit lists with matches, nearest first, in steps that double, until a step hardly changes the answer."""
         matching = allowed.per_list(self.index)
-        lists, near = self.index.ordered(coarse)
+        lists, scores, near = self.index.ordered(coarse)
+        more = max(effort.reach(scores), effort.lists // 2)
         some = matching[lists] > 0
         lists, near = lists[some], near[some]
         held = np.cumsum(matching[lists])
-        judged, more = max(k, _JUDGED), effort.lists
+        judged = max(k, _JUDGED)
         candidates = min(max(effort.of(k), _FILTERED * judged), len(self))
         best: Rows = np.empty(0, np.int64)
         start, wanted = 0, _FIRST * judged
