@@ -300,7 +300,8 @@ class Lists:
         words, within = self._ends >> 6, (self._ends & 63).astype(np.uint64)
         before = np.cumsum(np.bitwise_count(bits), dtype=np.int32)[words]
         rest = np.bitwise_count(bits[words] >> within)  # in the last word, but not in the list
-        counts: npt.NDArray[np.int32] = np.diff(before - rest, prepend=np.int32(0))
+        counts: npt.NDArray[np.int32] = before - rest
+        counts[1:] -= counts[:-1].copy()
         return counts
 
     def aim(self, wide: Vectors) -> tuple[Vectors, Vectors]:

@@ -18,11 +18,10 @@ from smar.index.lists import Lists
 from smar.index.query import QueryVectors
 from smar.index.ranked import Queries, Rows, Vectors
 from smar.index.threads import each_block
-from smar.index.vectors import Effort, Probes
+from smar.index.vectors import CANDIDATE_COST, Effort, Probes
 
 RECALL_AT = 50
 _CANDIDATES = (20, 13, 9, 6, 4, 3, 2)
-_CANDIDATE_COST = 40  # scoring a candidate exactly takes as long as reading this many codes (0.25 us, 6 ns)
 _KINDS = (Mode.TEXT, Mode.ADAPTIVE, Mode.MULTIMODAL)  # routing is the first or the last, query by query
 _FIRST_LISTS = 256  # searched at first; twice as many until the target is reached
 _DEEP = 4 * _CANDIDATES[0] * RECALL_AT  # candidates kept, so that fewer lists still have as many as any effort scores
@@ -79,7 +78,7 @@ class _Trial:
     def cost(self, effort: Effort) -> float:
         """Codes read for a query in the mean, and what its candidates cost in that unit."""
         each = len(self.lists) / self.lists.count
-        return float(self.reach(effort).mean() * each + effort.of(RECALL_AT) * _CANDIDATE_COST)
+        return float(self.reach(effort).mean() * each + effort.of(RECALL_AT) * CANDIDATE_COST)
 
 
 def tuned(vectors: Vectors, lists: Lists, sample: QueryVectors, target: float) -> tuple[Probes, float]:
