@@ -3,6 +3,7 @@
 Lucene's formula with k1 = 1.5 and b = 0.75.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -41,11 +42,12 @@ class _Quick(bm25s.BM25):  # type: ignore[misc]
 
 def build(texts: Iterable[str]) -> tuple[bm25s.BM25 | None, float]:
     """The library's index of texts, None when no text has a word (it cannot index nothing); and their mean length."""
-    vocabulary: dict[str, int] = {}
+    vocabulary: defaultdict[str, int] = defaultdict()
+    vocabulary.default_factory = vocabulary.__len__  # the next number
     # ids, not words: at 1 M titles the words of all texts would take half a gigabyte
-    ids = [[vocabulary.setdefault(word, len(vocabulary)) for word in words(text)] for text in texts]
+    ids = [list(map(vocabulary.__getitem__, words(text))) for text in texts]
     if not vocabulary:
         return None, 0.0
     index = _Quick(k1=K1, b=B, method="lucene", backend="numpy")
-    index.index((ids, vocabulary), show_progress=False)
+    index.index((ids, dict(vocabulary)), show_progress=False)
     return index, sum(map(len, ids)) / len(ids)

@@ -14,10 +14,13 @@ from smar.data.text import normalise_query
 
 K1, B = 1.5, 0.75
 _WORD = re.compile(r"\w+")
+_ASCII_WORD = re.compile(r"\w+", re.ASCII)
 
 
 def words(text: str) -> list[str]:
     """The words of a text in their normal form."""
+    if text.isascii():  # the same in two thirds of the time: which blanks lie between words does not matter
+        return _ASCII_WORD.findall(text.lower())
     return _WORD.findall(normalise_query(text))
 
 

@@ -1,8 +1,10 @@
 """Building a version of an embedded index: vectors, items, pictures and query encoder, whole or absent."""
 
+import gc
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +26,7 @@ from smar.index.lists import EXACT_FILE, Lists, write_lists
 from smar.index.payload import write_payload
 from smar.index.query import QueryEncoder
 from smar.index.ranked import Vectors, in_blocks
-from smar.index.ready import map_npy
+from smar.index.ready import map_npy, write_npy
 from smar.index.segment import Segment
 from smar.index.tuning import tuned
 from smar.index.updates import UpdateLog
@@ -100,7 +102,8 @@ def build_index(
     source = _of_embeddings(embeddings, query or embeddings / QUERY_FOLDER)
     partial = new_version(out)
     try:
-        manifest = write_version(source, partial, exact_limit, recall)
+        with _no_collections():
+            manifest = write_version(source, partial, exact_limit, recall)
         with locked(out):
             version = publish_version(out, partial)
     except BaseException:
@@ -121,6 +124,18 @@ def build_index(
         version.name,
         seconds,
     )
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Python looks for circles whenever some objects more are alive: among lists of words by the million, 2 CPU s."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _of_embeddings(path: Path, query: Path) -> Source:
@@ -158,7 +173,8 @@ def _blocks(embeddings: Embeddings) -> Iterator[Vectors]:
 def write_version(source: Source, partial: Path, exact_limit: int, recall: float) -> IndexManifest:
     """Write all files of a version into the empty folder `partial`, its manifest last."""
     encoder = QueryEncoder.load(source.query)
-    vectors = _write_vectors(source, partial / _UNORDERED)
+    write_npy(partial / _UNORDERED, (source.items, 2 * source.dim), source.blocks)
+    vectors = map_npy(partial / _UNORDERED, MADE_BY)
     exact, payload = source.items <= exact_limit, source.payload
     probes, reached, kind = None, None, "Flat"
     if exact:
@@ -195,18 +211,6 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
     manifest.write(partial)
     UpdateLog(partial).create()
     return manifest
-
-
-def _write_vectors(source: Source, path: Path) -> Vectors:
-    """Lay the blocks out as one mapped float32 file [items, 2k]."""
-    vectors: Vectors = np.lib.format.open_memmap(
-        path, mode="w+", dtype=np.float32, shape=(source.items, 2 * source.dim)
-    )
-    start = 0
-    for block in source.blocks:
-        vectors[start : start + len(block)] = block
-        start += len(block)
-    return vectors
 
 
 def _add_words(payload: pa.Table, source: Source, store: VectorStore, encoder: QueryEncoder, folder: Path) -> HybridFit:

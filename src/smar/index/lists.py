@@ -16,6 +16,7 @@ Items are numbered list by list: a list's rows, its vectors and its bits in a fi
 """
 
 import ctypes
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +29,7 @@ from threadpoolctl import threadpool_limits
 
 from smar.errors import InputError
 from smar.index.ranked import Rows, Vectors, products
+from smar.index.ready import write_npy
 from smar.index.threads import each_block
 
 LISTS_FILE = "lists.bin"
@@ -49,13 +51,12 @@ def write_lists(vectors: Vectors, folder: Path) -> Rows:
     """Train on `vectors` [n, 2k] and write the files, the vectors list by list; returns their order, rows [n]."""
     with threadpool_limits(1):
         layout = _Layout.trained(vectors)
-    nearest = Nearest(layout.centres)
     list_of = np.concatenate(
-        list(each_block(lambda block: nearest(vectors[block] @ layout.leading.T), len(vectors), _ASSIGNED))
+        list(each_block(lambda block: layout.nearest(vectors[block] @ layout.leading.T), len(vectors), _ASSIGNED))
     )
     order = np.argsort(list_of, kind="stable")
     with threadpool_limits(1):
-        _write_vectors(vectors, layout, order, list_of, folder / EXACT_FILE)
+        write_npy(folder / EXACT_FILE, vectors.shape, _coded(vectors, layout, order, list_of))
     sizes = _write_blocks(faiss.IndexIVFPQFastScan(layout.coder.index), folder / LISTS_FILE)
     np.savez(
         folder / COARSE_FILE,
@@ -75,6 +76,7 @@ class _Layout:
     leading: Vectors
     fine: Vectors
     centres: Vectors
+    nearest: "Nearest"
     ranking: Any
     coder: "_Coder"
 
@@ -88,23 +90,23 @@ class _Layout:
         basis, half = _principal(sample), dim // 2
         offsets = sample @ basis.T
         centres = _clusters(np.ascontiguousarray(offsets[:, :half]), wanted)
-        coded = offsets[:_CODE_SAMPLE]
-        coded[:, :half] -= centres[Nearest(centres)(coded[:, :half])]
+        coded, nearest = offsets[:_CODE_SAMPLE], Nearest(centres)
+        coded[:, :half] -= centres[nearest(coded[:, :half])]
         quantizers = _quantizers(dim)
         dealt = _dealt(coded.var(axis=0), quantizers, min(3, dim // quantizers))
         whole = np.pad(centres, ((0, 0), (0, dim - half)))
         coder = _Coder(whole[:, dealt], coded[:, dealt], quantizers)
-        return cls(basis[:half], basis[dealt], centres, _ranking(centres / _lengths(centres)[:, None]), coder)
+        ranking = _ranking(centres / _lengths(centres)[:, None])
+        return cls(basis[:half], basis[dealt], centres, nearest, ranking, coder)
 
 
-def _write_vectors(vectors: Vectors, layout: _Layout, order: Rows, list_of: Rows, path: Path) -> None:
-    """Write the vectors in `order`, and give them to the coder."""
-    written = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=vectors.shape)
+def _coded(vectors: Vectors, layout: _Layout, order: Rows, list_of: Rows) -> Iterator[Vectors]:
+    """The vectors in `order`, some at a time; the coder has been given them."""
     for start in range(0, len(order), _ROWS):
         places = order[start : start + _ROWS]
-        written[start : start + len(places)] = block = vectors[places]
+        block = vectors[places]
         layout.coder.add(block @ layout.fine.T, list_of[places], start)
-    written.flush()
+        yield block
 
 
 class _Coder:
@@ -177,11 +179,11 @@ class _Scores:
     """Ranks some centres [m, d] as their squared distances do: ``x.c - c.c / 2``."""
 
     def __init__(self, centres: Vectors) -> None:
-        self._centres, self._half = np.ascontiguousarray(centres.T), np.square(centres).sum(axis=1) / 2
+        self._centres, self._half = centres, np.square(centres).sum(axis=1) / 2
 
     def best(self, vectors: Vectors) -> Rows:
         """The nearest of each vector [n, d]."""
-        scores = vectors @ self._centres
+        scores = vectors @ self._centres.T
         scores -= self._half
         best: Rows = scores.argmax(axis=1)
         return best

@@ -6,7 +6,7 @@ Lists that score much less than the best ones are left out, query by query, whic
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -21,15 +21,15 @@ from smar.index.threads import each_block
 from smar.index.vectors import CANDIDATE_COST, Effort, Probes
 
 RECALL_AT = 50
-_CANDIDATES = (20, 13, 9, 6, 4, 3, 2)
+_CANDIDATES = (2, 3, 4, 6, 9, 13, 20)
 _KINDS = (Mode.TEXT, Mode.ADAPTIVE, Mode.MULTIMODAL)  # routing is the first or the last, query by query
 _FIRST_LISTS = 256  # searched at first; twice as many until the target is reached
-_DEEP = 4 * _CANDIDATES[0] * RECALL_AT  # candidates kept, so that fewer lists still have as many as any effort scores
+_DEEP = 4 * _CANDIDATES[-1] * RECALL_AT  # candidates kept, so that fewer lists still have as many as any effort scores
 _MOST = 1.5  # times the lists that all queries would need: what the hardest may visit
 _STEPS = 256  # in which the margin is chosen
 _NO_MARGIN = 100.0  # scores of unit vectors are within -2 and 2
 _BLOCK = 2_048  # items scored at a time, so that the scores stay in the processor's cache
-_FLOOR = 65_536  # items whose best are the least that others must reach
+_FLOOR = 16  # the best of every 16th item are the least that others must reach
 
 Some = npt.NDArray[np.bool_]
 
@@ -72,7 +72,7 @@ class _Trial:
     def recall(self, effort: Effort) -> float:
         """Share of the true best items among the candidates; scored exactly, none of them is lost any more."""
         seen = self.place < self.reach(effort)[:, None]
-        candidates = np.cumsum(seen, axis=1, dtype=np.int32) <= effort.of(RECALL_AT)
+        candidates = np.cumsum(seen, axis=1, dtype=np.int16) <= effort.of(RECALL_AT)
         return float(np.count_nonzero(seen & candidates & self.true) / self.wanted)
 
     def cost(self, effort: Effort) -> float:
@@ -88,7 +88,7 @@ def tuned(vectors: Vectors, lists: Lists, sample: QueryVectors, target: float) -
     truth = exact_for_shares(vectors, sample.embedding, [queries.share for queries in asked], RECALL_AT)
     for mode, queries, best in zip(_KINDS, asked, truth, strict=True):
         trial = _deep_enough(lists, queries.wide, best, target)
-        efforts[str(mode)] = min(_efforts(trial, target), key=trial.cost)
+        efforts[str(mode)] = _cheapest(trial, target)
         reached.append(trial.recall(efforts[str(mode)]))
     return Probes(**efforts), min(reached)
 
@@ -96,12 +96,12 @@ def tuned(vectors: Vectors, lists: Lists, sample: QueryVectors, target: float) -
 def exact_for_shares(vectors: Vectors, queries: Vectors, shares: Sequence[Vectors], k: int) -> list[Rows]:
     """Rows of the `k` best items of each query [n, k] under each of `shares` [n] of the multimodal score.
 
-    `vectors` [items, 2k] are read, and multiplied, once for all of them; what is not above the k-th best of the first
-    items is left out at once. Fewer columns where there are fewer items.
+    `vectors` [items, 2k] are read, and multiplied, once for all of them; what is not above the k-th best of some items
+    is left out at once. Fewer columns where there are fewer items.
     """
     k = min(k, len(vectors))
-    first = _scores(vectors[:_FLOOR], queries, shares)
-    floors = [np.partition(scores, -k, axis=1)[:, -k, None] for scores in first]
+    some = _scores(vectors[:: _FLOOR if len(vectors) > _FLOOR * k else 1], queries, shares)
+    floors = [np.partition(scores, -k, axis=1)[:, -k, None] for scores in some]
 
     def above(block: slice) -> list[tuple[Rows, Rows, Vectors]]:
         found = []
@@ -148,7 +148,7 @@ def _deep_enough(lists: Lists, wide: Vectors, truth: Rows, target: float) -> _Tr
     visited = min(_FIRST_LISTS, lists.count)
     while True:
         trial = _Trial.of(lists, wide, truth, visited)
-        if visited == lists.count or trial.recall(_effort(visited // 2, _CANDIDATES[0])) >= target:
+        if visited == lists.count or trial.recall(_effort(visited // 2, _CANDIDATES[-1])) >= target:
             return trial
         visited = min(2 * visited, lists.count)
 
@@ -157,13 +157,15 @@ def _effort(lists: int, candidates: int, margin: float = _NO_MARGIN) -> Effort:
     return Effort(lists=lists, margin=margin, candidates=candidates)
 
 
-def _efforts(trial: _Trial, target: float) -> Iterator[Effort]:
-    """Few candidates of many lists, and many of few; the most, if there is no other, whether or not they suffice."""
-    most = trial.scores.shape[1]
+def _cheapest(trial: _Trial, target: float) -> Effort:
+    """Few candidates of many lists, or many of few; the most of both where even they do not suffice."""
+    best = most = _effort(trial.scores.shape[1], _CANDIDATES[-1])
     for candidates in _CANDIDATES:
-        if candidates < _CANDIDATES[0] and trial.recall(_effort(most, candidates)) < target:
-            return
-        yield _with_margin(trial, candidates, target)
+        if candidates * RECALL_AT * CANDIDATE_COST > trial.cost(best):
+            break
+        if candidates == most.candidates or trial.recall(_effort(most.lists, candidates)) >= target:
+            best = min(best, _with_margin(trial, candidates, target), key=trial.cost)
+    return best
 
 
 def _with_margin(trial: _Trial, candidates: int, target: float) -> Effort:
