@@ -11,11 +11,12 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -26,6 +27,7 @@ from smar.index.similar import by_vector
 from smar.index.versions import current_version, locked
 from smar.model.run import load_encoder, run_settings
 from smar.serving.writer_client import PictureVector, WriterClient, WriterDown
+from smar.writer.service import open_worker
 from tiny_index import vectors_of
 from tiny_line import Line, smar
 from tiny_service import address, run_service
@@ -499,3 +501,47 @@ def test_the_whole_service_takes_items_and_pictures(index: Path, run: Path, tmp_
         deleted = 'smar_writer_changes_total{result="deleted"} 1.0'
         assert becomes(lambda: deleted in client.get("/metrics").text)
         assert 'smar_writer_changes_total{result="written"} 1.0' in client.get("/metrics").text
+
+
+def test_a_model_worker_that_hangs_is_killed_and_comes_back(index: Path, run: Path) -> None:
+    with (
+        run_service(index, "--model", str(run), "--set", "hang=2") as process,
+        httpx.Client(base_url=address(process), timeout=60) as client,
+    ):
+        assert becomes(lambda: client.post("/v1/search/picture?k=3", content=png()).status_code == 200)
+        (victim,) = [child for child in psutil.Process(process.pid).children() if "smar.writer" in child.cmdline()]
+        victim.suspend()
+        assert client.post("/v1/search", json={"query": "red dress"}).status_code == 200
+        assert becomes(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE)
+        assert becomes(lambda: client.post("/v1/search/picture?k=3", content=png()).status_code == 200)
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr is not None
+        assert "smar.writer hangs; it is killed" in process.stderr.read()
+
+
+def test_a_stuck_thread_is_no_life(index: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smar.writer.service.EVERY_SECONDS", 0.01)
+    signs: list[int] = []
+    make = open_worker(index, run, alive=lambda: signs.append(1))
+
+    async def live() -> None:
+        worker = make()
+        async with worker.running():
+            await until(lambda: len(signs) > 2)
+            release = threading.Event()
+            stuck = worker.queue.thread.submit(release.wait)
+            await asyncio.sleep(0.05)  # a sign that was on its way
+            before = len(signs)
+            await asyncio.sleep(0.2)
+            assert len(signs) == before
+            release.set()
+            assert stuck.result()
+            await until(lambda: len(signs) > before)
+
+    async def until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    asyncio.run(live())

@@ -30,6 +30,8 @@ _LOOK = 0.1
 _STEADY = 10.0
 _LONGEST_PAUSE = 30.0
 _WRONG_INPUT = 2
+_WRITER_PATIENCE = 4
+"""Times the patience with a query worker: the model worker's threads encode dozens of pictures at a time."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -193,7 +195,7 @@ def serve(
         (metrics := Path(shared) / "metrics").mkdir()
         options = options.model_copy(update={"shared": Path(shared), "writer": run is not None})
         workers = [_worker(index, options, listener, metrics, number) for number in range(options.workers)]
-        writers = [] if run is None else [_writer(index, run, Path(shared), options, metrics)]
+        writers = [] if run is None else [_writer(index, run, options, metrics)]
         try:
             _run(workers, writers, stop, listener, host)
         finally:
@@ -222,11 +224,14 @@ def _worker(index: Path, options: ServiceOptions, listener: socket.socket, metri
     )
 
 
-def _writer(index: Path, run: Path, shared: Path, options: ServiceOptions, metrics: Path) -> Child:
+def _writer(index: Path, run: Path, options: ServiceOptions, metrics: Path) -> Child:
+    assert options.shared is not None
+    alive = options.shared / "alive-writer"
     return Child(
-        *("smar.writer", str(index), str(run), "--socket", str(shared / "writer.sock")),
+        *("smar.writer", str(index), str(run), "--socket", str(options.shared / "writer.sock"), "--alive", str(alive)),
         *("--parent", str(os.getpid()), "--unchecked", "--max-body", str(options.upload_bytes)),
         metrics=metrics,
+        life=SignOfLife(alive, _WRITER_PATIENCE * options.hang),
     )
 
 

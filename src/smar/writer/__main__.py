@@ -32,6 +32,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("run", type=Path)
     parser.add_argument("--socket", type=Path, required=True, help="UNIX domain socket; replaced when it exists")
     parser.add_argument("--parent", type=int, metavar="PID", help="end when this process is no longer the parent")
+    parser.add_argument("--alive", type=Path, metavar="FILE", help="touched every second as long as all goes on")
     parser.add_argument("--unchecked", action="store_true", help="another process has just compared the checksums")
     parser.add_argument("--max-waiting", type=int, default=MAX_WAITING, help="changes that may wait (then 429)")
     parser.add_argument("--max-body", type=int, default=MAX_BODY, help="bytes of a request (then 413)")
@@ -80,7 +81,8 @@ def main() -> int:
 
     after = DELTA_LIMIT if options.compact_after is None else options.compact_after
     try:
-        make = open_worker(options.index, options.run, not options.unchecked, after, options.retry)
+        alive = (lambda: None) if options.alive is None else options.alive.touch
+        make = open_worker(options.index, options.run, not options.unchecked, after, options.retry, alive)
         listener = bind(options.socket)
     except InputError as error:
         logging.getLogger("smar.writer").error("%s", error)

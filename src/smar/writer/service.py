@@ -48,9 +48,10 @@ class ModelWorker:
         pictures: int,
         compact_after: int = DELTA_LIMIT,
         retry: float = 10.0,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.index, self.encoder, self.options, self.pictures = index, encoder, options, pictures
-        self._compact_after = compact_after
+        self._compact_after, self._alive = compact_after, alive
         self._started = time.time()
         self._eyes = ThreadPoolExecutor(1, "pictures")  # one: Pillow's limits are global, and decoding takes memory
         self.compactor = Compactor(str(index.folder), self._needs_compaction, retry)
@@ -63,7 +64,8 @@ class ModelWorker:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Write, compact and count while the application runs."""
-        tasks = [asyncio.create_task(work) for work in (self.queue.run(), self.compactor.run(), self._count())]
+        works = (self.queue.run(), self.compactor.run(), self._count(), self._live())
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             yield
         finally:
@@ -115,6 +117,14 @@ class ModelWorker:
             )
             await asyncio.sleep(EVERY_SECONDS)
 
+    async def _live(self) -> None:
+        """Tell that the loop turns and that neither thread is stuck in what it does."""
+        while True:
+            for thread in (self._eyes, self.queue.thread):
+                await asyncio.get_running_loop().run_in_executor(thread, int)
+            self._alive()
+            await asyncio.sleep(EVERY_SECONDS)
+
     def stats(self) -> dict[str, Any]:
         """Figures for people and monitoring."""
         return {
@@ -143,9 +153,16 @@ def resident_bytes() -> int | None:
 
 
 def open_worker(
-    folder: Path, run: Path, check: bool = True, compact_after: int = DELTA_LIMIT, retry: float = 10.0
+    folder: Path,
+    run: Path,
+    check: bool = True,
+    compact_after: int = DELTA_LIMIT,
+    retry: float = 10.0,
+    alive: Callable[[], None] = lambda: None,
 ) -> Callable[[], ModelWorker]:
     """Load index and model; what is returned makes the worker, once the event loop runs.
+
+    `alive` is called every second in which loop and threads of the worker get on.
 
     Raises:
         InputError: one of them is damaged, or they do not belong together.
@@ -153,4 +170,4 @@ def open_worker(
     index, encoder = open_for_update(folder, run, check)
     settings = run_settings(run).data
     options = ImageOptions.of(settings)
-    return lambda: ModelWorker(index, encoder, options, settings.pictures_per_item, compact_after, retry)
+    return lambda: ModelWorker(index, encoder, options, settings.pictures_per_item, compact_after, retry, alive)
