@@ -87,10 +87,10 @@ class _Layout:
         wanted: int = max(1, min(int(8 * count**0.5), count // _PER_LIST))
         rows = np.random.default_rng(0).permutation(count)[: max(wanted * _PER_LIST, min(count, _CODE_SAMPLE))]
         sample = np.ascontiguousarray(vectors[np.sort(rows)])
-        basis, half = _principal(sample), dim // 2
-        offsets = sample @ basis.T
-        centres = _clusters(np.ascontiguousarray(offsets[:, :half]), wanted)
-        coded, nearest = offsets[:_CODE_SAMPLE], Nearest(centres)
+        some = sample[:: max(len(sample) // _CODE_SAMPLE, 1)]
+        basis, half = _principal(sample[::4]), dim // 2
+        centres = _clusters(sample @ basis[:half].T, wanted)
+        coded, nearest = some @ basis.T, Nearest(centres)
         coded[:, :half] -= centres[nearest(coded[:, :half])]
         quantizers = _quantizers(dim)
         dealt = _dealt(coded.var(axis=0), quantizers, min(3, dim // quantizers))
@@ -144,6 +144,7 @@ def _ranking(directions: Vectors) -> Any:
     index = faiss.IndexFlatIP(dim)
     if len(directions) >= _MANY_LISTS:
         index = faiss.IndexPQFastScan(dim, dim, 4, faiss.METRIC_INNER_PRODUCT)
+        index.pq.cp.niter = _ROUNDS
         index.train(directions)
     index.add(directions)
     return index
