@@ -1,6 +1,9 @@
 """The query encoder: the same numbers as the torch module, and no damaged or foreign file let through."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,18 @@ def test_equals_torch(embeddings: Path) -> None:
             embedding, probability = TinyQuery()(ids, torch.ones_like(ids))
         np.testing.assert_allclose(found.embedding[at], embedding[0].numpy(), atol=1e-6)
         np.testing.assert_allclose(found.image_probability[at], probability[0].numpy(), atol=1e-6)
+
+
+def test_nothing_is_reported_to_anyone(embeddings: Path, tmp_path: Path) -> None:
+    """onnxruntime prepares its reports in the home folder, before it sends them."""
+    code = (
+        "import sys; from pathlib import Path; from smar.index.query import QueryEncoder; "
+        "QueryEncoder.load(Path(sys.argv[1])).encode(['red'])"
+    )
+    kept = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    command = [sys.executable, "-c", code, str(embeddings / "query")]
+    subprocess.run(command, check=True, env=kept | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_batch_equals_one_by_one(embeddings: Path) -> None:
