@@ -41,7 +41,7 @@ FIRST = {"query": "red dress", "k": K}
 REPEATED = 100
 CHECKED = 30
 """Answers of each kind of filter that are compared with an exact search."""
-TUNED, INDEX_RECALL = 400, 0.95
+TUNED, INDEX_RECALL = 1200, 0.95
 Truth = list[set[int]]
 
 
