@@ -278,6 +278,7 @@ class Lists:
         if self._turn.shape[1] != dim or len(shapes) > 1 or sizes.sum() != items:
             raise InputError(f"{path} is not of {items:,} vectors of {dim} dimensions. Run `{made_by}` again.")
         self.count, self._sizes, self._ends = len(sizes), sizes, np.cumsum(sizes)
+        self._across = np.ascontiguousarray(self._turn.T)  # for several queries in a fifth of the time: not packed anew
         self._centres, self._lengths = centres, _lengths(centres)
         self._unused = faiss.IndexFlatIP(fine)  # which lists to visit is decided here, not by faiss
         self._codes = faiss.IndexIVFPQFastScan(
@@ -309,7 +310,7 @@ class Lists:
 
     def aim(self, wide: Vectors) -> tuple[Vectors, Vectors]:
         """Queries [n, 2k] as the lists see them: [n, k] ranks lists, [n, d] is compared with codes."""
-        turned = wide @ self._turn.T
+        turned = wide @ (self._turn.T if len(wide) == 1 else self._across)
         return np.ascontiguousarray(turned[:, : self._half]), np.ascontiguousarray(turned[:, self._half :])
 
     def nearest(self, coarse: Vectors, most: int) -> tuple[Rows, Vectors]:

@@ -31,9 +31,10 @@ def hits_out(index: EmbeddedIndex, found: Ranked) -> msgspec.Raw:
     Scores are float32, of which seven decimals are all there is. Pieces that are joined once cost half of a struct for
     each hit.
     """
-    scores = [_numbers(values) for values in (found.score, found.text_score, found.multimodal_score)]
+    size, scores = len(found), _numbers(np.concatenate([found.score, found.text_score, found.multimodal_score]))
+    columns = scores[:size], scores[size : 2 * size], scores[2 * size :]
     items = [item[1:] for item in index.catalogue.json(found.rows)]  # an object's braces are the hit's
-    pieces = zip(_RANKS, scores[0], _TEXT, scores[1], _MULTIMODAL, scores[2], _others(found), items, strict=False)
+    pieces = zip(_RANKS, columns[0], _TEXT, columns[1], _MULTIMODAL, columns[2], _others(found), items, strict=False)
     return msgspec.Raw(b"[" + b"".join(itertools.chain.from_iterable(pieces))[1:] + b"]")
 
 
