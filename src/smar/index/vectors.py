@@ -33,6 +33,7 @@ _SETTLED = 0.12  # at 1 M items recall@50 .98 as with 0.04, and a p99 of 2 ms in
 _STEPS = 2
 _FILTERED = 6  # at least so many candidates a hit: far from the query scores lie closer together than codes tell
 _MIN_CANDIDATES = 100
+_NARROW = 200  # hits up to which lists are left out by the margin, which is tuned for 50
 _NTH = 4  # list that the others are compared with; the best may be alone
 _FIRST = 10  # matching items for each judged hit that the first step looks at
 _DEEP = 2_000  # candidates of a visit to all lists
@@ -49,7 +50,7 @@ class Effort(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     lists: int = Field(ge=1, description="lists visited at most")
-    margin: float = Field(ge=0, description="a list is visited if it scores so much less than the fourth best, or more")
+    margin: float = Field(ge=0, description="how much less than the fourth best list a visited one may score")
     candidates: int = Field(ge=1, description="scored exactly for each of the first 50 hits; two for each after them")
 
     def of(self, k: int) -> int:
@@ -211,7 +212,8 @@ class VectorStore:
         found = []
         for at, effort in enumerate(wanted):
             query, candidates = queries[at], min(effort.of(k), len(self))
-            for visited in (lists[at, : effort.reach(scores[at])], lists[at]):
+            reach = effort.reach(scores[at]) if k <= _NARROW else effort.lists
+            for visited in (lists[at, :reach], lists[at]):
                 rows, _ = self.index.visit(fine[at], visited, self.index.near(coarse[at], visited), candidates)
                 if enough := len(rows) >= min(k, len(self)):
                     break
