@@ -258,21 +258,22 @@ def main() -> None:
 
 
 def run(folder: Path, items: int, dim: int, goal: float) -> None:
-    vectors, cluster, queries = generate(folder / "vectors.npy", items, dim)
-    if not (folder / "lists.bin").exists():
+    unordered, cluster, queries = generate(folder / "unordered.npy", items, dim)
+    if not (folder / "pictures.bin").exists():
         started = cpu()
-        lists = write_lists(vectors, folder)
-        print(f"{items:,} items, 2 x {dim}: {lists} lists built in {cpu() - started:.1f} CPU s", flush=True)
+        np.save(folder / "rows.npy", write_lists(unordered, folder))
+        print(f"{items:,} items, 2 x {dim}: lists built in {cpu() - started:.1f} CPU s", flush=True)
         started = cpu()
-        write_payload(payload(items, cluster), folder)
+        write_payload(payload(items, cluster[np.load(folder / "rows.npy")]), folder)
         (folder / "pictures.bin").touch()
         print(f"columns and JSON written in {cpu() - started:.1f} CPU s", flush=True)
-    started = cpu()
+    started, cluster = cpu(), cluster[np.load(folder / "rows.npy")]
     sample = QueryVectors(queries.embedding[:QUERIES], queries.image_probability[:QUERIES])
-    probes, reached = tuned(vectors, folder, sample, goal)
-    print(f"tuned to {reached:.3f} in {cpu() - started:.1f} CPU s: {probes}", flush=True)
     vectors = np.asarray(np.load(folder / "vectors.npy", mmap_mode="r"))
-    store = VectorStore(Lists(folder, items, 2 * dim, "the benchmark"), vectors, probes)
+    lists = Lists(folder, items, 2 * dim, "the benchmark")
+    probes, reached = tuned(vectors, lists, sample, goal)
+    print(f"tuned to {reached:.3f} in {cpu() - started:.1f} CPU s: {probes}", flush=True)
+    store = VectorStore(lists, vectors, probes)
     plain(store, queries)
     started = time.perf_counter()
     for file, entry in describe(folder).items():

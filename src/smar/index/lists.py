@@ -48,7 +48,10 @@ _RESERVOIR_SCAN = 11  # faiss's way of scanning for one query at a time; what it
 
 
 def write_lists(vectors: Vectors, folder: Path) -> Rows:
-    """Train on `vectors` [n, 2k] and write the files, the vectors list by list; returns their order, rows [n]."""
+    """Train on `vectors` [n, 2k] and write the files, the vectors list by list; returns their order, rows [n].
+
+    `vectors` may be mapped, but not from the file that is written here.
+    """
     with threadpool_limits(1):
         layout = _Layout.trained(vectors)
     list_of = np.concatenate(
