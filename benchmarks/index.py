@@ -28,7 +28,8 @@ from smar.index.catalogue import Catalogue
 from smar.index.columns import Columns
 from smar.index.delta import Delta
 from smar.index.filter_parser import parse_filter
-from smar.index.lists import Lists, write_lists
+from smar.index.forming import write_lists
+from smar.index.lists import Lists
 from smar.index.payload import open_payload, write_payload
 from smar.index.query import QueryVectors
 from smar.index.ranked import Queries

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from smar.errors import InputError
-from smar.index.lists import Lists, Nearest, write_lists
+from smar.index.forming import Nearest, write_lists
+from smar.index.lists import Lists
 from smar.index.query import QueryVectors
 from smar.index.ranked import Queries, Query, exact_best
 from smar.index.tuning import exact_for_shares, tuned

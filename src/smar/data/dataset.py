@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -142,7 +143,14 @@ class Dataset:
 
 def text_columns(items: pa.Table, names: Sequence[str]) -> list[list[str]]:
     """The item's text as towers read it: one list of strings per named column; null becomes the empty string."""
-    return [[_text(value) for value in items[name].to_pylist()] for name in names]
+    return [_texts(items[name]) for name in names]
+
+
+def _texts(column: pa.ChunkedArray) -> list[str]:
+    if pa.types.is_string(column.type):  # in half the time
+        texts: list[str] = pc.fill_null(column, "").to_pylist()
+        return texts
+    return [_text(value) for value in column.to_pylist()]
 
 
 def _text(value: object) -> str:

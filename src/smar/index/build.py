@@ -21,8 +21,9 @@ from smar.index.catalogue import Catalogue
 from smar.index.embedded import FAISS_FILE, IndexManifest, check_fingerprint
 from smar.index.embeddings import PICTURES_FILE, QUERY_FOLDER, VALID_FILE, Embeddings
 from smar.index.fitting import describe_fit, fit_hybrid
+from smar.index.forming import write_lists
 from smar.index.fusion import HybridFit
-from smar.index.lists import EXACT_FILE, Lists, write_lists
+from smar.index.lists import EXACT_FILE, Lists
 from smar.index.payload import write_payload
 from smar.index.query import QueryEncoder
 from smar.index.ranked import Vectors, in_blocks

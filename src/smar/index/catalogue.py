@@ -48,7 +48,7 @@ class Catalogue:
         self.table = table.select([name for name in table.column_names if name not in INTERNAL_COLUMNS])
         self._offset, self._length = (_column(table, name) for name in ("picture_offset", "picture_length"))
         self.columns = Columns(self.table)
-        self._ready: Ready = ready or FreshJson(self.table, self._length > 0)
+        self._ready: Ready = ready or FreshJson(self.table, self.has_pictures)
         if order is not None:
             self._order = order
         self._pictures = b"" if pictures is None else map_file(pictures, MADE_BY)

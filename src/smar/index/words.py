@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from smar.data.dataset import text_columns
 from smar.data.words import idf, words
@@ -92,10 +91,6 @@ def _map_vocabulary(path: Path) -> tuple[pa.Array, pa.Array]:
 
 def item_texts(table: pa.Table, fields: Sequence[str]) -> list[str]:
     """The text of each item: its `fields` one after the other; a field that the table lacks is left out."""
-    kept = [table[name] for name in fields if name in table.column_names]
-    if kept and all(pa.types.is_string(column.type) for column in kept):  # in a third of the time
-        texts: list[str] = pc.binary_join_element_wise(*(pc.fill_null(column, "") for column in kept), " ").to_pylist()
-        return texts
     columns = text_columns(table, [name for name in fields if name in table.column_names])
     return [" ".join(values) for values in zip(*columns, strict=True)] if columns else [""] * table.num_rows
 
