@@ -79,7 +79,8 @@ def exact_answers(built: Built, cases: Sequence[Case]) -> tuple[Truth, list[Trut
             tasks.append((wide[: len(case.masks)], case.masks[0]))
         else:
             tasks += [(wide[at : at + 1], mask) for at, mask in enumerate(case.masks)]
-    found = exact((shard.joined for shard in Embeddings(built.embeddings).shards()), tasks, K)
+    blocks = (block for shard in Embeddings(built.embeddings).shards() for block in shard.joined())
+    found = exact(blocks, tasks, K)
     flat = [best for part in found[1:] for best in part]
     return found[0], [flat[at * CHECKED : (at + 1) * CHECKED] for at in range(len(cases))]
 

@@ -104,7 +104,8 @@ def measure_cost(folder: Path, source: Embeddings, valid: pa.Table) -> Int8Cost:
 def _top(source: Embeddings, asked: dict[Precision, Vectors]) -> dict[Precision, list[set[str]]]:
     """Ids of the best 50 items of each query, shard by shard, both precisions in one pass."""
     queries = np.concatenate(list(asked.values()))
-    found = exact_top((shard.joined for shard in source.shards()), queries, min(K, source.manifest.items))
+    blocks = (block for shard in source.shards() for block in shard.joined())
+    found = exact_top(blocks, queries, min(K, source.manifest.items))
     ids = source.payload["item_id"].to_pylist()
     best = [{ids[row] for row in rows if row >= 0} for rows in found]
     count = len(best) // len(asked)

@@ -168,7 +168,7 @@ def _of_embeddings(path: Path, query: Path) -> Source:
 
 def _blocks(embeddings: Embeddings) -> Iterator[Vectors]:
     for shard in track(embeddings.shards(), "reading vectors", len(embeddings.manifest.shards)):
-        yield shard.joined
+        yield from shard.joined()
 
 
 def write_version(source: Source, partial: Path, exact_limit: int, recall: float) -> IndexManifest:

@@ -21,6 +21,7 @@ VALID_FILE = "valid.parquet"
 """Validation pairs query, item_id, weight: what nprobe, int8 and hybrid search are tuned and measured on."""
 MADE_BY = "smar embed"
 _NORM_TOLERANCE = 1e-2  # vectors may have been stored through bf16
+_ROWS = 8_192  # joined at a time
 
 
 class ShardEntry(BaseModel):
@@ -58,10 +59,11 @@ class Shard:
     text: npt.NDArray[np.float32]
     multimodal: npt.NDArray[np.float32]
 
-    @property
-    def joined(self) -> npt.NDArray[np.float32]:
-        """[S_m ; S_t] of each item, [rows, 2k]."""
-        return np.concatenate([self.multimodal, self.text], axis=1)
+    def joined(self) -> Iterator[npt.NDArray[np.float32]]:
+        """[S_m ; S_t] of each item, in blocks [n, 2k] that are small enough for memory to be used again."""
+        for start in range(0, len(self.text), _ROWS):
+            rows = slice(start, start + _ROWS)
+            yield np.concatenate([self.multimodal[rows], self.text[rows]], axis=1)
 
 
 def not_unit(matrix: npt.NDArray[np.float32], mixed: bool = False) -> int | None:

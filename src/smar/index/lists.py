@@ -2,9 +2,9 @@
 
 What costs time at 1 M items is memory, not arithmetic, so everything is kept small (2k = 256 dimensions):
 
-- principal directions of the vectors come first (`basis`); lists are formed and ranked in the leading half of them,
-  which ranks lists as well as all of them do for half the bytes. A list is ranked by its centre's direction: a centre
-  of scattered items is short, though the best of them score as high (96 lists of 4,000 hold .96 of the best, else .92).
+- principal directions of the vectors come first; lists are formed and ranked in the leading ones, 64 to 128 of 256,
+  which rank lists nearly as well as all of them do. A list is ranked by its centre's direction: a centre of scattered
+  items is short, though the best of them score as high (96 lists of 4,000 hold .96 of the best, else .92).
   Directions are codes, too, of 4 bits a dimension: the ranking errs by .011 and costs a third of an exact one;
 - an item's code is its offset from its list's centre in the three quarters of the directions that vary most, 4 bits
   for each three of them (32 bytes instead of 256). Directions are dealt to the quantizers so that their product of
@@ -54,9 +54,10 @@ class Lists:
             self._ranking = faiss.deserialize_index(ranking)
         except (OSError, ValueError, KeyError, BadZipFile, RuntimeError) as error:
             raise InputError(f"{path} cannot be read: {error}. Run `{made_by}` again.") from None
-        fine, self._half = len(self._turn) - dim // 2, dim // 2
-        shapes = {centres.shape, (self._ranking.ntotal, self._ranking.d), (len(sizes), self._half)}
-        if self._turn.shape[1] != dim or len(shapes) > 1 or sizes.sum() != items:
+        self._leading = centres.shape[-1]
+        fine = len(self._turn) - self._leading
+        shapes = {centres.shape, (self._ranking.ntotal, self._ranking.d), (len(sizes), self._leading)}
+        if self._turn.shape[1] != dim or fine < 1 or len(shapes) > 1 or sizes.sum() != items:
             raise InputError(f"{path} is not of {items:,} vectors of {dim} dimensions. Run `{made_by}` again.")
         self.count, self._sizes, self._ends = len(sizes), sizes, np.cumsum(sizes)
         self._across = np.ascontiguousarray(self._turn.T)  # for several queries in a fifth of the time: not packed anew
@@ -92,7 +93,7 @@ class Lists:
     def aim(self, wide: Vectors) -> tuple[Vectors, Vectors]:
         """Queries [n, 2k] as the lists see them: [n, k] ranks lists, [n, d] is compared with codes."""
         turned = wide @ (self._turn.T if len(wide) == 1 else self._across)
-        return np.ascontiguousarray(turned[:, : self._half]), np.ascontiguousarray(turned[:, self._half :])
+        return np.ascontiguousarray(turned[:, : self._leading]), np.ascontiguousarray(turned[:, self._leading :])
 
     def nearest(self, coarse: Vectors, most: int) -> tuple[Rows, Vectors]:
         """The `most` lists nearest in angle, best first, and their scores; [n, most] both, fewer if there are fewer."""
