@@ -76,7 +76,7 @@ class _Layout:
         coded, nearest = some @ basis.T, Nearest(centres)
         coded[:, :leading] -= centres[nearest(coded[:, :leading])]
         quantizers = quantizers_of(dim)
-        dealt = _dealt(coded.var(axis=0), quantizers, min(3, dim // quantizers))
+        dealt = _dealt(coded.var(axis=0), quantizers)
         whole = np.pad(centres, ((0, 0), (0, dim - leading)))
         coder = _Coder(whole[:, dealt], coded[:, dealt], quantizers)
         ranking = _ranking(centres / lengths_of(centres)[:, None])
@@ -203,8 +203,9 @@ def _principal(sample: Vectors) -> tuple[Vectors, int]:
     return np.ascontiguousarray(directions[:, ::-1].T, np.float32), leading
 
 
-def _dealt(variance: npt.NDArray[np.floating[Any]], quantizers: int, each: int) -> npt.NDArray[np.int64]:
-    """`each` directions for each quantizer, those of largest variance, so that all products of variances are alike."""
+def _dealt(variance: npt.NDArray[np.floating[Any]], quantizers: int) -> npt.NDArray[np.int64]:
+    """As many directions for each quantizer, of `variance` [d] each, so that all products of variances are alike."""
+    each = len(variance) // quantizers
     best = np.argsort(-variance, kind="stable")[: quantizers * each]
     weight = np.log(np.maximum(variance[best], 1e-12)) - np.log(max(float(variance[best[-1]]), 1e-12))
     dealt: list[list[int]] = [[] for _ in range(quantizers)]
