@@ -17,7 +17,7 @@ from smar.index.threads import each_block
 
 _PER_LIST = 20  # items in the mean at least, and training rows
 _ROUNDS = 10  # of k-means in small parts, which is cheap
-_TOGETHER = 4  # rounds over all lists; two read 6 % more items a query
+_TOGETHER = 6  # rounds over all lists; after two a query would read a tenth more items
 _CODE_SAMPLE = 16_384
 _HELD = 0.94  # of the variance: with 80 of 256 directions lists are formed and ranked in four fifths of the time of 128
 _FEWEST = 64  # directions; vectors of the real catalogue would get by with 24, and visit two fifths more lists

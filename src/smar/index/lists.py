@@ -133,8 +133,9 @@ class Lists:
             parameters = self._parameters[len(lists)] = faiss.SearchParametersIVF(nprobe=len(lists))
         into = [faiss.swig_ptr(array) for array in (lists, near, rough, rows)]
         self._codes.search_preassigned_c(1, faiss.swig_ptr(fine), candidates, *into, False, parameters)
-        found = rows >= 0
-        return (rows, rough) if found.all() else (rows[found], rough[found])
+        if rows[-1] >= 0:  # what was not found comes last
+            return rows, rough
+        return rows[rows >= 0], rough[rows >= 0]
 
     def lists_of(self, rows: Rows) -> Rows:
         """The list that each of `rows` lies in."""
