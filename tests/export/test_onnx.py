@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from onnx import load
+from transformers.models.bert.modeling_bert import BertEmbeddings
 
 from smar.errors import InputError
 from smar.export import onnx
@@ -46,11 +47,13 @@ def test_an_export_that_differs_from_pytorch_is_refused(tmp_path, monkeypatch):
         onnx.export_query(encoder("smar", "mean"), tmp_path, QUERIES)
 
 
-def test_attention_is_one_operator(tmp_path):
-    """Two layers: two operators, no softmax and no splitting of heads beside them; the model itself stays as it was."""
+def test_attention_is_one_operator_and_positions_one_table(tmp_path):
+    """Two layers: two operators, no splitting of heads, no numbering of tokens; the model itself stays as it was."""
     torch_encoder = encoder("smar", "mean")
     onnx.export_query(torch_encoder, tmp_path, QUERIES)
     operators = [node.op_type for node in load(tmp_path / "model.onnx").graph.node]
-    assert operators.count("MultiHeadAttention") == SMALL["layers"]
-    assert not {"Softmax", "Transpose"} & set(operators)
-    assert torch_encoder.model.query_tower.encoder.config._attn_implementation == "eager"
+    assert operators.count("Attention") == SMALL["layers"]
+    assert not {"Softmax", "Transpose", "GatherElements"} & set(operators)
+    query = torch_encoder.model.query_tower.encoder
+    assert query.config._attn_implementation == "eager"
+    assert type(query.embeddings) is BertEmbeddings

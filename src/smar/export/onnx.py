@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from smar.errors import InputError
-from smar.export.fused import OPERATORS, fused_attention, straighten
+from smar.export.fused import OPERATORS, fused, straighten
 from smar.files import sha256
 from smar.index.query import INPUTS, MODEL_FILE, OUTPUTS, TOKENIZER_FILE, QueryEncoder, QueryManifest
 from smar.model.encoder import Encoder
@@ -37,7 +37,7 @@ def export_query(encoder: Encoder, out: Path, probe: list[str]) -> QueryManifest
     out.mkdir(parents=True, exist_ok=True)
     ids, mask = torch.ones(2, 7, dtype=torch.long), torch.ones(2, 7, dtype=torch.long)
     axes = {name: {0: "queries", 1: "tokens"} for name in INPUTS} | {name: {0: "queries"} for name in OUTPUTS}
-    with warnings.catch_warnings(), torch.no_grad(), fused_attention(encoder.model.query_tower.encoder):
+    with warnings.catch_warnings(), torch.no_grad(), fused(encoder.model.query_tower.encoder):
         warnings.simplefilter("ignore")  # the tracer warns about shapes that are constant for a query tower
         torch.onnx.export(
             _QueryPath(encoder.model).cpu().eval(),
