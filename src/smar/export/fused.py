@@ -1,8 +1,8 @@
-"""Attention as one operator of ONNX Runtime, positions as one table: some 47 small operators instead of 140.
+"""Attention as one operator of ONNX Runtime instead of some thirty small ones, and tokens numbered by one table.
 
-A query has a handful of tokens, so its time goes into the operators' overhead: with two layers of 128 a query
-of 8 tokens takes 0.12 ms; with products of its own for queries, keys and values 0.13, with transformers' way to number
-tokens 0.145.
+A query has a handful of tokens, so its time goes into the operators' overhead. With two layers of 128 a query of 8
+tokens takes 0.122 ms; with products of their own for queries, keys and values 0.133, and where the graph numbers the
+tokens as transformers does, 0.145.
 """
 
 import contextlib

@@ -20,7 +20,7 @@ _ROUNDS = 10  # of k-means in small parts, which is cheap
 _TOGETHER = 6  # rounds over all lists; after two a query would read a tenth more items
 _CODE_SAMPLE = 16_384
 _HELD = 0.94  # of the variance: with 80 of 256 directions lists are formed and ranked in four fifths of the time of 128
-_FEWEST = 64  # directions; vectors of the real catalogue would get by with 24, and visit two fifths more lists
+_FEWEST = 64  # directions; vectors of the real catalogue would come with 24, and visit up to two fifths more lists
 _MANY_LISTS = 1000
 _ROWS = 16_384  # written at a time
 _ASSIGNED = 65_536  # given to lists at a time
@@ -164,10 +164,7 @@ def _best(vectors: Vectors, centres: Vectors) -> Rows:
 
 
 def _clusters(sample: Vectors, lists: int) -> Vectors:
-    """Centres of about `lists` clusters by k-means: large ones, each divided by itself, then all together once more.
-
-    As good as eight rounds over all, for a sixth of the time.
-    """
+    """Centres of about `lists` clusters by k-means: large ones, each divided by itself, then all together once more."""
     large = _kmeans(sample, int(lists**0.5))
     part_of = faiss.knn(sample, large, 1)[1][:, 0]
     parts = [sample[part_of == at] for at in range(len(large))]

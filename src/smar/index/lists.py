@@ -91,7 +91,7 @@ class Lists:
         return counts
 
     def aim(self, wide: Vectors) -> tuple[Vectors, Vectors]:
-        """Queries [n, 2k] as the lists see them: [n, k] ranks lists, [n, d] is compared with codes."""
+        """Queries [n, 2k] as the lists see them: [n, l] in the leading directions ranks lists, [n, d] meets codes."""
         turned = wide @ (self._turn.T if len(wide) == 1 else self._across)
         return np.ascontiguousarray(turned[:, : self._leading]), np.ascontiguousarray(turned[:, self._leading :])
 
@@ -104,11 +104,11 @@ class Lists:
         return lists, scores
 
     def near(self, coarse: Vectors, lists: Rows) -> Vectors:
-        """Inner products of one query [k] with the centres of `lists` [n], exactly."""
+        """Inner products of one query [l] with the centres of `lists` [n], exactly."""
         return products(self._centres, coarse, lists)
 
     def ordered(self, coarse: Vectors) -> tuple[Rows, Vectors, Vectors]:
-        """All lists for one query [k], nearest in angle first, their scores, and their `near`; [lists] each.
+        """All lists for one query [l], nearest in angle first, their scores, and their `near`; [lists] each.
 
         Ordered to one part in 30,000 of the best score, which takes an eighth of the time.
         """

@@ -209,15 +209,19 @@ class VectorStore:
                 for at, effort in enumerate(wanted)
             ]
         lists, scores = self.index.nearest(coarse, max((effort.lists for effort in wanted), default=1))
-        found = []
+        found, least = [], min(k, len(self))
+
+        def visit(at: int, lists: Rows) -> Rows:
+            candidates = min(wanted[at].of(k), len(self))
+            rows: Rows = self.index.visit(fine[at], lists, self.index.near(coarse[at], lists), candidates)[0]
+            return rows
+
         for at, effort in enumerate(wanted):
-            query, candidates = queries[at], min(effort.of(k), len(self))
             reach = effort.reach(scores[at]) if k <= _NARROW else effort.lists
-            for visited in (lists[at, :reach], lists[at]):
-                rows, _ = self.index.visit(fine[at], visited, self.index.near(coarse[at], visited), candidates)
-                if enough := len(rows) >= min(k, len(self)):
-                    break
-            found.append(self._best(query, rows, k) if enough else self._scan(query, k, None))
+            rows = visit(at, lists[at, :reach])
+            if len(rows) < least:
+                rows = visit(at, lists[at])
+            found.append(self._best(queries[at], rows, k) if len(rows) >= least else self._scan(queries[at], k, None))
         return found
 
     def _until_settled(
