@@ -260,15 +260,17 @@ def main() -> None:
 
 def run(folder: Path, items: int, dim: int, goal: float) -> None:
     unordered, cluster, queries = generate(folder / "unordered.npy", items, dim)
-    if not (folder / "pictures.bin").exists():
+    if not (folder / "rows.npy").exists():
         started = cpu()
         np.save(folder / "rows.npy", write_lists(unordered, folder))
         print(f"{items:,} items, 2 x {dim}: lists built in {cpu() - started:.1f} CPU s", flush=True)
+    cluster = cluster[np.load(folder / "rows.npy")]
+    if not (folder / "pictures.bin").exists():
         started = cpu()
-        write_payload(payload(items, cluster[np.load(folder / "rows.npy")]), folder)
+        write_payload(payload(items, cluster), folder)
         (folder / "pictures.bin").touch()
         print(f"columns and JSON written in {cpu() - started:.1f} CPU s", flush=True)
-    started, cluster = cpu(), cluster[np.load(folder / "rows.npy")]
+    started = cpu()
     sample = QueryVectors(queries.embedding[:QUERIES], queries.image_probability[:QUERIES])
     vectors = np.asarray(np.load(folder / "vectors.npy", mmap_mode="r"))
     lists = Lists(folder, items, 2 * dim, "the benchmark")

@@ -54,7 +54,7 @@ def write_lists(vectors: Vectors, folder: Path) -> Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Layout:
-    """What was trained: directions that rank lists, [k, 2k], and that codes are of, [d, 2k]; `centres` [lists, k]."""
+    """What was trained: directions that rank lists, [l, 2k], and that codes are of, [d, 2k]; `centres` [lists, l]."""
 
     leading: Vectors
     fine: Vectors
