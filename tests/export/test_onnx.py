@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from onnx import load
+from transformers import ModernBertConfig, ModernBertModel
 from transformers.models.bert.modeling_bert import BertEmbeddings
 
 from smar.errors import InputError
@@ -57,3 +58,18 @@ def test_attention_is_one_operator_and_positions_one_table(tmp_path):
     query = torch_encoder.model.query_tower.encoder
     assert query.config._attn_implementation == "eager"
     assert type(query.embeddings) is BertEmbeddings
+
+
+def test_an_encoder_that_turns_heads_keeps_products_of_its_own(tmp_path):
+    """Rotary positions lie between the projections and the operator, so it cannot project itself."""
+    torch_encoder = encoder("smar", "mean")
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tokens = {f"{name}_token_id": 0 for name in ("pad", "bos", "eos", "cls", "sep")}
+    vocabulary = len(torch_encoder.processor.tokenizer)
+    config = ModernBertConfig(vocab_size=vocabulary, attn_implementation="eager", **sizes, **tokens)
+    torch_encoder.model.query_tower.encoder = ModernBertModel(config).eval()
+    onnx.export_query(torch_encoder, tmp_path, QUERIES)
+    operators = [node.op_type for node in load(tmp_path / "model.onnx").graph.node]
+    assert (operators.count("MultiHeadAttention"), operators.count("Attention")) == (2, 0)
+    together, (embedding, _) = QueryEncoder.load(tmp_path).encode(QUERIES), torch_encoder.encode_queries(QUERIES)
+    assert np.abs(together.embedding - embedding).max() < 1e-5

@@ -112,6 +112,15 @@ class _Graph:
             name = self.made_by[name].input[0]
         return name
 
+    def straight(self, name: str) -> str:
+        """The same without heads being split and joined again; as it is where something happens in between."""
+        through, at = [], name
+        while self._kind(at) in ("Reshape", "Transpose"):
+            through.append(self._kind(at))
+            at = self.made_by[at].input[0]
+        undone = all(through.count(kind) % 2 == 0 for kind in ("Reshape", "Transpose"))
+        return at if undone else name
+
     def value(self, name: str) -> Any:
         """An initial value as an array; None when the name is computed."""
         value = self.values.get(self.source(name, ("Identity",)))
@@ -148,15 +157,15 @@ def straighten(file: Path) -> None:
     """Take out the reshapes around the operator, as transformers splits heads that it joins again, and pack it."""
     model = onnx.load(file)
     graph = _Graph(model.graph)
-    for node in graph.graph.node:
+    for node in model.graph.node:
         if node.op_type == _OPERATOR:
             for at in range(3):
-                node.input[at] = graph.source(node.input[at], ("Reshape", "Transpose"))
+                node.input[at] = graph.straight(node.input[at])
         elif node.op_type not in ("Reshape", "Shape") and node.input:
             first = graph.source(node.input[0], ("Reshape",))
             if first in graph.made_by and graph.made_by[first].op_type == _OPERATOR:
                 node.input[0] = first
-    for node in graph.graph.node:
+    for node in model.graph.node:
         if node.op_type == _OPERATOR:
             _pack(graph, node)
     graph.prune()
@@ -165,16 +174,13 @@ def straighten(file: Path) -> None:
 
 def _pack(graph: _Graph, node: onnx.NodeProto) -> None:
     """Let the operator project queries, keys and values itself, in one product, where they come from the same input."""
-    parts = [graph.projection(name) for name in node.input[:3]]
-    found = [part for part in parts if part is not None]
-    if len(found) < 3 or len({name for name, _, _ in found}) > 1:
+    found = list(filter(None, map(graph.projection, node.input[:3])))
+    if len(found) < 3 or len({source for source, _, _ in found}) > 1:
         return
-    packed = {
-        f"{node.name}.weights": np.concatenate([weights for _, weights, _ in found], axis=1),
-        f"{node.name}.bias": np.concatenate([bias for _, _, bias in found]),
-    }
+    (source, *_), weights, biases = zip(*found, strict=True)
+    packed = {f"{node.name}.weights": np.concatenate(weights, axis=1), f"{node.name}.bias": np.concatenate(biases)}
     graph.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in packed.items())
-    inputs = [found[0][0], *packed, node.input[4]]
+    inputs = [source, *packed, node.input[4]]
     node.op_type = _PACKED
     del node.input[:]
     node.input.extend(inputs)
