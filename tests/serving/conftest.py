@@ -15,6 +15,8 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 PATIENCE = 30_000
 """Milliseconds after which a thing counts as never seen: a busy machine is slow, not wrong."""
 expect.set_options(timeout=PATIENCE)
+LATENCY = 150
+"""Milliseconds the browser adds to each answer, so that a test which reads the page too early fails always."""
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +54,8 @@ def page(browser: Browser, service: str, request: pytest.FixtureRequest) -> Iter
     context = browser.new_context(base_url=service, **getattr(request, "param", {}))
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
+    network = {"offline": False, "latency": LATENCY, "downloadThroughput": -1, "uploadThroughput": -1}
+    context.new_cdp_session(page).send("Network.emulateNetworkConditions", network)
     complaints: list[str] = []
     page.on(
         "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
