@@ -22,11 +22,12 @@ import numpy as np
 import pyarrow as pa
 
 from parts.generated import OFFSET, item_vectors, uneven_clusters, unit
-from smar.files import describe, verify
+from smar.files import describe, verify, xxh3
 from smar.index.base import Mode, weigh
 from smar.index.catalogue import Catalogue
 from smar.index.columns import Columns
 from smar.index.delta import Delta
+from smar.index.embedded import IndexedFile
 from smar.index.filter_parser import parse_filter
 from smar.index.forming import write_lists
 from smar.index.lists import Lists
@@ -279,8 +280,8 @@ def run(folder: Path, items: int, dim: int, goal: float) -> None:
     store = VectorStore(lists, vectors, probes)
     plain(store, queries)
     started = time.perf_counter()
-    for file, entry in describe(folder).items():
-        verify(folder / file, entry.sha256, "")
+    for file, entry in describe(folder, IndexedFile.of).items():
+        verify(folder / file, entry.xxh3, "", xxh3)
     print(f"checksums made and verified: {time.perf_counter() - started:.1f} s")
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         pool.submit(opened, folder, items, dim, probes, queries).result()

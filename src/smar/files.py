@@ -9,14 +9,18 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
+import xxhash
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smar.errors import InputError
+
+T = TypeVar("T")
+_READ = 1 << 23
 
 
 class FileEntry(BaseModel):
@@ -26,6 +30,11 @@ class FileEntry(BaseModel):
 
     size: int = Field(ge=0)
     sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """As the file is now."""
+        return cls(size=path.stat().st_size, sha256=sha256(path))
 
 
 class Manifest(BaseModel):
@@ -72,11 +81,27 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def verify(path: Path, expected: str, remedy: str) -> None:
-    """Raise InputError, ending in `remedy`, unless the file is there and has the expected SHA-256."""
+def xxh3(path: Path) -> str:
+    """Hex XXH3 of 128 bits: finds damage as SHA-256 does, in an eighth of its time; it is no help against forgery.
+
+    Read in large blocks: after each a thread waits for its turn, up to 5 ms while another one imports modules.
+    """
+    digest, block = xxhash.xxh3_128(), memoryview(bytearray(_READ))
+    with path.open("rb", buffering=0) as handle:
+        while size := handle.readinto(block):
+            digest.update(block[:size])
+    return digest.hexdigest()
+
+
+def verify(path: Path, expected: str, remedy: str, checksum: Callable[[Path], str] = sha256) -> None:
+    """Raise InputError, ending in `remedy`, unless the file is there, can be read and has the expected checksum."""
     if not path.is_file():
         raise InputError(f"{path} is missing. {remedy}")
-    if (seen := sha256(path)) != expected:
+    try:
+        seen = checksum(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}. {remedy}") from None
+    if seen != expected:
         raise InputError(f"{path} is damaged: checksum {seen[:12]}, expected {expected[:12]}. {remedy}")
 
 
@@ -95,15 +120,13 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def describe(folder: Path) -> dict[str, FileEntry]:
-    """Every file below `folder`, flushed to disk: path inside it -> size and checksum."""
+def describe(folder: Path, entry: Callable[[Path], T]) -> dict[str, T]:
+    """Every file below `folder`, flushed to disk: path inside it -> what `entry` says of it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in files:
         with path.open("rb+") as handle:
             os.fsync(handle.fileno())
-    return {
-        path.relative_to(folder).as_posix(): FileEntry(size=path.stat().st_size, sha256=sha256(path)) for path in files
-    }
+    return {path.relative_to(folder).as_posix(): entry(path) for path in files}
 
 
 def publish(partial: Path, out: Path) -> None:

@@ -8,7 +8,7 @@ from smar.data.database import connect, number
 from smar.data.dataset import Dataset, DatasetManifest
 from smar.data.pictures import pack
 from smar.data.tables import open_table
-from smar.files import describe
+from smar.files import FileEntry, describe
 from smar.sections.data import DataSettings
 
 
@@ -44,6 +44,6 @@ def prepare_changes(
         test_from=None,
         valid_from=None,
         image_size=settings.image_size,
-        files=describe(folder),
+        files=describe(folder, FileEntry.of),
     ).write(folder)
     return Dataset.open(folder), rejects

@@ -21,7 +21,7 @@ from smar.data.dataset import FORMAT, DatasetManifest
 from smar.data.pictures import PictureCounts, pack
 from smar.data.tables import Table, open_table
 from smar.errors import InputError
-from smar.files import describe, publish
+from smar.files import FileEntry, describe, publish
 from smar.progress import console
 from smar.sections.data import DataSettings
 
@@ -198,5 +198,5 @@ def _write_manifest(settings: DataSettings, folder: Path, summary: PrepareSummar
         test_from=summary.test_from,
         valid_from=summary.valid_from,
         image_size=settings.image_size,
-        files=describe(folder),
+        files=describe(folder, FileEntry.of),
     ).write(folder)

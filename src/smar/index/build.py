@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from smar.errors import InputError
 from smar.files import describe, link_or_copy
 from smar.index.catalogue import Catalogue
-from smar.index.embedded import FAISS_FILE, IndexManifest, check_fingerprint
+from smar.index.embedded import FAISS_FILE, IndexedFile, IndexManifest, check_fingerprint
 from smar.index.embeddings import PICTURES_FILE, QUERY_FOLDER, VALID_FILE, Embeddings
 from smar.index.fitting import describe_fit, fit_hybrid
 from smar.index.forming import write_lists
@@ -207,7 +207,7 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
         recall=reached,
         recall_target=None if exact else recall,
         hybrid=hybrid,
-        files=describe(partial),
+        files=describe(partial, IndexedFile.of),
     )
     manifest.write(partial)
     UpdateLog(partial).create()

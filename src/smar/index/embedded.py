@@ -10,10 +10,10 @@ from typing import Any, Literal, Self
 import faiss
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from smar.errors import InputError
-from smar.files import FileEntry, verify
+from smar.files import verify, xxh3
 from smar.index.base import MAX_HITS, Hit, Mode, Ranked, weigh
 from smar.index.embeddings import QUERY_FOLDER
 from smar.index.facets import FacetCounts, count_facets, price_borders
@@ -34,10 +34,24 @@ FAISS_FILE = "vectors.faiss"
 FACETS = ("category", "brand")
 
 
+class IndexedFile(BaseModel):
+    """Size in bytes and XXH3 of one file of an index: all of them are read at each start of a service."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = Field(ge=0)
+    xxh3: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """As the file is now."""
+        return cls(size=path.stat().st_size, xxh3=xxh3(path))
+
+
 class IndexManifest(Sealed):
     """``INDEX/v0001/manifest.json``: what the index holds and how each of its files must look."""
 
-    format: Literal["smar-index/5"] = "smar-index/5"
+    format: Literal["smar-index/6"] = "smar-index/6"
     fingerprint: str
     kind: str
     dim: int = Field(ge=1)
@@ -48,7 +62,7 @@ class IndexManifest(Sealed):
     recall: float | None = Field(None, description="recall@50 of the worst mode against exact search; None when exact")
     recall_target: float | None = None
     hybrid: HybridFit | None = Field(None, description="None in a version from before there was hybrid search")
-    files: dict[str, FileEntry]
+    files: dict[str, IndexedFile]
 
 
 def check_fingerprint(path: Path, fingerprint: str, dim: int) -> None:
@@ -72,7 +86,7 @@ def _verify(path: Path, manifest: IndexManifest) -> None:
             raise InputError(f"{file} has {size:,} bytes, expected {entry.size:,}. Run `{MADE_BY}` again.")
 
     def check(name: str) -> None:
-        verify(path / name, manifest.files[name].sha256, f"Run `{MADE_BY}` again.")
+        verify(path / name, manifest.files[name].xxh3, f"Run `{MADE_BY}` again.", xxh3)
 
     largest_first = sorted(manifest.files, key=lambda name: -manifest.files[name].size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:

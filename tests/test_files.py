@@ -1,0 +1,29 @@
+"""Checksums of files."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from smar import files
+from smar.errors import InputError
+from smar.files import verify, xxh3
+
+
+@pytest.mark.parametrize("size", [0, 63, 64, 65, 1000])
+def test_xxh3_of_blocks_is_that_of_the_whole(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_READ", 64)
+    content = os.urandom(size)
+    (path := tmp_path / "file").write_bytes(content)
+    assert xxh3(path) == xxhash.xxh3_128_hexdigest(content)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    def broken(_: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (path := tmp_path / "vectors.npy").touch()
+    with pytest.raises(InputError, match=r"vectors\.npy cannot be read: .*Input/output error. Build it again\."):
+        verify(path, "", "Build it again.", broken)
