@@ -14,7 +14,6 @@ import numpy.typing as npt
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 _BLOCK = 65_536  # rows given to faiss at a time
-_SPARE = 16  # candidates beyond k that rounding may lift or sink
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +43,10 @@ class Found:
 
     def best(self, k: int) -> "Found":
         """The best `k`; equal scores by row, so that a repeated search repeats its answer."""
-        return self.pick(np.lexsort((self.rows, -self.score))[:k])
+        if k < len(self):
+            some = self.pick(np.flatnonzero(self.score >= np.partition(self.score, -k)[-k]))
+            return some.pick(np.lexsort((some.rows, -some.score))[:k])
+        return self.pick(np.lexsort((self.rows, -self.score)))
 
     def pick(self, places: Rows | npt.NDArray[np.bool_] | slice) -> "Found":
         """Some of them."""
@@ -91,10 +93,8 @@ class Queries:
 def exact_best(vectors: Vectors, query: Query, rows: Rows, k: int) -> Found:
     """The best `k` of `rows` of `vectors` [n, 2k] (contiguous) in exact order."""
     rows = np.ascontiguousarray(rows, np.int64)
-    if len(rows) > k + _SPARE:  # rows come from memory once; their halves, then read again, only if among the best
-        rough = products(vectors, query.wide, rows)
-        rows = rows[np.argpartition(-rough, k + _SPARE)[: k + _SPARE]]
-    multimodal, text = products(vectors, query.embedding, 2 * rows), products(vectors, query.words, 2 * rows + 1)
+    first = 2 * rows  # of the two rows of k numbers that an item is
+    multimodal, text = products(vectors, query.embedding, first), products(vectors, query.words, first + 1)
     score = query.share * multimodal + (1 - query.share) * text
     return Found(rows, score, text, multimodal).best(k)
 
