@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from smar.files import sha256
+from smar.files import sha256, xxh3
 from smar.index.embedded import EmbeddedIndex
 from smar.index.embeddings import EmbeddingManifest, ShardEntry
 from smar.index.query import INPUTS, OUTPUTS, QueryManifest
@@ -171,7 +171,7 @@ def write_embeddings(folder: Path, items: int = 180, shards: int = 3) -> Path:
         path = folder / f"shard-{at:05d}.parquet"
         vectors = [pa.FixedSizeListArray.from_arrays(pa.array(m[rows].ravel()), DIM) for m in (text, multimodal)]
         pq.write_table(pa.table([table["item_id"].take(rows), *vectors], ["item_id", "text", "multimodal"]), path)
-        entries.append(ShardEntry(file=path.name, rows=len(rows), sha256=sha256(path)))
+        entries.append(ShardEntry(file=path.name, rows=len(rows), xxh3=xxh3(path)))
     EmbeddingManifest(
         fingerprint=FINGERPRINT,
         kind="smar",

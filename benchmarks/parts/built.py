@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import smar
 from parts import generated, shop
 from parts.generated import OFFSET, item_vectors, uneven_clusters
-from smar.files import sha256
+from smar.files import xxh3
 from smar.index.embeddings import (
     PAYLOAD_FILE,
     PICTURES_FILE,
@@ -154,7 +154,7 @@ def _shard(folder: Path, number: int, item_id: pa.ChunkedArray, joined: np.ndarr
     halves = [np.ascontiguousarray(part) for part in (joined[:, dim:], joined[:, :dim])]
     lists = [pa.FixedSizeListArray.from_arrays(pa.array(half.ravel()), dim) for half in halves]
     pq.write_table(pa.table([item_id, *lists], ["item_id", "text", "multimodal"]), path)
-    return ShardEntry(file=path.name, rows=len(item_id), sha256=sha256(path))
+    return ShardEntry(file=path.name, rows=len(item_id), xxh3=xxh3(path))
 
 
 def _encoder(folder: Path, texts: list[str], queries: list[str]):

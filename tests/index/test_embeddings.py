@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from smar.errors import InputError
-from smar.files import sha256
+from smar.files import xxh3
 from smar.index.embeddings import EmbeddingManifest, Embeddings
 from tiny_index import DIM, rewrite_manifest
 
@@ -25,7 +25,7 @@ def replace_shard(folder: Path, table: pa.Table) -> None:
     path = folder / manifest.shards[0].file
     pq.write_table(table, path)
     shards = [shard.model_dump() for shard in manifest.shards]
-    rewrite_manifest(folder, shards=[shards[0] | {"sha256": sha256(path)}, *shards[1:]])
+    rewrite_manifest(folder, shards=[shards[0] | {"xxh3": xxh3(path)}, *shards[1:]])
 
 
 def test_reads_every_item_in_order(folder: Path) -> None:
@@ -69,7 +69,7 @@ def test_manifest_must_fit(folder: Path) -> None:
     rewrite_manifest(folder, items=7)
     with pytest.raises(InputError, match="names 180 rows for 7 items"):
         Embeddings(folder)
-    rewrite_manifest(folder, shards=[{"file": "../outside.parquet", "rows": 180, "sha256": ""}])
+    rewrite_manifest(folder, shards=[{"file": "../outside.parquet", "rows": 180, "xxh3": ""}])
     with pytest.raises(InputError, match="is not a manifest"):
         Embeddings(folder)
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from smar.data.dataset import OWN_COLUMNS, Dataset
 from smar.errors import InputError
 from smar.export.onnx import export_query
-from smar.files import Manifest, atomic, link_or_copy, sha256
+from smar.files import Manifest, atomic, link_or_copy, xxh3
 from smar.index.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, VALID_FILE, EmbeddingManifest, ShardEntry
 from smar.model.encoder import Encoder, Floats
 from smar.progress import track
@@ -63,7 +63,7 @@ def embed(encoder: Encoder, dataset: Dataset, out: Path, shard_rows: int = SHARD
         part = slice(start, start + shard_rows)
         if start not in written:
             _write_shard(encoder, dataset, [field[part] for field in fields], ids[part], part, path)
-        entries.append(ShardEntry(file=path.name, rows=len(ids[part]), sha256=sha256(path)))
+        entries.append(ShardEntry(file=path.name, rows=len(ids[part]), xxh3=xxh3(path)))
     manifest = EmbeddingManifest(
         fingerprint=encoder.fingerprint,
         kind=encoder.config.kind,

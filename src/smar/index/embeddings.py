@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from smar.errors import InputError
-from smar.files import Manifest, verify
+from smar.files import Manifest, verify, xxh3
 
 PAYLOAD_FILE = "payload.parquet"
 PICTURES_FILE = "pictures.bin"
@@ -31,13 +31,13 @@ class ShardEntry(BaseModel):
 
     file: str = Field(pattern=r"^[\w.-]+$")
     rows: int = Field(ge=0)
-    sha256: str
+    xxh3: str
 
 
 class EmbeddingManifest(Manifest):
     """``EMBEDDINGS/manifest.json``: written last, so its presence says that every shard is there."""
 
-    format: Literal["smar-embeddings/1"] = "smar-embeddings/1"
+    format: Literal["smar-embeddings/2"] = "smar-embeddings/2"
     fingerprint: str
     kind: str
     gate: Literal["query", "category"] = "query"
@@ -124,7 +124,7 @@ class Embeddings:
         return read_valid(self.path)
 
     def _read(self, path: Path, entry: ShardEntry) -> Shard:
-        verify(path, entry.sha256, f"Delete it if it is there, and run `{MADE_BY}` again: it resumes.")
+        verify(path, entry.xxh3, f"Delete it if it is there, and run `{MADE_BY}` again: it resumes.", xxh3)
         table = pq.read_table(path, use_threads=False)  # on two threads it takes as long, for half as much CPU again
         if table.num_rows != entry.rows:
             raise InputError(
