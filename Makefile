@@ -36,7 +36,7 @@ lint: .venv/installed-dev  ## check style and types, look for weaknesses and kno
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
-	$(BIN)/bandit -q -r src -c pyproject.toml --severity-level medium
+	$(BIN)/bandit -q -r src -c pyproject.toml
 	$(BIN)/python .ci/audit.py requirements.txt
 
 bench: .venv/installed-dev $(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py))  ## run the benchmarks at moderate sizes
