@@ -43,10 +43,7 @@ class Found:
 
     def best(self, k: int) -> "Found":
         """The best `k`; equal scores by row, so that a repeated search repeats its answer."""
-        if k < len(self):
-            some = self.pick(np.flatnonzero(self.score >= np.partition(self.score, -k)[-k]))
-            return some.pick(np.lexsort((some.rows, -some.score))[:k])
-        return self.pick(np.lexsort((self.rows, -self.score)))
+        return self.pick(_first(self.rows, self.score, k))
 
     def pick(self, places: Rows | npt.NDArray[np.bool_] | slice) -> "Found":
         """Some of them."""
@@ -96,7 +93,16 @@ def exact_best(vectors: Vectors, query: Query, rows: Rows, k: int) -> Found:
     first = 2 * rows  # of the two rows of k numbers that an item is
     multimodal, text = products(vectors, query.embedding, first), products(vectors, query.words, first + 1)
     score = query.share * multimodal + (1 - query.share) * text
-    return Found(rows, score, text, multimodal).best(k)
+    best = _first(rows, score, k)
+    return Found(rows[best], score[best], text[best], multimodal[best])
+
+
+def _first(rows: Rows, score: Vectors, k: int) -> Rows:
+    """Places of the `k` largest scores, best first, equal ones by row."""
+    if k >= len(rows):
+        return np.lexsort((rows, -score))
+    some = np.flatnonzero(score >= np.partition(score, -k)[-k])
+    return some[np.lexsort((rows[some], -score[some]))[:k]]
 
 
 def products(vectors: Vectors, query: Vectors, rows: Rows) -> Vectors:
