@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client import REGISTRY
 
+from smar.index.base import Mode
 from smar.index.live import UpdatableIndex
+from smar.serving.answers import Cache
 from smar.serving.app import create_app
-from smar.serving.engine import Engine
+from smar.serving.engine import Engine, Question, RequestError
 from smar.serving.guard import SECURITY_HEADERS
 from smar.serving.logs import JsonLines
 from smar.serving.metrics import flush
@@ -121,6 +124,28 @@ def test_cache(engine: Engine, index_path: Path, tmp_path: Path) -> None:
     assert best not in client.post("/v1/search", json=RED).text
     client = service(engine, cache_bytes=0)
     assert all("search;dur" in client.post("/v1/search", json=RED).headers["server-timing"] for _ in range(2))
+
+
+@pytest.mark.parametrize(("text", "least"), [("", 0.5), ("🙂" * 3900, 0.9)])
+def test_the_cache_counts_what_it_keeps(engine: Engine, text: str, least: float) -> None:
+    """Not the answers alone: those of filters that nothing passes are small, their questions may not be."""
+    size, index = 1_000_000, engine.index
+    cache = Cache(size)
+    assert cache.get(index, Question("red")) is None
+    tracemalloc.start()
+    for number in range(5000):
+        cache.keep(index, Question("red", filter=f"brand in ({text}{number})"), b"{}" * 20)
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert least * size < grown < 1.1 * size
+    assert cache.get(index, Question("red", filter=f"brand in ({text}4999)")) == b"{}" * 20
+
+
+def test_a_blank_filter_is_none_and_a_long_one_is_refused_unread() -> None:
+    assert Question.of("red", 3, Mode.TEXT, " \n ") == Question.of("red", 3, Mode.TEXT, None)
+    for filter in (" " * 4001, "price<1" + "0" * 4000):
+        with pytest.raises(RequestError, match="at most 4,000"):
+            Question.of("red", 3, Mode.TEXT, filter)
 
 
 def test_figures(engine: Engine) -> None:

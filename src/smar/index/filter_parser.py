@@ -42,9 +42,14 @@ def parse_filter(text: str, schema: pa.Schema) -> Filter:
         filter that
             is too long or too deep; the message names the character, the columns and an example.
     """
+    check_length(text)
+    return Filter(_Parser(text, schema).parse())
+
+
+def check_length(text: str) -> None:
+    """Raise InputError when the text of a filter is too long to be looked at."""
     if len(text) > MAX_LENGTH:
         raise InputError(f"the filter has {len(text):,} characters; at most {MAX_LENGTH:,} are allowed.")
-    return Filter(_Parser(text, schema).parse())
 
 
 class _Parser:

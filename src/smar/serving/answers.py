@@ -5,7 +5,9 @@ Serialising 50 hits takes 6 us with msgspec and 50 with pydantic (choices.md), s
 """
 
 import itertools
+import sys
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -19,6 +21,7 @@ from smar.serving.engine import Question, SearchResult
 
 _encode = msgspec.json.Encoder().encode
 _DECIMALS = 7
+_ENTRY = 400  # bytes that an entry of the cache takes beside its texts
 _RANKS = [b',{"rank":%d,"score":' % rank for rank in range(1, MAX_HITS + 1)]
 _TEXT, _MULTIMODAL = itertools.repeat(b',"text_score":'), itertools.repeat(b',"multimodal_score":')
 _OTHERS = b',"rank_text":%b,"words_score":%b,'
@@ -70,10 +73,10 @@ def as_json(value: Any) -> bytes:
 
 
 class Cache:
-    """Finished answers by question, up to `size` bytes; it empties itself when the index changes."""
+    """Finished answers by question, up to `size` bytes of both; it empties itself when the index changes."""
 
     def __init__(self, size: int) -> None:
-        self._kept: LRUCache[Question, bytes] = LRUCache(size, getsizeof=len)
+        self._kept: LRUCache[Question, tuple[bytes, int]] = LRUCache(size, getsizeof=itemgetter(1))
         self._index: EmbeddedIndex | None = None
 
     def get(self, index: EmbeddedIndex, question: Question) -> bytes | None:
@@ -81,9 +84,11 @@ class Cache:
         if index is not self._index:
             self._kept.clear()
             self._index = index
-        return self._kept.get(question)
+        kept = self._kept.get(question)
+        return None if kept is None else kept[0]
 
     def keep(self, index: EmbeddedIndex, question: Question, answer: bytes) -> None:
         """Remember an answer that `index` gave, unless another index has taken its place meanwhile."""
-        if index is self._index and len(answer) <= self._kept.maxsize:
-            self._kept[question] = answer
+        size = len(answer) + sum(map(sys.getsizeof, (question.query, question.filter))) + _ENTRY
+        if index is self._index and size <= self._kept.maxsize:
+            self._kept[question] = answer, size

@@ -17,7 +17,7 @@ from smar.errors import InputError
 from smar.index.base import Hit, Mode, Ranked
 from smar.index.embedded import EmbeddedIndex
 from smar.index.facets import FacetCounts
-from smar.index.filter_parser import parse_filter
+from smar.index.filter_parser import check_length, parse_filter
 from smar.index.filters import Filter
 from smar.index.live import UpdatableIndex
 from smar.index.query import QueryEncoder, QueryVectors
@@ -68,7 +68,7 @@ class Question:
         """Checked; raises RequestError when the query is empty or too long, or k out of range."""
         if not 1 <= k <= MAX_K:
             raise RequestError("invalid_request", f"k is {k}; allowed: 1 to {MAX_K}.")
-        return cls(check_query(query), k, mode, filter, explain)
+        return cls(check_query(query), k, mode, check_filter(filter), explain)
 
 
 class Engine:
@@ -179,7 +179,7 @@ class Engine:
 
     def filter(self, text: str | None, index: EmbeddedIndex) -> Filter | None:
         """The parsed filter, None when it is blank; raises RequestError when it is wrong."""
-        if text is None or not text.strip():
+        if (text := check_filter(text)) is None:
             return None
         try:
             return self._parse(text, index.schema)
@@ -203,6 +203,15 @@ def _alike(questions: Sequence[Question]) -> Iterator[tuple[int, int]]:
 
 def _parse(text: str, schema: pa.Schema) -> Filter:
     return parse_filter(text, schema)
+
+
+def check_filter(text: str | None) -> str | None:
+    """The filter, None where it is blank; raises RequestError when it is too long to be one."""
+    try:
+        check_length(text or "")
+    except InputError as error:
+        raise RequestError("invalid_filter", str(error)) from None
+    return text if text and text.strip() else None
 
 
 def check_query(query: str, where: str = "") -> str:

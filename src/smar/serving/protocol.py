@@ -41,7 +41,7 @@ class _Joining:
 
 
 class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
-    """uvicorn's httptools protocol; a connection that sends too much of what is no body, or sends too slowly, is closed.
+    """uvicorn's httptools protocol; a connection is closed that sends too much of what is no body, or too slowly.
 
     uvicorn bounds neither: a client could fill the memory with headers, before a body or after it (trailers), or hold a
     connection with one byte an hour.
