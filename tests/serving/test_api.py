@@ -8,14 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from smar.index.delta import Items
+from smar.index.live import UpdatableIndex
 from smar.serving.app import create_app
 from smar.serving.engine import Engine
+from tiny_index import draw, vectors_of
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +130,24 @@ def test_items(client: TestClient) -> None:
         assert error_of(client.get(f"/v1/items/{name}"), 404)["code"] == "unknown_item"
 
 
+@pytest.mark.parametrize("ending", ["picture", "similar"])
+def test_an_id_may_end_as_a_route_does(index_path: Path, tmp_path: Path, ending: str) -> None:
+    live = UpdatableIndex.open(Path(shutil.copytree(index_path, tmp_path / "index")))
+    text, multimodal = vectors_of(live.snapshot, "item/00001")
+    names = ["x", f"x/{ending}"]
+    payload = pa.table({"item_id": names, "title": names})
+    vectors = (np.stack([half, half]) for half in (text, multimodal))
+    live.upsert(Items(live.snapshot.fingerprint, payload, *vectors, [draw("Shirt", "red"), draw("Watch", "blue")]))
+    client = TestClient(create_app(Engine(live)))
+    for name in names:
+        address = f"/v1/items/{quote(name, safe='')}"
+        assert client.get(address).json()["item"]["title"] == name
+        assert client.get(f"{address}/picture").content == live.snapshot.catalogue.picture(
+            live.snapshot.catalogue.row_of(name) or 0
+        )
+        assert name not in [hit["item_id"] for hit in client.get(f"{address}/similar?k=3").json()["hits"]]
+
+
 def test_pictures(client: TestClient) -> None:
     seen = set()
     for hit in search(client, k=200)["hits"]:
@@ -200,8 +223,10 @@ def test_page_and_documentation_load_nothing_from_elsewhere(client: TestClient) 
 
 
 def test_openapi_describes_the_answers(client: TestClient) -> None:
-    paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths["/v1/search"]["post"]["responses"]) == {"200", "413", "422", "429"}
+    described = client.get("/openapi.json")
+    assert "HTTPValidationError" not in described.text  # FastAPI's own shape of errors, which is never sent
+    paths = described.json()["paths"]
+    assert set(paths["/v1/search"]["post"]["responses"]) == {"200", "413", "422", "429", "503"}
     assert {"/v1/items/{item_id}", "/v1/items/{item_id}/picture", "/v1/facets", "/healthz", "/readyz"} < set(paths)
 
 

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message
 
 from smar.errors import InputError
-from smar.serving.limits import Body, Keys, RateLimiter
+from smar.serving.limits import Body, Keys, RateLimiter, Room
 from smar.serving.options import ServiceOptions, read_keys, service_options
 
 KEY = "0123456789abcdef"
@@ -63,7 +63,7 @@ def test_a_bucket_empties_and_fills(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [first.wait("a") for _ in range(4)] == [0, 0, 0, pytest.approx(0.5)]
 
 
-def receive(*parts: bytes, then: float = 0.0) -> Body:
+def receive(*parts: bytes, then: float = 0.0, room: Room | None = None) -> Body:
     """A body of these parts, of 10 bytes and 50 ms at most; before the last part the client waits."""
     messages: list[Message] = [
         {"type": "http.request", "body": part, "more_body": at < len(parts)} for at, part in enumerate(parts, start=1)
@@ -74,7 +74,7 @@ def receive(*parts: bytes, then: float = 0.0) -> Body:
             await asyncio.sleep(then)
         return messages.pop(0) if messages else {"type": "http.disconnect"}
 
-    return Body(following, limit=10, patience=0.05)
+    return Body(following, limit=10, patience=0.05, room=room or Room(100))
 
 
 async def read(body: Body) -> bytes:
@@ -95,3 +95,17 @@ def test_bodies() -> None:
     with pytest.raises(HTTPException) as slow:
         asyncio.run(read(receive(b"1", b"2", then=20)))
     assert slow.value.status_code == 408
+
+
+def test_bodies_share_room() -> None:
+    room = Room(15)
+    first, second, third = (receive(b"12345", b"6789", room=room) for _ in range(3))
+    assert asyncio.run(read(first)) == b"123456789"
+    with pytest.raises(HTTPException) as crowded:
+        asyncio.run(read(second))
+    assert (crowded.value.status_code, second.taken) == (429, 5)
+    assert crowded.value.headers is not None
+    assert crowded.value.headers["Retry-After"] == "1"
+    room.give(first.taken)
+    room.give(second.taken)
+    assert asyncio.run(read(third)) == b"123456789"

@@ -76,12 +76,13 @@ class FairServer(uvicorn.Server):  # type: ignore[misc]
         await super().shutdown(sockets=[self._listener])
 
     @property
-    def _holds(self) -> int:
+    def holds(self) -> int:
+        """Connections that are open."""
         return len(self.server_state.connections) + len(self._coming)
 
     def _report(self) -> None:
         if not self.should_exit:
-            self._shares.tell(self._holds)
+            self._shares.tell(self.holds)
             self._loop.call_later(_REPORT, self._report)
 
     def _live(self) -> None:
@@ -90,7 +91,7 @@ class FairServer(uvicorn.Server):  # type: ignore[misc]
 
     def _ready(self) -> None:
         for _ in range(_AT_ONCE):
-            if self._refused < _PATIENCE and not self._shares.may_take(self._holds):
+            if self._refused < _PATIENCE and not self._shares.may_take(self.holds):
                 self._refused += 1
                 self._pause(_PAUSE)
                 return
@@ -109,7 +110,7 @@ class FairServer(uvicorn.Server):  # type: ignore[misc]
         task = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol, connection))
         self._coming.add(task)
         task.add_done_callback(self._coming.discard)
-        self._shares.tell(self._holds)
+        self._shares.tell(self.holds)
 
     def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener.fileno())

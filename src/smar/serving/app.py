@@ -26,7 +26,7 @@ from smar.serving.routes import SEARCH, build_router
 WEB = Path(__file__).parent / "web"
 
 
-def create_app(engine: Engine, options: ServiceOptions | None = None) -> ASGIApp:
+def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     """The ASGI application over an opened engine, which follows changes of its index."""
     options = options or ServiceOptions()
     app = FastAPI(
@@ -36,6 +36,7 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> ASGIApp
         summary="Product search that reads words and looks at pictures.",
         docs_url=None,  # FastAPI's own page loads its script from another host
         redoc_url=None,
+        redirect_slashes=False,  # to an address made of the client's own Host header
     )
     add_error_handlers(app)
     # before the item's own routes: an id may hold slashes, so `{item_id:path}` would take "/similar" along
@@ -88,6 +89,10 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     """The description of the API, with the key that writing needs."""
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        schemes = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        schema["components"]["securitySchemes"] = schemes
         app.openapi_schema = schema
     return app.openapi_schema

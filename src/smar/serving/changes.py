@@ -4,21 +4,38 @@ Items and pictures are encoded by the model worker, a process of its own that ma
 """
 
 import asyncio
+import contextlib
 from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, Query, Request, Response
 
+from smar.errors import InputError
+from smar.index.base import Ranked
+from smar.index.embedded import EmbeddedIndex
 from smar.index.similar import by_vector, similar
-from smar.serving.answers import as_json, hits_out
-from smar.serving.engine import Engine, RequestError
+from smar.serving.answers import as_json, hits_out, server_timing
+from smar.serving.engine import Engine, RequestError, timed
 from smar.serving.errors import NoWriter
+from smar.serving.metrics import observe_stages
 from smar.serving.options import ServiceOptions
-from smar.serving.routes import BUSY, JSON, LARGE, UNKNOWN, WRONG, Answers, row_of
+from smar.serving.routes import (
+    BUSY,
+    CROWDED,
+    JSON,
+    LARGE,
+    UNKNOWN,
+    WRONG,
+    Answers,
+    item_response,
+    literal,
+    row_of,
+)
 from smar.serving.schemas import MAX_K, Deleted, ErrorResponse, HitsResponse, ItemIn, Written
 from smar.serving.writer_client import PictureVector, WriterAnswer, WriterClient, WriterDown
 
 ITEM = "/v1/items/{item_id:path}"
+_LONGEST_ID = 1000
 _NO_WRITER: Answers = {503: {"model": ErrorResponse, "description": "no model worker is up; Retry-After tells when"}}
 _LOCKED: Answers = {
     401: {"model": ErrorResponse, "description": "an API key is needed"},
@@ -29,7 +46,7 @@ _KIND: Answers = {415: {"model": ErrorResponse, "description": "the body is neit
 _NOT_WRITTEN: Answers = {
     507: {"model": ErrorResponse, "description": "the index cannot be written: a full disk, damage"}
 }
-_SECURITY: dict[str, Any] = {"security": [{"key": []}]}
+_SECURITY: dict[str, Any] = {"security": [{"bearer": []}, {"key": []}]}
 _PICTURE = {"type": "string", "format": "binary"}
 _ITEM_BODY = {
     "required": True,
@@ -75,15 +92,26 @@ def _item_id(request: Request) -> str:
     """The id in the address, from its raw bytes: the decoded path has lost what was not UTF-8."""
     raw = unquote_to_bytes(bytes(request.scope["raw_path"]).partition(b"?")[0])
     try:
-        return raw.decode("utf-8").removeprefix("/v1/items/")
+        item_id = raw.decode("utf-8").removeprefix("/v1/items/")
     except UnicodeDecodeError:
         raise RequestError("invalid_item", "the item id in the address is not percent-encoded UTF-8.") from None
+    if len(item_id) > _LONGEST_ID:
+        raise RequestError("invalid_item", f"the item id has {len(item_id):,} characters; allowed: {_LONGEST_ID:,}.")
+    return item_id
+
+
+def _hits(index: EmbeddedIndex, found: Ranked, timings: dict[str, float]) -> Response:
+    with timed(timings, "fetch"):
+        answer = as_json({"hits": hits_out(index, found)})
+    observe_stages(timings)
+    return Response(answer, media_type=JSON, headers=server_timing(timings))
 
 
 def _add_writes(router: APIRouter, engine: Engine, client: WriterClient | None) -> None:
     async def told(answer: WriterAnswer) -> Response:
         if answer.status == 200:  # this worker finds it at once, the others within a second
-            await asyncio.to_thread(engine.refresh)
+            with contextlib.suppress(InputError, OSError):  # it is written; `follow` tells what is wrong here
+                await asyncio.to_thread(engine.refresh)
         return _passed_on(answer)
 
     @router.put(
@@ -117,16 +145,20 @@ def _add_searches(router: APIRouter, engine: Engine, client: WriterClient | None
     @router.get(
         ITEM + "/similar",
         response_model=HitsResponse,
-        responses=WRONG | UNKNOWN,
+        responses=WRONG | UNKNOWN | BUSY | CROWDED,
         summary="Items like an item",
         tags=["search"],
     )
-    async def get_similar(item_id: str, k: K = 24, filter: FilterText = None) -> Response:
+    async def get_similar(item_id: str, request: Request, k: K = 24, filter: FilterText = None) -> Response:
         """Items whose words and picture are most like this one's: half the text score, half the multimodal score."""
-        index = engine.index
+        if not literal(request, "/similar"):
+            return item_response(engine.index, f"{item_id}/similar")
+        index, timings = engine.index, dict[str, float]()
         row_of(index, item_id)
-        found = similar(index, item_id, k, engine.filter(filter, index))
-        return Response(as_json({"hits": hits_out(index, found)}), media_type=JSON)
+        chosen = engine.prepared(filter, index, timings)
+        with timed(timings, "search"):
+            found = similar(index, item_id, k, chosen)
+        return _hits(index, found, timings)
 
     body: dict[str, Any] = {"required": True, "content": {"image/*": {"schema": _PICTURE}}}
 
@@ -140,12 +172,16 @@ def _add_searches(router: APIRouter, engine: Engine, client: WriterClient | None
     )
     async def search_picture(request: Request, k: K = 24, filter: FilterText = None) -> Response:
         """Items whose words and picture fit an encoded picture (JPEG, PNG, WebP, GIF), given as the body."""
-        chosen = engine.filter(filter, engine.index)
-        answer = await _client(client).encode_picture(await request.body())
+        timings = dict[str, float]()
+        engine.filter(filter, engine.index)  # a wrong one is refused before a picture is encoded
+        with timed(timings, "encode"):
+            answer = await _client(client).encode_picture(await request.body())
         if answer.status != 200:
             return _passed_on(answer)
-        vector, index = PictureVector.of(answer), engine.index
+        vector, index = PictureVector.of(answer), engine.index  # which may be another one meanwhile
         if vector.fingerprint != index.fingerprint:
             raise WriterDown("the model worker is still of another model than the index")
-        found = by_vector(index, vector.embedding, k, chosen)
-        return Response(as_json({"hits": hits_out(index, found)}), media_type=JSON)
+        chosen = engine.prepared(filter, index, timings)
+        with timed(timings, "search"):
+            found = by_vector(index, vector.embedding, k, chosen)
+        return _hits(index, found, timings)

@@ -131,14 +131,11 @@ class Engine:
         self, index: EmbeddedIndex, alike: Sequence[Question], vectors: QueryVectors, shared: dict[str, float]
     ) -> list[SearchResult]:
         timings: dict[str, float] = {}
-        with _timed(timings, "gate"):
+        with timed(timings, "gate"):
             probability = vectors.image_probability.tolist()
             routed = [share > vectors.threshold for share in probability]
-        with _timed(timings, "filter"):
-            chosen = self.filter(alike[0].filter, index)
-            if chosen is not None:
-                index.prepare(chosen)
-        with _timed(timings, "search"):
+        chosen = self.prepared(alike[0].filter, index, timings)
+        with timed(timings, "search"):
             found = index.rank(vectors, alike[0].k, alike[0].mode, chosen, alike[0].explain)
         each = shared | {stage: spent / len(alike) for stage, spent in timings.items()}
         return [
@@ -176,6 +173,14 @@ class Engine:
     def refresh(self) -> bool:
         """Take in updates and new versions; some microseconds when there are none. Returns whether there were."""
         return self.live.refresh()
+
+    def prepared(self, text: str | None, index: EmbeddedIndex, timings: dict[str, float]) -> Filter | None:
+        """As `filter`, and what matches it is found; its milliseconds are noted in `timings`."""
+        with timed(timings, "filter"):
+            chosen = self.filter(text, index)
+            if chosen is not None:
+                index.prepare(chosen)
+        return chosen
 
     def filter(self, text: str | None, index: EmbeddedIndex) -> Filter | None:
         """The parsed filter, None when it is blank; raises RequestError when it is wrong."""
@@ -228,7 +233,8 @@ def check_query(query: str, where: str = "") -> str:
 
 
 @contextmanager
-def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    """Note the milliseconds that a stage takes."""
     start = time.perf_counter()
     yield
     timings[stage] = (time.perf_counter() - start) * 1000

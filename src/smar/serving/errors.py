@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from smar.errors import InputError
 from smar.serving.batcher import Busy
@@ -84,6 +85,11 @@ def add_error_handlers(app: FastAPI) -> None:
         count(REFUSED, "queue")
         return error_response(429, "busy", "too many searches wait; try again shortly.", {"Retry-After": "1"})
 
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> JSONResponse:
+        # nobody reads it, but the figures must not call it a fault of the service
+        return error_response(499, "client_gone", "the connection was closed before the request was complete.")
+
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
         return http_error_response(error)
@@ -101,6 +107,6 @@ def _explain(entry: dict[str, object]) -> str:
     parts = [str(part) for part in place] if isinstance(place, tuple) else []
     name = ".".join(parts[1:]) or "body"  # the first part says where it was: body, query or path
     if entry["type"] == "json_invalid":
-        return f"the body is not JSON, from character {name} on"
+        return "the body is empty" if name == "body" else f"the body is not JSON, from character {name} on"
     seen = repr(entry.get("input"))
     return f"{name}: {entry['msg']} (got {seen if len(seen) <= 80 else seen[:77] + '...'})"

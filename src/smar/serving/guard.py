@@ -4,14 +4,14 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smar.serving.errors import error_response, http_error_response
-from smar.serving.limits import Body, Keys, RateLimiter, too_large
+from smar.serving.limits import Body, Keys, RateLimiter, Room, too_large
 from smar.serving.logs import ACCESS
 from smar.serving.metrics import LATENCY, REFUSED, REQUESTS, count, observe
 from smar.serving.options import ServiceOptions
@@ -32,16 +32,21 @@ _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _WRITES = ("PUT", "DELETE")
 _UPLOADS = ("/v1/items/", "/v1/search/picture")
 _OPEN = ("/healthz", "/readyz", "/metrics")  # a balancer that is told "too many requests" would take the service out
+_UPLOADS_AT_ONCE = 4  # of full size that a worker holds in memory; smaller bodies as many as fit the same bytes
 
 access = logging.getLogger(ACCESS)
 
 
 class Guard:
-    """ASGI middleware around the whole application; `direct` answers some (method, path) without its router."""
+    """ASGI middleware around the whole application; `direct` answers some (method, path) without its router.
+
+    `crowded` tells whether more connections are open than may be; the server that knows sets it.
+    """
 
     def __init__(self, app: ASGIApp, options: ServiceOptions, direct: Mapping[tuple[str, str], ASGIApp]) -> None:
         self.app, self.options, self.direct = app, options, direct
-        self.keys = Keys(options.keys)
+        self.crowded: Callable[[], bool] = lambda: False
+        self.keys, self.room = Keys(options.keys), Room(_UPLOADS_AT_ONCE * options.upload_bytes)
         self.limiter: RateLimiter | None = None
         if options.rate and options.shared is not None:
             self.limiter = RateLimiter(options.rate, options.burst, options.shared / "clients")
@@ -51,10 +56,13 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # whatever can be read; the server leaves the body out
+            scope = {**scope, "method": "GET"}
         app = self.direct.get((scope["method"], scope["path"]), self.app)
         started, headers = time.perf_counter(), Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else os.urandom(16).hex()
+        body = Body(receive, limit := self._limit(scope), self.options.patience, self.room)
         status = 500
 
         async def observed(message: Message) -> None:
@@ -65,13 +73,14 @@ class Guard:
             await send(message)
 
         try:
-            refusal = self._refuse(scope, headers) or self._without_space(limit := self._limit(scope), headers)
+            refusal = self._refuse(scope, headers) or self._without_space(limit, headers)
             if refusal is not None:
                 count(REFUSED, str(refusal.status_code))
                 await refusal(scope, receive, observed)
             else:
-                await app(scope, Body(receive, limit, self.options.patience), observed)
+                await app(scope, body, observed)
         finally:
+            self.room.give(body.taken)
             self._observe(scope, status, time.perf_counter() - started, request_id)
 
     def _limit(self, scope: Scope) -> int:
@@ -87,6 +96,9 @@ class Guard:
         path: str = scope["path"]
         if path in _OPEN:
             return None
+        if self.crowded():
+            return error_response(503, "too_many_connections", "too many connections are open; try again shortly.",
+                                  {"Retry-After": "1", "Connection": "close"})  # fmt: skip
         client = scope["client"][0] if scope.get("client") else ""
         if self.limiter is not None and (wait := self.limiter.wait(client)):
             after = {"Retry-After": str(int(wait) + 1)}

@@ -54,12 +54,33 @@ class RateLimiter:
         return 0.0 if passes else (1 - tokens) / self.rate
 
 
-class Body:
-    """A request's body as it is received, refused when it is too large or comes too slowly."""
+class Room:
+    """Memory for the bodies of all requests that are being answered, `size` bytes together."""
 
-    def __init__(self, receive: Receive, limit: int, patience: float) -> None:
-        self._receive, self._limit, self._left = receive, limit, patience
-        self._size = 0
+    def __init__(self, size: int) -> None:
+        self._free = size
+
+    def take(self, size: int) -> None:
+        """Raise HTTPException 429 when so many bytes are not free."""
+        if size > self._free:
+            again = {"Retry-After": "1", "Connection": "close"}
+            raise HTTPException(429, "too many large requests are being read; try again shortly", again)
+        self._free -= size
+
+    def give(self, size: int) -> None:
+        """They are free again."""
+        self._free += size
+
+
+class Body:
+    """A request's body as it is received, refused when it is too large, comes too slowly or finds no room.
+
+    `taken` is how much of the room it holds.
+    """
+
+    def __init__(self, receive: Receive, limit: int, patience: float, room: Room) -> None:
+        self._receive, self._limit, self._left, self._room = receive, limit, patience, room
+        self.taken = 0
         self._done = False
 
     async def __call__(self) -> Message:
@@ -74,10 +95,12 @@ class Body:
             self._done = True
             raise HTTPException(408, "the request's body did not arrive in time", {"Connection": "close"}) from None
         self._left -= time.monotonic() - before
-        self._size += len(message.get("body", b""))
+        size = len(message.get("body", b""))
         self._done = not message.get("more_body", False)
-        if self._size > self._limit:
+        if self.taken + size > self._limit:
             raise too_large(self._limit)
+        self._room.take(size)
+        self.taken += size
         return message
 
 

@@ -17,9 +17,9 @@ from smar.index.base import Mode
 from smar.index.catalogue import content_type
 from smar.index.embedded import EmbeddedIndex
 from smar.serving import metrics
-from smar.serving.answers import Cache, as_json, result_out
+from smar.serving.answers import Cache, as_json, result_out, server_timing
 from smar.serving.batcher import Batcher
-from smar.serving.engine import Engine, Question, SearchResult
+from smar.serving.engine import Engine, Question, SearchResult, timed
 from smar.serving.errors import NotFound, NotReady
 from smar.serving.facets import facets_response
 from smar.serving.options import ServiceOptions
@@ -32,6 +32,7 @@ WRONG: Answers = {422: {"model": ErrorResponse, "description": "the request is w
 UNKNOWN: Answers = {404: {"model": ErrorResponse, "description": "no such item or picture"}}
 BUSY: Answers = {429: {"model": ErrorResponse, "description": "too many requests; Retry-After tells when to come back"}}
 LARGE: Answers = {413: {"model": ErrorResponse, "description": "the body is too large"}}
+CROWDED: Answers = {503: {"model": ErrorResponse, "description": "too many connections are open"}}
 UNREADY: Answers = {503: {"model": ErrorResponse, "description": "a probe query failed"}}
 _PICTURE: Answers = {
     200: {
@@ -70,21 +71,21 @@ class Searches:
                 [{**entry, "loc": ("body", *entry["loc"])} for entry in error.errors()]
             ) from None
         question = Question.of(asked.query, asked.k, asked.mode, asked.filter, asked.explain)
+        started = time.perf_counter()
         kept = self._cache.get(self._engine.index, question)
         metrics.count(metrics.CACHE, "miss" if kept is None else "hit")
         if kept is not None:
             self._note(request, question, cached=True)
-            return Response(kept, media_type=JSON, headers={"Server-Timing": "cache;dur=0"})
+            timing = server_timing({"cache": 1000 * (time.perf_counter() - started)})
+            return Response(kept, media_type=JSON, headers=timing)
         result = await self._batcher.ask(question)
-        started = time.perf_counter()
-        answer = as_json(result_out(result))
-        result.timings["fetch"] = 1000 * (time.perf_counter() - started)
+        with timed(result.timings, "fetch"):
+            answer = as_json(result_out(result))
         self._cache.keep(result.index, question, answer)
         metrics.observe_stages(result.timings)
         metrics.count(metrics.GATE, "pictures" if result.routed else "words")
         self._note(request, question, cached=False, hits=len(result.found))
-        timing = ", ".join(f"{stage};dur={spent:.3f}" for stage, spent in result.timings.items())
-        return Response(answer, media_type=JSON, headers={"Server-Timing": timing})
+        return Response(answer, media_type=JSON, headers=server_timing(result.timings))
 
     def _note(self, request: Request, question: Question, **more: Any) -> None:
         """What the access log tells of this search; what the shopper typed only when it was asked for."""
@@ -102,7 +103,7 @@ def _add_search(router: APIRouter, searches: Searches) -> None:
     @router.post(
         SEARCH,
         response_model=SearchResponse,
-        responses=WRONG | BUSY | LARGE,
+        responses=WRONG | BUSY | LARGE | CROWDED,
         summary="Search",
         tags=["search"],
         openapi_extra={"requestBody": body},
@@ -113,7 +114,7 @@ def _add_search(router: APIRouter, searches: Searches) -> None:
 
 
 def _add_facets(router: APIRouter, engine: Engine) -> None:
-    @router.get("/v1/facets", responses=WRONG, summary="What can be filtered by", tags=["search"])
+    @router.get("/v1/facets", responses=WRONG | BUSY | CROWDED, summary="What can be filtered by", tags=["search"])
     async def get_facets(
         top: Annotated[int, Query(ge=1, le=200)] = 30,
         filter: Annotated[str | None, Query(description="count only the items that match")] = None,
@@ -123,7 +124,7 @@ def _add_facets(router: APIRouter, engine: Engine) -> None:
 
 
 def _add_about(router: APIRouter, engine: Engine, options: ServiceOptions) -> None:
-    @router.get("/v1/about", summary="What this service is", tags=["health"])
+    @router.get("/v1/about", responses=BUSY | CROWDED, summary="What this service is", tags=["health"])
     async def get_about() -> About:
         """Versions, and what can be asked of it."""
         index = engine.index
@@ -146,17 +147,30 @@ def row_of(index: EmbeddedIndex, item_id: str) -> int:
     return row
 
 
+def item_response(index: EmbeddedIndex, item_id: str) -> Response:
+    """An item as JSON; raises NotFound."""
+    (item,) = index.catalogue.json(np.array([row_of(index, item_id)]))
+    return Response(item, media_type=JSON)
+
+
+def literal(request: Request, ending: str) -> bool:
+    """Whether the address ends so as it was sent: in an item's id a slash is sent as %2F."""
+    return bytes(request.scope["raw_path"]).partition(b"?")[0].endswith(ending.encode())
+
+
 def _add_items(router: APIRouter, engine: Engine) -> None:
     # before the item's own route: an id may hold slashes, so `{item_id:path}` would take "/picture" along
     @router.get(
         "/v1/items/{item_id:path}/picture",
         response_class=Response,
-        responses=_PICTURE | UNKNOWN,
+        responses=_PICTURE | UNKNOWN | WRONG | BUSY | CROWDED,
         summary="An item's picture",
         tags=["items"],
     )
     async def get_picture(item_id: str, request: Request) -> Response:
         """The picture as it was packed, for display."""
+        if not literal(request, "/picture"):
+            return item_response(engine.index, f"{item_id}/picture")
         index = engine.index
         row = row_of(index, item_id)
         picture = index.catalogue.picture(row)
@@ -169,13 +183,15 @@ def _add_items(router: APIRouter, engine: Engine) -> None:
         return Response(picture, media_type=content_type(picture), headers=headers)
 
     @router.get(
-        "/v1/items/{item_id:path}", response_model=ItemOut, responses=UNKNOWN, summary="An item", tags=["items"]
+        "/v1/items/{item_id:path}",
+        response_model=ItemOut,
+        responses=UNKNOWN | WRONG | BUSY | CROWDED,
+        summary="An item",
+        tags=["items"],
     )
     async def get_item(item_id: str) -> Response:
         """The item's own columns."""
-        index = engine.index
-        (item,) = index.catalogue.json(np.array([row_of(index, item_id)]))
-        return Response(item, media_type=JSON)
+        return item_response(engine.index, item_id)
 
 
 def _add_health(router: APIRouter, engine: Engine) -> None:

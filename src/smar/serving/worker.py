@@ -67,14 +67,14 @@ def main() -> int:
         said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         supervisor.sendall(_line(WorkerReport(error=said)))
         return 2
+    app = create_app(engine, task.options)
     config = uvicorn.Config(
-        create_app(engine, task.options),
+        app,
         http=BoundedProtocol,
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=task.options.connections,
         forwarded_allow_ips=task.options.trusted_proxies,
         timeout_graceful_shutdown=GRACE,
     )
@@ -85,7 +85,9 @@ def main() -> int:
     assert task.options.shared is not None  # the supervisor has made it
     shares = Shares(task.options.shared / "connections", task.options.workers, task.number)
     alive = life_file(task.options.shared, task.number).touch
-    FairServer(config, socket.socket(fileno=task.descriptor), shares, alive).run()
+    server = FairServer(config, socket.socket(fileno=task.descriptor), shares, alive)
+    app.crowded = lambda: server.holds > task.options.connections
+    server.run()
     return 0
 
 

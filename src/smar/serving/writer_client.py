@@ -100,7 +100,8 @@ class WriterClient:
     ) -> WriterAnswer:
         from httpx import TransportError
 
-        headers = {} if content_type is None else {"Content-Type": content_type}
+        # as bytes, whatever the client sent: httpx would refuse letters beyond ASCII
+        headers = {} if content_type is None else {b"Content-Type": content_type.encode("latin-1")}
         try:
             answer = await self._client.request(method, path, content=body, headers=headers)
         except TransportError as error:
