@@ -47,7 +47,7 @@ def test_cost_equals_counting(line: Line, exported: Path) -> None:
     assert cost.queries == len(clicked)
     assert cost.float32 == pytest.approx(recall[Precision.FLOAT32], abs=0.005)
     assert cost.int8 == pytest.approx(recall[Precision.INT8], abs=0.02)  # int8 depends on what shares a batch
-    assert cost.recall_cost == pytest.approx(cost.float32 - cost.int8)
+    assert cost.recall_cost == pytest.approx((cost.float32 - cost.int8) / cost.float32)
     assert 0.5 < cost.overlap <= 1
 
 

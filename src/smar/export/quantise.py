@@ -96,7 +96,7 @@ def measure_cost(folder: Path, source: Embeddings, valid: pa.Table) -> Int8Cost:
         queries=len(queries),
         float32=recall[Precision.FLOAT32],
         int8=recall[Precision.INT8],
-        recall_cost=recall[Precision.FLOAT32] - recall[Precision.INT8],
+        recall_cost=1 - recall[Precision.INT8] / max(recall[Precision.FLOAT32], 1e-9),
         overlap=float(np.mean([len(a & b) / len(a) for a, b in pairs])),
     )
 
