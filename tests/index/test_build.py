@@ -1,6 +1,8 @@
 """Building an index: what it becomes, what it refuses, and the inverted file against exact search."""
 
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -189,3 +191,32 @@ def test_nothing_to_index(embeddings: Path, tmp_path: Path) -> None:
     rewrite_manifest(source, items=0, shards=[])
     with pytest.raises(InputError, match="holds no items"):
         build_index(source, tmp_path / "index")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that can be made small."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", path], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"no file system can be mounted here, which a full disk needs: {made.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+@pytest.mark.parametrize("exact_limit", [100, 100_000])
+def test_a_full_disk_leaves_the_index_as_it_was(disk: Path, tmp_path: Path, exact_limit: int) -> None:
+    """Whatever file it is that finds no room any more."""
+    source, folder = write_embeddings(tmp_path / "embeddings"), disk / "index"
+    build_index(source, folder, exact_limit)
+    before, free = sorted(path.name for path in folder.iterdir()), shutil.disk_usage(disk).free
+    for kilobytes in (0, 8, 40, 64, 90, 140, 260, 400):
+        (disk / "filler").write_bytes(b"x" * (free - 1024 * kilobytes))
+        with pytest.raises(OSError, match=r"No space left|disk full"):
+            build_index(source, folder, exact_limit)
+        (disk / "filler").unlink()
+        assert sorted(path.name for path in folder.iterdir()) == before
+        assert len(EmbeddedIndex.open(folder)) == 180
+    build_index(source, folder, exact_limit)
+    assert current_version(folder).name == "v0002"

@@ -225,7 +225,10 @@ def _write_flat(vectors: Vectors, path: Path) -> Any:
     index = faiss.IndexFlatIP(vectors.shape[1])
     for block in in_blocks(vectors):
         index.add(block)
-    faiss.write_index(index, str(path))
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:  # it tells a line of its own source
+        raise OSError(f"{path} could not be written; is the disk full?") from error
     return index
 
 

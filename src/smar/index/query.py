@@ -38,9 +38,8 @@ class Precision(StrEnum):
 class Int8Cost(BaseModel):
     """What int8 loses on validation queries, searched exactly in the catalogue's vectors.
 
-    `float32` and `int8` are recall@50 of the clicked items, `recall_cost` is the share of it that int8 loses (negative
-    where it gains; all of it where there is none to lose); `overlap` is the share of the float32 top 50 that int8 finds,
-    too.
+    `float32` and `int8` are recall@50 of the clicked items. `recall_cost` is the share of it that int8 loses: negative
+    where it gains, 1 where there is none to lose. `overlap` is the share of the float32 top 50 that int8 finds, too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
