@@ -254,6 +254,23 @@ def test_logs_hold_no_query_unless_asked(engine: Engine, caplog: pytest.LogCaptu
         assert ("red shirt" in line) == (log == "queries")
 
 
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/items/nope/similar"])
+def test_a_failure_is_logged_once_with_the_request_it_belongs_to(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    monkeypatch.setattr("smar.serving.answers.hits_out", lambda *_: 1 / 0)
+    monkeypatch.setattr("smar.serving.changes.row_of", lambda *_: 1 / 0)
+    client = service(engine)
+    answer = client.post(path, json=RED | {"query": "secret wish"}) if path == "/v1/search" else client.get(path)
+    assert code_of(answer) == (500, "internal")
+    (record,) = [record for record in caplog.records if record.exc_info]
+    line = json.loads(JsonLines().format(record))
+    assert line["request_id"] == answer.headers["x-request-id"]
+    assert line["route"] == ("/v1/search" if path == "/v1/search" else "/v1/items/{item_id:path}/similar")
+    assert "ZeroDivisionError" in line["traceback"]
+    assert "secret wish" not in json.dumps(line)
+
+
 def test_a_failure_is_logged_with_its_traceback() -> None:
     try:
         raise ValueError('a "quoted"\nreason')

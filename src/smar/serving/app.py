@@ -65,12 +65,13 @@ def _direct(app: FastAPI, router: APIRouter) -> ASGIApp:
     What it raises is raised once more where the handlers of errors are.
     """
     route = next(route for route in router.routes if isinstance(route, APIRoute) and route.path == SEARCH)
-    handlers = app.exception_handlers
+    handlers = dict(app.exception_handlers)
+    last = handlers.pop(Exception)  # it answers, and the error goes on to who logs it
 
     async def raised(request: Request) -> Response:
         raise request.scope["raised"]
 
-    failed = ServerErrorMiddleware(ExceptionMiddleware(request_response(raised), handlers), handlers[Exception])
+    failed = ServerErrorMiddleware(ExceptionMiddleware(request_response(raised), handlers), last)
 
     async def directly(scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = route

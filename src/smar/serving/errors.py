@@ -96,7 +96,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failure(_: Request, error: Exception) -> JSONResponse:
-        # Starlette raises the error again after this answer, so the server logs its traceback
+        # Starlette raises the error again after this answer, and `Guard` logs it
         return error_response(
             500, "internal", f"the service failed on this request ({type(error).__name__}); see its log."
         )

@@ -34,7 +34,7 @@ _UPLOADS = ("/v1/items/", "/v1/search/picture")
 _OPEN = ("/healthz", "/readyz", "/metrics")  # a balancer that is told "too many requests" would take the service out
 _UPLOADS_AT_ONCE = 4  # of full size that a worker holds in memory; smaller bodies as many as fit the same bytes
 
-access = logging.getLogger(ACCESS)
+access, failures = logging.getLogger(ACCESS), logging.getLogger("smar.serving")
 
 
 class Guard:
@@ -63,12 +63,12 @@ class Guard:
         given = headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else os.urandom(16).hex()
         body = Body(receive, limit := self._limit(scope), self.options.patience, self.room)
-        status = 500
+        status, begun = 500, False
 
         async def observed(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 _add_headers(message, request_id)
             await send(message)
 
@@ -79,6 +79,11 @@ class Guard:
                 await refusal(scope, receive, observed)
             else:
                 await app(scope, body, observed)
+        except Exception:
+            # the client has its 500; the server would log this once more, and not say of which request
+            failures.exception("a request failed", extra={"fields": {"request_id": request_id, "route": _route(scope)}})
+            if not begun:
+                raise
         finally:
             self.room.give(body.taken)
             self._observe(scope, status, time.perf_counter() - started, request_id)
@@ -120,7 +125,7 @@ class Guard:
         )
 
     def _observe(self, scope: Scope, status: int, spent: float, request_id: str) -> None:
-        route = getattr(scope.get("route"), "path", None) or "other"
+        route = _route(scope)
         count(REQUESTS, route, str(status))
         observe(LATENCY, spent, route)
         if access.isEnabledFor(logging.INFO):
@@ -133,6 +138,10 @@ class Guard:
                 **scope.get("state", {}).get("log", {}),
             }
             access.info("request", extra={"fields": fields})
+
+
+def _route(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", None) or "other"
 
 
 def _add_headers(message: Message, request_id: str) -> None:
