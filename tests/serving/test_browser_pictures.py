@@ -64,6 +64,31 @@ def test_a_picture_that_is_dropped_or_pasted(page: Page, kind: str) -> None:
     assert page.locator(".results .card").count() > 0
 
 
+def test_back_and_forward_to_a_picture(page: Page, picture: Path) -> None:
+    """The address cannot hold a picture, yet it is a step in the browser's history."""
+    page.goto("/")
+    expect(page.locator("#camera")).to_be_visible()
+    page.set_input_files("#picture", picture)
+    expect(page.locator("#status")).to_contain_text("for your picture")
+    page.go_back()
+    expect(page.get_by_role("heading", name="Say what it looks like.")).to_be_visible()
+    page.go_forward()
+    expect(page.locator("#status")).to_contain_text("for your picture")
+    expect(page.locator("#subject img")).to_have_js_property("naturalWidth", 60)
+    page.get_by_role("link", name="Skip to results").press("Enter")
+    expect(page.locator("#results")).to_be_focused()
+    expect(page.locator("#subject")).to_contain_text("your picture")
+
+
+def test_a_file_that_is_no_picture(page: Page, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("red")
+    page.goto("/")
+    expect(page.locator("#camera")).to_be_visible()
+    page.set_input_files("#picture", path)
+    expect(page.get_by_role("status").first).to_have_text("“notes.txt” is not a picture")
+
+
 def test_filters_hold_for_pictures_too(page: Page, picture: Path) -> None:
     page.goto("/?q=red")
     expect(page.locator("#camera")).to_be_visible()

@@ -18,6 +18,7 @@ async function call(path, options) {
   }
   const body = await response.json().catch((error) => {
     if (error.name === "AbortError") throw error;
+    if (response.ok) throw new ServiceError("unreadable", "The service's answer broke off or is not its own.");
     return {};
   });
   if (!response.ok) {
@@ -29,7 +30,8 @@ async function call(path, options) {
 
 export const about = () => call("/v1/about");
 
-export const facets = (filter = null, top = 30) => call(`/v1/facets?${parameters({ top, filter })}`);
+export const facets = (filter = null, top = 30, signal = null) =>
+  call(`/v1/facets?${parameters({ top, filter })}`, { signal });
 
 const parameters = (values) =>
   new URLSearchParams(Object.entries(values).filter(([, value]) => value !== null && value !== undefined));

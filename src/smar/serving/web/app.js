@@ -2,10 +2,10 @@
 
 import * as api from "./api.js";
 import { watchDetail } from "./cards.js";
-import { byId, el } from "./dom.js";
+import { byId } from "./dom.js";
 import { buildFilters, countFilters, showFilters, showSubject } from "./filters.js";
 import { COMPARED, FIRST, MOST, asked, clearFilters, empty, filterCount, fromAddress, toAddress, toFilter } from "./state.js";
-import { showComparison, showFailure, showGate, showLoading, showNothing, showResults, showStart } from "./views.js";
+import { say, showComparison, showFailure, showGate, showLoading, showNothing, showResults, showStart } from "./views.js";
 
 const TYPING_PAUSE = 120; // ms: below it, a fast typist's words would be searched letter by letter
 
@@ -14,6 +14,9 @@ let facets = null;
 let filterable = true; // until the facets tell: the panel's place is kept free, so that nothing moves when it fills
 let running = new AbortController();
 let timer = 0;
+let typing = null; // the field in which the latest step of the browser's history is being typed
+let liked = null; // the item whose like was looked for
+const pictures = new Map(); // that were searched for: the address cannot hold one, the browser's history holds its key
 
 /** Search after `pause` ms; a newer call replaces an older one, waiting or under way. */
 function schedule(pause) {
@@ -21,49 +24,74 @@ function schedule(pause) {
   timer = setTimeout(run, pause);
 }
 
-async function run() {
+/** Search and draw; `seen` cards of a longer list were there before. */
+async function run(seen = 0) {
   running.abort();
   const mine = (running = new AbortController());
   byId("filters").hidden = !asked(state) || !filterable;
   if (!asked(state)) return finish(() => showStart(facets, pick));
-  showLoading(!state.like && !state.picture);
+  keepPlace(() => showLoading(!state.like && !state.picture));
   try {
     const how = state.picture || state.like ? alike : state.compare ? compare : single;
-    const draw = await how(mine.signal);
-    if (mine === running) finish(draw);
+    const answer = how(mine.signal);
+    if (facets) countFilters(facets, state); // asked for second: the results matter more
+    const draw = await answer;
+    if (mine === running) finish(draw, seen);
   } catch (error) {
-    if (mine === running && error.name !== "AbortError") finish(() => showFailure(error, run));
+    if (mine === running && error.name !== "AbortError") finish(() => showFailure(error, retry));
   }
 }
 
-function finish(draw) {
+function retry() {
+  if (!facets) load();
+  run();
+}
+
+function finish(draw, seen = 0) {
   byId("view").removeAttribute("aria-busy");
+  keepPlace(draw, seen);
+}
+
+/** Draw; where that takes away what the keyboard was on, it goes on from the first new card, or the results' begin. */
+function keepPlace(draw, seen = 0) {
+  const before = document.activeElement;
   draw();
+  if (before.isConnected) return;
+  const next = seen ? document.querySelectorAll(".results .card")[seen] : null;
+  (next ?? byId("results")).focus({ preventScroll: true });
 }
 
 const request = (mode, k) => ({ query: state.q, mode, k, filter: toFilter(state) });
 
 const furtherThan = (answer, k) =>
-  answer.hits.length === k && k < MOST ? () => ((state.k = Math.min(2 * k, MOST)), run()) : null;
+  answer.hits.length === k && k < MOST ? () => ((state.k = Math.min(2 * k, MOST)), run(k)) : null;
 
 /** Search by the shopper's picture, or by an item: what looks and reads like it. */
 async function alike(signal) {
   const { picture, like, k } = state;
   const wanted = { k, filter: toFilter(state) };
-  const [answer, name] = picture
-    ? [await api.byPicture(picture, wanted, signal), "your picture"]
-    : await Promise.all([api.similar(like, wanted, signal), api.item(like, signal).then(nameOf)]);
+  const [answer, item] = picture
+    ? [await api.byPicture(picture, wanted, signal)]
+    : await Promise.all([api.similar(like, wanted, signal), api.item(like, signal)]);
+  const name = item ? nameOf(item) : "your picture";
   const shown = { ...answer, mode: picture ? "picture" : "similar", query: name };
   return () => {
     showGate(null);
+    liked = item ?? null;
+    showSubject(subject(), forget);
     if (answer.hits.length) showResults(shown, k, furtherThan(answer, k));
     else showNothing(name, filterCount(state) > 0, clear);
   };
 }
 
-function nameOf(found) {
-  showSubject({ picture: found.picture, name: `like ${found.item.title ?? found.item_id}` }, forget);
-  return found.item.title ?? found.item_id;
+const nameOf = ({ item, item_id }) => item.title ?? item_id;
+
+/** What is looked for instead of words. */
+function subject() {
+  if (state.picture) return { picture: state.picture, name: "your picture" };
+  if (!state.like) return null;
+  if (liked?.item_id !== state.like) return { name: "\u00a0" }; // the name follows with the answer
+  return { picture: liked.picture, name: `like ${nameOf(liked)}` };
 }
 
 async function single(signal) {
@@ -89,14 +117,25 @@ async function compare(signal) {
   };
 }
 
-/** The state changed: `step` makes it a step of its own in the browser's history. */
-function changed(pause, step = pause === 0) {
+/** The state changed, a step in the browser's history; what is typed into a `field` in one go is one step together. */
+function changed(pause, field = null) {
   state.k = FIRST;
+  const step = field === null || field !== typing;
+  typing = field;
   const address = toAddress(state);
-  if (address !== location.pathname + location.search) history[step ? "pushState" : "replaceState"](null, "", address);
-  show();
+  const picture = keyOf(state.picture);
+  const same = address === location.pathname + location.search && picture === (history.state?.picture ?? null);
+  if (!same) history[step ? "pushState" : "replaceState"]({ picture }, "", address);
+  keepPlace(show);
   schedule(pause);
 }
+
+function typed() {
+  scrollTo(0, 0);
+  changed(TYPING_PAUSE, "query");
+}
+
+const keyOf = (picture) => [...pictures.keys()].find((key) => pictures.get(key) === picture) ?? null;
 
 /** Controls, chips and title from the state; the results follow when they arrive. */
 function show() {
@@ -104,25 +143,26 @@ function show() {
   for (const input of document.querySelectorAll("#modes input")) input.checked = input.value === state.mode;
   byId("compare").checked = state.compare;
   byId("compare").disabled = byId("modes").disabled = Boolean(state.like || state.picture);
-  if (state.picture) showSubject({ picture: state.picture, name: "your picture" }, forget);
-  else showSubject(state.like ? { name: "\u00a0" } : null, forget); // the name follows with the answer
+  showSubject(subject(), forget);
   document.title = state.q ? `${state.q} · smar` : "smar";
   showFilters(state, changed);
-  if (facets) countFilters(facets, state);
 }
 
 /** Look for something else than before: words, an item's like, or a picture, one of them at a time. */
 function turnTo({ q = "", like = "", picture = null }) {
   Object.assign(state, { q, like, picture });
   scrollTo(0, 0);
-  changed(0, true);
+  changed(0);
 }
 
 const forget = () => turnTo({});
 
 function lookAt(picture) {
-  if (!picture?.type.startsWith("image/") || byId("camera").hidden) return false;
-  turnTo({ picture });
+  if (!picture || byId("camera").hidden) return false;
+  if (picture.type.startsWith("image/")) {
+    pictures.set(Date.now(), picture);
+    turnTo({ picture });
+  } else say(`“${picture.name}” is not a picture`);
   return true;
 }
 
@@ -155,9 +195,10 @@ function watch() {
   const query = byId("query");
   query.addEventListener("input", (event) => {
     Object.assign(state, { q: query.value, like: "", picture: null });
-    if (!event.isComposing) changed(TYPING_PAUSE, false);
+    if (!event.isComposing) typed();
   });
-  query.addEventListener("compositionend", () => changed(TYPING_PAUSE, false));
+  query.addEventListener("compositionend", typed);
+  addEventListener("change", () => (typing = null)); // done with a field: Enter, or gone elsewhere
   byId("search").addEventListener("submit", (event) => {
     event.preventDefault();
     if (query.value.trim()) turnTo({ q: query.value });
@@ -171,22 +212,29 @@ function watch() {
     changed(0);
   });
   document.addEventListener("keydown", (event) => {
-    const typing = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, dialog[open]");
-    if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    const elsewhere = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, dialog[open]");
+    if (event.key !== "/" || elsewhere || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     query.focus();
     query.select();
   });
   addEventListener("popstate", () => {
     state = fromAddress();
-    show();
+    state.picture = pictures.get(history.state?.picture) ?? null;
+    typing = null;
+    byId("detail").close();
+    keepPlace(show);
     schedule(0);
+  });
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the address stays what is searched for
+    byId("results").focus();
   });
   document.querySelector(".brand").addEventListener("click", (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
     state = empty();
-    changed(0, true);
+    changed(0);
     query.focus();
   });
   const wide = matchMedia("(min-width: 900px)");
@@ -197,23 +245,30 @@ function watch() {
   watchPictures();
 }
 
-async function start() {
+/** What the service can do and can be filtered by. */
+async function load() {
+  try {
+    const [about, found] = await Promise.all([api.about(), api.facets()]);
+    if (facets) return; // asked for twice, as it failed at first
+    byId("camera").hidden = !about.picture_search;
+    facets = found;
+    filterable = buildFilters(facets, () => state, changed);
+    byId("no-filters").textContent = filterable ? "" : "Nothing to filter by.";
+    show();
+    if (asked(state)) countFilters(facets, state);
+  } catch (error) {
+    // searching works without the panel; say why it is not there
+    byId("no-filters").textContent = `No filters: ${error.message}`;
+  }
+  if (!asked(state)) run(); // else the panel's place is kept, even if nothing came: what is shown may not move
+}
+
+function start() {
   watch();
   show();
   if (asked(state)) run();
   byId("layout").hidden = false;
-  try {
-    const [about, found] = await Promise.all([api.about(), api.facets()]);
-    byId("camera").hidden = !about.picture_search;
-    facets = found;
-    filterable = buildFilters(facets, () => state, changed);
-    show();
-  } catch (error) {
-    // searching works without the panel; say why it is not there
-    byId("filters").replaceChildren(el("p", { className: "quiet" }, `No filters: ${error.message}`));
-  }
-  if (asked(state)) byId("filters").hidden = !filterable;
-  else run();
+  load();
 }
 
 start();

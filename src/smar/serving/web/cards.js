@@ -6,28 +6,32 @@ const HIDDEN = new Set(["item_id", "title", "image_status"]);
 const PICTURE_SIZE = 256;
 const BROKEN = new Set(["truncated", "corrupt", "too_large", "not_an_image"]);
 
-const noPicture = (item) =>
+const noPicture = (text) =>
   el(
     "span",
     { className: "no-picture" },
     icon("", "M4 5h16v14H4z", "m4 16 5-5 4 4 3-3 4 4", "M15.5 9.5h.01"),
-    BROKEN.has(item.image_status) ? "Picture unreadable" : "No picture",
+    text,
   );
 
-function picture(hit, eager) {
+/** The picture at `address`, null where there is none; `eager` for what is above the fold. */
+export function pictureTile(address, eager, missing = "No picture") {
   const tile = el("span", { className: "tile" });
-  if (!hit.picture) {
-    tile.append(noPicture(hit.item));
+  if (!address) {
+    tile.append(noPicture(missing));
     return tile;
   }
   // the card's own text names the product: a repeated alt text would be read twice
   const image = el("img", { alt: "", width: PICTURE_SIZE, height: PICTURE_SIZE, decoding: "async" });
   image.loading = eager ? "eager" : "lazy";
-  image.addEventListener("error", () => image.replaceWith(noPicture(hit.item)), { once: true });
-  image.src = hit.picture;
+  image.addEventListener("error", () => image.replaceWith(noPicture("Picture did not load")), { once: true });
+  image.src = address;
   tile.append(image);
   return tile;
 }
+
+const pictureOf = (hit, eager) =>
+  pictureTile(hit.picture, eager, BROKEN.has(hit.item.image_status) ? "Picture unreadable" : undefined);
 
 const title = (hit) => hit.item.title ?? hit.item_id;
 const price = (item) => (typeof item.price === "number" ? money(item.price) : "");
@@ -35,14 +39,14 @@ const price = (item) => (typeof item.price === "number" ? money(item.price) : ""
 /** One product; `mark` is {kind, text} of the badge, `eager` for pictures above the fold. */
 export function card(hit, { mark = null, eager = false, context }) {
   const { item } = hit;
-  const tile = picture(hit, eager);
+  const tile = pictureOf(hit, eager);
   if (mark) tile.append(el("span", { className: `mark ${mark.kind}` }, mark.text));
   const button = el(
     "button",
     { type: "button", className: "card" },
     tile,
-    el("span", { className: "title" }, title(hit)),
-    el("span", { className: "facts" }, [item.brand, item.category].filter(Boolean).join(" · ")),
+    el("span", { className: "title", dir: "auto" }, title(hit)),
+    el("span", { className: "facts", dir: "auto" }, [item.brand, item.category].filter(Boolean).join(" · ")),
     el("span", { className: "price" }, price(item)),
   );
   button.addEventListener("click", () => openDetail(hit, context));
@@ -93,12 +97,12 @@ function openDetail(hit, context) {
   });
   dialog.replaceChildren(
     close,
-    picture(hit, true),
+    pictureOf(hit, true),
     el(
       "div",
       { className: "about" },
-      el("h2", { id: "detail-title" }, title(hit)),
-      el("dl", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, label(name)), el("dd", {}, shown(name, value))])),
+      el("h2", { id: "detail-title", dir: "auto" }, title(hit)),
+      el("dl", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, label(name)), el("dd", {}, el("bdi", {}, shown(name, value)))])),
       why(hit, context),
       el("p", { className: "actions" }, like),
     ),

@@ -32,4 +32,7 @@ export function icon(className, ...paths) {
 export const percent = (share) => `${Math.round(share * 100)}\u00a0%`;
 export const number = (value) => value.toLocaleString("en");
 export const money = (value) => value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+/** A bound of prices: a round one without decimals, a tiny one with those that it has. */
+export const bound = (value) =>
+  Number.isInteger(value) ? number(value) : value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 6 });
 export const plural = (count, one, many) => `${number(count)} ${count === 1 ? one : many}`;

@@ -1,87 +1,137 @@
 // The filter panel and the chips of active filters.
 
 import * as api from "./api.js";
-import { byId, el, money, number } from "./dom.js";
-import { LISTS, clearFilters, filterCount, toFilter } from "./state.js";
+import { bound, byId, el, money, number, plural } from "./dom.js";
+import { LISTS, clearFilters, filterCount, setPrice, toFilter } from "./state.js";
 
 const SHOWN = 8;
 const MOST_VALUES = 200;
 const PRICES = { low: "price-low", high: "price-high" };
+const ANY_PRICE = " ";
 
 /** Fill the panel from the shop's facets and tell whether there is anything to filter by.
  * `changed` is called after the state was changed by hand. */
 export function buildFilters(facets, state, changed) {
   for (const name of LISTS) buildList(name, facets[name], state, changed);
-  const range = document.querySelector('[data-facet="price"]');
-  range.hidden = !facets.price;
+  document.querySelector('[data-facet="price"]').hidden = !facets.price;
+  buildRanges(facets.prices, state, changed);
   for (const [name, id] of Object.entries(PRICES)) {
     const input = byId(id);
     if (facets.price) input.placeholder = money(facets.price[name]);
     input.addEventListener("input", () => {
       const value = input.valueAsNumber;
-      state()[name] = Number.isFinite(value) && value >= 0 ? String(value) : "";
-      changed(300);
+      const { low, high, below } = { ...state(), [name]: value >= 0 ? value : "" };
+      setPrice(state(), low, high, below && name !== "high"); // a highest price that was typed is meant to be found
+      changed(300, name);
     });
   }
   byId("filter-form").addEventListener("submit", (event) => event.preventDefault());
   return Boolean(facets.price) || LISTS.some((name) => facets[name].length > 0);
 }
 
+/** One line of the panel: a checkbox or radio, its name, and how many products it leaves. */
+function row(type, group, value, name, hidden = false) {
+  const input = el("input", { type, value, name: group });
+  const label = el("span", { className: "name", dir: "auto" }, name);
+  return el("label", { className: "value", hidden }, input, label, el("span", { className: "count" }));
+}
+
+function showCount(line, count) {
+  const [input, name, figure] = line.children;
+  figure.textContent = count === undefined ? "" : number(count);
+  // "20 to 50, 7 products" instead of "20 to 50 7"
+  if (count === undefined) input.removeAttribute("aria-label");
+  else input.setAttribute("aria-label", `${name.textContent}, ${plural(count, "product", "products")}`);
+}
+
 function buildList(name, values, state, changed) {
   const box = document.querySelector(`[data-facet="${name}"]`);
   box.hidden = values.length === 0;
   const rows = values.map(({ value, count }, at) => {
-    const input = el("input", { type: "checkbox", value, name });
-    input.addEventListener("change", () => {
-      state()[name][input.checked ? "add" : "delete"](value);
+    const line = row("checkbox", name, value, value, at >= SHOWN);
+    line.firstElementChild.addEventListener("change", (event) => {
+      state()[name][event.target.checked ? "add" : "delete"](value);
       changed(0);
     });
-    return el(
-      "label",
-      { className: "value", hidden: at >= SHOWN },
-      input,
-      el("span", { className: "name" }, value),
-      el("span", { className: "count" }, number(count)),
-    );
+    showCount(line, count);
+    return line;
   });
   box.querySelector(".values").replaceChildren(...rows);
   if (rows.length <= SHOWN) return;
-  const more = el("button", { type: "button", className: "link", "aria-expanded": "false" }, `All ${rows.length}`);
+  const closed = `${rows.length - SHOWN} more`;
+  const more = el("button", { type: "button", className: "link", "aria-expanded": "false" }, closed);
   more.addEventListener("click", () => {
     const open = more.getAttribute("aria-expanded") === "false";
-    rows.forEach((row, at) => (row.hidden = !open && at >= SHOWN));
+    rows.forEach((line, at) => (line.hidden = !open && at >= SHOWN && !line.firstElementChild.checked));
     more.setAttribute("aria-expanded", String(open));
-    more.textContent = open ? "Fewer" : `All ${rows.length}`;
+    more.textContent = open ? "Fewer" : closed;
   });
   box.append(more);
 }
 
-let counted = 0;
+/** The bounds of a counted range as a radio's value; the outermost ranges are open, as nothing lies beyond them. */
+const rangeOf = ({ low, high }, at, all) => `${at ? low : ""} ${at < all.length - 1 ? high : ""}`;
+
+const chosenRange = ({ low, high, below }) => (high && !below ? null : `${low} ${high}`);
+
+/** A choice of price ranges; a single range, which holds everything, is none. */
+function buildRanges(prices, state, changed) {
+  const ranges = prices.length > 1 ? [ANY_PRICE, ...prices.map(rangeOf)] : [];
+  const rows = ranges.map((range, at) => {
+    const [low, high] = range.split(" ");
+    const bounds = { low, high, below: high !== "" };
+    const line = row("radio", "price", range, priceText(bounds) || "any price");
+    line.firstElementChild.addEventListener("change", () => {
+      setPrice(state(), low, high, bounds.below);
+      changed(0);
+    });
+    showCount(line, prices[at - 1]?.count);
+    return line;
+  });
+  document.querySelector('[data-facet="price"] .values').replaceChildren(...rows);
+}
+
+/** The price's bounds in words, empty without any. */
+function priceText({ low, high, below }) {
+  const [from, to] = [low, high].map((text) => bound(Number(text)));
+  if (low && below) return `${from} to ${to}`;
+  if (low) return high ? `from ${from} up to ${to}` : `from ${from}`;
+  return high ? `${below ? "below" : "up to"} ${to}` : "";
+}
+
+let counting = new AbortController();
 let countedFor = null;
 
 /** Counts beside the values: what each would leave, the other filters kept; the whole shop's when there are none. */
 export async function countFilters(all, state) {
-  const filters = JSON.stringify(LISTS.map((name) => toFilter(state, name)));
-  if (filters === countedFor) return; // what is typed changes no count
-  countedFor = filters;
-  const mine = ++counted;
-  for (const name of LISTS) {
-    const filter = toFilter(state, name);
-    let values = all[name];
-    try {
-      if (filter) values = (await api.facets(filter, MOST_VALUES))[name];
-    } catch {
-      countedFor = null;
-      return; // the search itself tells what is wrong
-    }
-    if (mine !== counted) return; // a newer state is being counted
-    const counts = new Map(values.map(({ value, count }) => [value, count]));
-    const absent = values.length < MOST_VALUES ? "0" : "";
+  const filters = Object.fromEntries([...LISTS, "price"].map((name) => [name, toFilter(state, name)]));
+  const wanted = JSON.stringify(filters);
+  if (wanted === countedFor) return; // what is typed changes no count
+  countedFor = wanted;
+  counting.abort();
+  const { signal } = (counting = new AbortController());
+  const ask = async (filter) => [filter, filter ? await api.facets(filter, MOST_VALUES, signal).catch(() => null) : all];
+  const answers = new Map(await Promise.all([...new Set(Object.values(filters))].map(ask)));
+  if (signal.aborted) return; // a newer state is being counted
+  if ([...answers.values()].includes(null)) countedFor = null; // the search itself tells what is wrong
+  for (const [name, filter] of Object.entries(filters)) {
+    const count = counter(answers.get(filter), name);
     for (const input of document.querySelectorAll(`#filter-form input[name="${name}"]`)) {
-      const count = counts.get(input.value);
-      input.closest("label").querySelector(".count").textContent = count === undefined ? absent : number(count);
+      showCount(input.parentElement, count(input.value));
     }
   }
+}
+
+/** A function from a value of the panel to its count, undefined where the answer, if any, does not tell. */
+function counter(answer, name) {
+  if (!answer) return () => undefined;
+  if (name === "price") {
+    const counts = new Map(answer.prices.map((part, at, all) => [rangeOf(part, at, all), part.count]));
+    return (range) => counts.get(range);
+  }
+  const counts = new Map(answer[name].map(({ value, count }) => [value, count]));
+  const absent = answer[name].length < MOST_VALUES ? 0 : undefined;
+  return (value) => counts.get(value) ?? absent;
 }
 
 let pictureAddress = null;
@@ -108,6 +158,9 @@ export function showFilters(state, changed) {
     input.checked = state[input.name].has(input.value);
     if (input.checked) input.closest("label").hidden = false;
   }
+  for (const input of document.querySelectorAll("#filter-form input[type=radio]")) {
+    input.checked = input.value === chosenRange(state);
+  }
   for (const [name, id] of Object.entries(PRICES)) {
     if (document.activeElement !== byId(id)) byId(id).value = state[name];
   }
@@ -118,8 +171,8 @@ export function showFilters(state, changed) {
 
 function chips(state, changed) {
   const chip = (text, remove) => {
-    const button = el("button", { type: "button", className: "chip", "aria-label": `Remove filter ${text}` }, text);
-    button.append(el("span", { "aria-hidden": "true" }, "×"));
+    const button = el("button", { type: "button", className: "chip", "aria-label": `Remove filter ${text}` });
+    button.append(el("bdi", {}, text), el("span", { "aria-hidden": "true" }, "×"));
     button.addEventListener("click", () => {
       remove();
       changed(0);
@@ -127,8 +180,8 @@ function chips(state, changed) {
     return el("li", {}, button);
   };
   const list = LISTS.flatMap((name) => [...state[name]].map((value) => chip(value, () => state[name].delete(value))));
-  if (state.low) list.push(chip(`from ${money(Number(state.low))}`, () => (state.low = "")));
-  if (state.high) list.push(chip(`up to ${money(Number(state.high))}`, () => (state.high = "")));
+  const price = priceText(state);
+  if (price) list.push(chip(`Price ${price}`, () => setPrice(state, "", "", false)));
   if (list.length > 1) {
     const all = el("button", { type: "button", className: "link" }, "Clear all");
     all.addEventListener("click", () => {

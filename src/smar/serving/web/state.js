@@ -16,6 +16,7 @@ export const empty = () => ({
   brand: new Set(),
   low: "",
   high: "",
+  below: false, // whether `high` itself is left out, as in the price ranges that the service counts
 });
 
 export function fromAddress() {
@@ -26,11 +27,15 @@ export function fromAddress() {
   if (["text", "multimodal", "hybrid"].includes(address.get("mode"))) state.mode = address.get("mode");
   state.compare = address.get("compare") === "1";
   for (const name of LISTS) state[name] = new Set(address.getAll(name));
-  for (const name of ["low", "high"]) {
-    const value = address.get(name);
-    if (value !== null && value !== "" && Number.isFinite(Number(value))) state[name] = value;
-  }
+  setPrice(state, address.get("low"), address.get("below") ?? address.get("high"), address.has("below"));
   return state;
+}
+
+/** Bounds as text or numbers; what is no number sets none. */
+export function setPrice(state, low, high, below) {
+  const plain = (value) => (String(value ?? "").trim() && Number.isFinite(Number(value)) ? String(Number(value)) : "");
+  Object.assign(state, { low: plain(low), high: plain(high) });
+  state.below = below && state.high !== "";
 }
 
 export function toAddress(state) {
@@ -41,7 +46,7 @@ export function toAddress(state) {
   if (state.compare) address.set("compare", "1");
   for (const name of LISTS) for (const value of state[name]) address.append(name, value);
   if (state.low) address.set("low", state.low);
-  if (state.high) address.set("high", state.high);
+  if (state.high) address.set(state.below ? "below" : "high", state.high);
   const text = address.toString();
   return text ? `/?${text}` : "/";
 }
@@ -51,19 +56,19 @@ const quoted = (value) => `"${value.replace(/[\\"]/g, "\\$&")}"`;
 /** Whether there is something to search for. */
 export const asked = (state) => Boolean(state.q.trim() || state.like || state.picture);
 
-/** The chosen filters in the service's language, null when there are none; `without` leaves one list out. */
+/** The chosen filters in the service's language, null when there are none; `without` leaves a list or "price" out. */
 export function toFilter(state, without = null) {
   const terms = LISTS.filter((name) => name !== without && state[name].size).map(
     (name) => `${name} in (${[...state[name]].map(quoted).join(", ")})`,
   );
-  if (state.low) terms.push(`price>=${Number(state.low)}`);
-  if (state.high) terms.push(`price<=${Number(state.high)}`);
+  if (state.low && without !== "price") terms.push(`price>=${state.low}`);
+  if (state.high && without !== "price") terms.push(`price${state.below ? "<" : "<="}${state.high}`);
   return terms.join(" and ") || null;
 }
 
-export const filterCount = (state) => state.category.size + state.brand.size + Boolean(state.low) + Boolean(state.high);
+export const filterCount = (state) => state.category.size + state.brand.size + Boolean(state.low || state.high);
 
 export function clearFilters(state) {
   for (const name of LISTS) state[name].clear();
-  state.low = state.high = "";
+  setPrice(state, "", "", false);
 }

@@ -1,10 +1,14 @@
 // What the main area shows: start page, results, side-by-side comparison, nothing found, failure.
 
-import { card } from "./cards.js";
+import { card, pictureTile } from "./cards.js";
 import { byId, el, number, percent, plural } from "./dom.js";
 
 const show = (...nodes) => byId("view").replaceChildren(...nodes);
-const say = (text) => (byId("status").textContent = text);
+const showUnder = (heading, ...nodes) => show(el("h1", { className: "hidden" }, heading), ...nodes);
+
+/** The line above the results, which screen readers are told of. */
+export const say = (text) => (byId("status").textContent = text);
+
 const button = (text, action, className = "primary") => {
   const node = el("button", { type: "button", className }, text);
   node.addEventListener("click", action);
@@ -15,14 +19,12 @@ const button = (text, action, className = "primary") => {
 export function showStart(facets, pick) {
   say("");
   byId("gate").hidden = true;
-  const tiles = (facets?.category ?? []).slice(0, 12).map(({ value, count, picture }) => {
-    const tile = el("span", { className: "tile" });
-    if (picture) tile.append(el("img", { src: picture, alt: "", width: 256, height: 256, decoding: "async" }));
+  const tiles = (facets?.category ?? []).slice(0, 12).map(({ value, count, picture }, at) => {
     const node = el(
       "button",
       { type: "button", className: "card example" },
-      tile,
-      el("span", { className: "title" }, value),
+      pictureTile(picture, at < 6),
+      el("span", { className: "title", dir: "auto" }, value),
       el("span", { className: "facts" }, plural(count, "product", "products")),
     );
     node.addEventListener("click", () => pick(value.toLowerCase()));
@@ -87,7 +89,8 @@ export function showResults(answer, k, more) {
   });
   const subject = { picture: "for your picture", similar: `like “${answer.query}”` }[answer.mode];
   say(`${scope(cards.length, k)} ${subject ?? `for “${answer.query}”`}`);
-  show(el("ul", { className: "grid results" }, ...cards), more ? el("p", { className: "more" }, button("Show more", more, "quiet-button")) : "");
+  const further = more && el("p", { className: "more" }, button("Show more", more, "quiet-button"));
+  showUnder("Results", el("ul", { className: "grid results" }, ...cards), further ?? "");
 }
 
 function compareMark(hit, before, k) {
@@ -114,14 +117,15 @@ export function showComparison(words, pictures, k) {
     `Pictures brought in ${number(count("new"))}, moved up ${number(count("up"))} and pushed out ${number(dropped.length)} of the best ${number(Math.max(words.hits.length, pictures.hits.length))} for “${pictures.query}”`,
   );
   const out = (hit) => (after.has(hit.item_id) ? null : { kind: "out", text: "drops out" });
-  show(
+  showUnder(
+    "Results without and with pictures",
     el(
       "div",
       { className: "results compare" },
       column("Words only", "pictures switched off", words, out, { ...context, mode: "text" }),
       column(
         "With pictures",
-        pictures.mode === "adaptive" ? `adaptive, ${percent(pictures.image_probability)}` : "always",
+        { adaptive: `adaptive, ${percent(pictures.image_probability)}`, multimodal: "always", hybrid: "hybrid" }[pictures.mode],
         pictures,
         (hit) => marks.get(hit.item_id),
         { ...context, mode: pictures.mode },
@@ -136,11 +140,11 @@ const droppedList = (hits) =>
     "section",
     { className: "dropped" },
     el("h2", {}, "Pushed out by pictures"),
-    el("ul", {}, ...hits.map((hit) => el("li", {}, el("span", {}, `${hit.rank}`), hit.item.title ?? hit.item_id))),
+    el("ul", {}, ...hits.map((hit) => el("li", {}, el("span", {}, `${hit.rank}`), el("bdi", {}, hit.item.title ?? hit.item_id)))),
   );
 
 function notice(className, heading, text, ...actions) {
-  show(el("section", { className: `notice ${className}` }, el("h2", {}, heading), el("p", {}, text), ...actions));
+  show(el("section", { className: `notice ${className}` }, el("h1", {}, heading), el("p", { dir: "auto" }, text), ...actions));
 }
 
 /** No item fits, which only filters can cause. */
