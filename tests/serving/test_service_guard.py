@@ -93,6 +93,9 @@ def test_rates(engine: Engine, tmp_path: Path) -> None:
     assert code_of(answer) == (429, "too_many_requests")
     assert 0 < int(answer.headers["retry-after"]) <= 1001
     assert client.get("/readyz").status_code == client.get("/metrics").status_code == 200
+    for free in ("/static/app.js", "/v1/items/item%2F00001/picture"):
+        assert [client.get(free).status_code for _ in range(5)] == [200] * 5
+    assert client.post("/v1/search/picture", content=b"x").status_code == 429
 
 
 def test_sizes(engine: Engine) -> None:

@@ -105,7 +105,7 @@ class Guard:
             return error_response(503, "too_many_connections", "too many connections are open; try again shortly.",
                                   {"Retry-After": "1", "Connection": "close"})  # fmt: skip
         client = scope["client"][0] if scope.get("client") else ""
-        if self.limiter is not None and (wait := self.limiter.wait(client)):
+        if self.limiter is not None and not _shown(scope) and (wait := self.limiter.wait(client)):
             after = {"Retry-After": str(int(wait) + 1)}
             return error_response(429, "too_many_requests", f"more than {self.options.rate:g} requests a second", after)
         if scope["method"] in _WRITES or (self.options.protect_reads and path.startswith("/v1/")):
@@ -138,6 +138,12 @@ class Guard:
                 **scope.get("state", {}).get("log", {}),
             }
             access.info("request", extra={"fields": fields})
+
+
+def _shown(scope: Scope) -> bool:
+    """Whether it is what a page of results is made of: some 50 pictures and files at once, each read from memory."""
+    path: str = scope["path"]
+    return scope["method"] == "GET" and (path.endswith("/picture") or path.startswith("/static/"))
 
 
 def _route(scope: Scope) -> str:

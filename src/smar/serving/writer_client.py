@@ -98,12 +98,14 @@ class WriterClient:
     async def _ask(
         self, method: str, path: str, body: bytes | None = None, content_type: str | None = None
     ) -> WriterAnswer:
-        from httpx import TransportError
+        from httpx import ConnectError, TransportError
 
         # as bytes, whatever the client sent: httpx would refuse letters beyond ASCII
         headers = {} if content_type is None else {b"Content-Type": content_type.encode("latin-1")}
         try:
             answer = await self._client.request(method, path, content=body, headers=headers)
+        except ConnectError as error:
+            raise WriterDown("the model worker does not answer: it is starting; try again shortly") from error
         except TransportError as error:
             raise WriterDown(f"the model worker does not answer ({type(error).__name__}: {error})") from error
         return WriterAnswer(answer.status_code, answer.content, answer.headers.get("Retry-After"))
