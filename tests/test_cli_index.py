@@ -1,6 +1,7 @@
 """`smar index` on an index that exists: update, delete, compact, roll back."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,8 @@ def new_items(line: Line, tmp_path: Path) -> Path:
     """Some items of the shop under new ids and one as it is, with another price."""
     table = pq.read_table(line.shop / "items.parquet").slice(0, 5)
     ids = [f"new-{at}" for at in range(4)] + [table["item_id"][4].as_py()]
-    pictures = [path and str((line.shop / path).absolute()) for path in table["image"].to_pylist()]
-    for name, values in (("item_id", ids), ("image", pictures)):
-        table = table.set_column(table.column_names.index(name), name, [values])
-    pq.write_table(table, tmp_path / "items.parquet")
+    shutil.copytree(line.shop / "images", tmp_path / "images")
+    pq.write_table(table.set_column(table.column_names.index("item_id"), "item_id", [ids]), tmp_path / "items.parquet")
     return tmp_path / "items.parquet"
 
 

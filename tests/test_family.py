@@ -79,7 +79,7 @@ def family(line: Line, checkpoints: Path, tmp_path_factory: pytest.TempPathFacto
     ]
     config = {
         **CONFIG,
-        "data": {**CONFIG["data"], "pictures_per_item": 2},
+        "data": {**CONFIG["data"], "pictures_per_item": 2, "images_root": str(line.shop)},
         "train": {**CONFIG["train"], "baselines": [{**entry, "steps": [2, 2]} for entry in entries]},
     }
     config["train"]["stage1"] = {**config["train"]["stage1"], "steps": 2}

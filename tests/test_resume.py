@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -9,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from smar.data.dataset import Dataset
 from smar.embedding.embed import embed
 from smar.model.run import StageRecord, load_encoder
+from smar.training.checkpoints import Spent, seal
 from tiny_line import Line, smar
 
 EMBED = """
@@ -56,8 +59,8 @@ def killed(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = ["-m", "smar.cli", "train", line.dataset, "--out", run, "--config", line.config]
     kill_when(lambda: any(run.glob("stage1/checkpoint-*/seal.json")), *command)
     assert not (run / "stage2" / "manifest.json").exists()
-    for seal in run.glob("stage1/checkpoint-*/seal.json"):
-        state = json.loads((seal.parent / "trainer_state.json").read_text())
+    for sealed in run.glob("stage1/checkpoint-*/seal.json"):
+        state = json.loads((sealed.parent / "trainer_state.json").read_text())
         assert state["epoch"] % 1, "the checkpoint lies at the end of an epoch"
     return run
 
@@ -96,6 +99,31 @@ def test_corrupt_checkpoint_is_refused(line: Line, killed: Path, tmp_path: Path,
     failed = smar("train", line.dataset, "--out", run, "--config", line.config)
     assert failed.code == 2, failed.err
     assert failed.says(f"{newest} is corrupt", name, "Delete")
+
+
+class Hostile:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"])
+def test_a_checkpoint_runs_no_code(line: Line, killed: Path, tmp_path: Path, name: str) -> None:
+    """The seal is no signature; what PyTorch wrote is read by its restricted reader, or not at all."""
+    run = Path(shutil.copytree(killed, tmp_path / "run"))
+    newest = max(run.glob("stage1/checkpoint-*"), key=lambda path: (path / "seal.json").exists() and step(path))
+    torch.save(Hostile(tmp_path / "mark"), newest / name)
+    seal(newest, Spent())
+    if name == "training_args.bin":
+        assert smar("train", line.dataset, "--out", run, "--config", line.config).code == 0
+    else:
+        with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+            smar("train", line.dataset, "--out", run, "--config", line.config)
+    assert not (tmp_path / "mark").exists()
 
 
 def test_embed_resumes(line: Line, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
-from shop_tables import items, log, picture, read, rejects, run, write_table
+from shop_tables import items, log, picture, read, rejects, run, settings, write_table
 
+from smar.data.changes import prepare_changes
 from smar.data.dataset import Dataset
 from smar.errors import InputError
 
@@ -72,7 +73,9 @@ def test_paths_start_at_the_table_or_at_images_root(tmp_path: Path) -> None:
     rows = with_images("pictures/1.png", str(tmp_path / "b/pictures/1.png"), "pictures/none.png", " ")
     path = write_table(tmp_path / "a/items.csv", rows)
     run(tmp_path, str(path), log())
-    assert colours(tmp_path) == [RED, BLUE, None, None]
+    assert colours(tmp_path) == [RED, None, None, None]
+    run(tmp_path, str(path), log(), images_root=tmp_path)
+    assert colours(tmp_path) == [None, BLUE, None, None]
     run(tmp_path, str(path), log(), images_root=tmp_path / "root")
     assert colours(tmp_path) == [GREEN, None, None, None]
     run(tmp_path, str(path), log(), images_root=tmp_path / "b")
@@ -85,22 +88,81 @@ def test_paths_start_at_the_table_or_at_images_root(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rooted", [False, True])
-@pytest.mark.parametrize("path", ["../secret.png", "pictures/../../secret.png", "{outside}/secret.png"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../secret.png",
+        "pictures/../../secret.png",
+        "{outside}/secret.png",
+        "{outside}/shop/../secret.png",
+        "link.png",
+        "{outside}/shop/link.png",
+        "linked/secret.png",
+        "../shop-2/secret.png",
+    ],
+)
 def test_no_path_leads_out_of_the_root(tmp_path: Path, path: str, rooted: bool) -> None:
-    """Where a table comes from suppliers, it must not make the shop read its own files; absolute paths need no `..`."""
-    (tmp_path / "shop/pictures").mkdir(parents=True)
-    (tmp_path / "secret.png").write_bytes(png("red"))
+    """Where a table comes from suppliers, it must not make the shop read its own files."""
+    for folder in ("shop/pictures", "shop-2"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("secret.png", "shop-2/secret.png"):
+        (tmp_path / file).write_bytes(png("red"))
     (tmp_path / "shop/pictures/1.png").write_bytes(png("blue"))
+    (tmp_path / "shop/link.png").symlink_to(tmp_path / "secret.png")
+    (tmp_path / "shop/linked").symlink_to("..")
     rows = with_images(path.format(outside=tmp_path), "pictures/../pictures/1.png")
     options = {"images_root": tmp_path / "shop"} if rooted else {}
-    run(tmp_path, str(write_table(tmp_path / "shop/items.csv", rows)), log(), **options)
+    summary = run(tmp_path, str(write_table(tmp_path / "shop/items.csv", rows)), log(), **options)
     first, _ = read(tmp_path, "images.parquet")
-    if path.startswith("{outside}") and not rooted:
-        assert colours(tmp_path) == [RED, BLUE]
-        return
     assert colours(tmp_path) == [None, BLUE]
     assert first["status"] == "fetch_failed"
     assert "set data.images_root" in first["error"]
+    assert f"pictures: 1 fetch_failed: {first['error']}" in summary.notes
+
+
+def test_links_that_stay_below_the_root_are_followed(tmp_path: Path) -> None:
+    """The root may be a link itself, and lie below one."""
+    shop, alias = tmp_path / "real/shop", tmp_path / "alias"
+    shop.mkdir(parents=True)
+    alias.symlink_to("real")
+    (shop / "1.png").write_bytes(png("blue"))
+    (shop / "link.png").symlink_to("1.png")
+    (shop / "loop.png").symlink_to("loop.png")
+    rows = with_images("link.png", str(shop / "1.png"), str(alias / "shop/link.png"), "loop.png", "nul\0.png")
+    write_table(shop / "items.parquet", rows)
+    for options in ({}, {"images_root": alias / "shop"}):
+        run(tmp_path, str(alias / "shop/items.parquet"), log(), **options)
+        assert colours(tmp_path) == [BLUE, BLUE, BLUE, None, None]
+        assert statuses(tmp_path)[3:] == ["missing", "missing"]
+
+
+def test_the_reasons_of_most_refusals_are_notes(tmp_path: Path) -> None:
+    summary = run(tmp_path, with_images("/a.png", "ftp://a/b.png", "../a.png", None, "gs://a/b", "az://a"), log())
+    root = tmp_path.resolve()
+    advice = "set data.images_root to a folder that holds it (relative paths then start there)"
+    assert [note for note in summary.notes if note.startswith("pictures")] == [
+        f"pictures: 2 fetch_failed: leads out of {root}, links followed: {advice}",
+        "pictures: 1 fetch_failed: ftp: only http and https are fetched",
+        "pictures: 1 fetch_failed: gs: only http and https are fetched",
+    ]
+
+
+def test_an_update_says_why_pictures_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_table(tmp_path / "shop/items.csv", with_images("../a.png", None))
+    dataset, _ = prepare_changes(settings(), [str(table)], [], tmp_path / "update")
+    assert dataset.manifest.image_status["fetch_failed"] == 1
+    assert "pictures: 1 fetch_failed: leads out of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("start", [b"", b"P2\n5 5\n255\n", b"P3\n5 ", b"BM", b"BM" + bytes(12), b"\x89PNG\r\n\x1a\n"])
+def test_a_file_that_is_no_picture_leaves_no_byte(tmp_path: Path, start: bytes) -> None:
+    (tmp_path / "passwd").write_bytes(start + b"hunter2 " * 40)
+    run(tmp_path, with_images("passwd"), log())
+    assert statuses(tmp_path)[0] != "ok"
+    number = str(int.from_bytes(b"hunt", "little"))  # as Pillow words a field of a header
+    (tried,) = read(tmp_path, "images.parquet")
+    assert not any(part in tried["error"] for part in ("hunt", "er2", number))
+    assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file() and b"hunter2" in file.read_bytes()]
 
 
 def test_the_first_decodable_picture_of_a_list_is_packed(tmp_path: Path) -> None:

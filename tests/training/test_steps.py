@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModel
 
 from smar.errors import InputError
 from smar.losses.contrastive import counterfactual_labels, pair_losses
@@ -131,6 +132,20 @@ def test_pretrained_towers_have_their_own_rate_and_vectors_do_not_decay(tmp_path
             assert group["lr"] == (5e-5 if name.startswith("text_tower.encoder.") else 6e-4)
             assert group["weight_decay"] == (0.01 if parameter.dim() > 1 else 0.0)
     assert not names
+
+
+def test_a_pretrained_encoder_that_is_a_pickle_is_refused(tmp_path):
+    settings = load_settings(None, TINY)
+    processor = build_processor(settings.model, 16, ["red dress"])
+    encoder = new_model(settings, settings.model, processor).text_tower.encoder
+    encoder.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(encoder.state_dict(), tmp_path / "pytorch_model.bin")
+    settings = load_settings(None, [*TINY, f"model.text.pretrained={tmp_path}"])
+    with pytest.raises(InputError, match=r"Only safetensors are.*AutoModel.from_pretrained\(.*\).save_pretrained"):
+        new_model(settings, settings.model, processor)
+    AutoModel.from_pretrained(tmp_path).save_pretrained(tmp_path)  # the advice
+    new_model(settings, settings.model, processor)
 
 
 def test_every_tower_may_have_a_rate_of_its_own(tmp_path):

@@ -9,6 +9,7 @@ from smar.data.dataset import Dataset, DatasetManifest
 from smar.data.pictures import pack
 from smar.data.tables import open_table
 from smar.files import FileEntry, describe
+from smar.progress import console
 from smar.sections.data import DataSettings
 
 
@@ -29,6 +30,8 @@ def prepare_changes(
         pictures = open_table(con, images, "images", settings.columns.images, work, ("item_id",)) if images else None
         build_items(con, catalogue)
         packed = pack(con, catalogue, pictures, columns.settings, folder)
+        for note in packed.notes:  # images.parquet goes when the items are in the index
+            console.print(note, markup=False, soft_wrap=True)
         con.execute("CREATE TEMP VIEW train AS SELECT 0 AS item_index WHERE false")
         write_items(con, catalogue, columns, folder / "items.parquet")
         rejects = dict(con.execute("SELECT reason, count(*) FROM reject GROUP BY 1 ORDER BY 1").fetchall())

@@ -1,15 +1,17 @@
 """Pictures given as URLs: downloaded in parallel, results in the order asked for, every failure recorded."""
 
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -19,6 +21,7 @@ from smar.sections.data import FetchSettings
 RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 MAX_REDIRECTS = 5
 USER_AGENT = "smar-prepare/1"
+_ROUTED = IPv6Network("2000::/3")
 T = TypeVar("T")
 
 
@@ -56,6 +59,7 @@ class Fetcher:
             max_redirects=MAX_REDIRECTS,
             headers={"User-Agent": USER_AGENT, "Accept": "image/*"},
             limits=httpx.Limits(max_connections=self.settings.parallel),
+            event_hooks={} if self.settings.private else {"request": [_only_public]},
         )
 
     def _submit(self, url: str) -> Future[bytes | Unusable]:
@@ -90,7 +94,7 @@ class Fetcher:
             except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects) as error:
                 failure = f"{type(error).__name__}: {error}"
                 break
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, OSError) as error:
                 failure = f"{type(error).__name__}: {error}"
             except ValueError as error:  # an address that cannot be encoded
                 failure = f"not a valid URL: {error}"
@@ -126,6 +130,44 @@ class Fetcher:
                 yield _finished(*waiting.popleft())
         while waiting:
             yield _finished(*waiting.popleft())
+
+
+def public(address: str) -> bool:
+    """Whether an IP address is one of the internet: not of this machine, its networks, a group or a reserved range."""
+    ip = ip_address(address)
+    if isinstance(ip, IPv6Address):
+        ip = ip.ipv4_mapped or ip.sixtofour or ip
+    return ip.is_global and not ip.is_multicast and (ip.version == 4 or ip in _ROUTED)
+
+
+def _only_public(request: httpx.Request) -> None:
+    """Hook of every hop: refuse a host that has a private address, before anything connects to it.
+
+    The address that was then connected to is judged before anything is sent, as a name may have another one by now. A
+    connection to another host is one to the user's proxy, whose rules apply.
+    """
+    host, direct = request.url.raw_host.decode("ascii"), False
+
+    def trace(event: str, info: dict[str, Any]) -> None:
+        nonlocal direct
+        if event.endswith("connect_tcp.started"):
+            direct = info["host"] == host
+            for found in socket.getaddrinfo(host, None) if direct else []:
+                _refuse_private(host, str(found[4][0]))
+        elif direct and event.endswith("connect_tcp.complete"):
+            stream = info["return_value"]
+            try:
+                _refuse_private(host, stream.get_extra_info("server_addr")[0])
+            except BaseException:
+                stream.close()
+                raise
+
+    request.extensions["trace"] = trace
+
+
+def _refuse_private(host: str, address: str) -> None:
+    if not public(address):
+        raise Unusable("fetch_failed", f"{host} is {address}, which is not public: data.fetch.private=true allows it")
 
 
 def _finished(key: T, result: bytes | Path | Unusable | Future[bytes | Unusable]) -> tuple[T, bytes | Path | Unusable]:

@@ -126,7 +126,7 @@ def decode(source: bytes | Path, options: ImageOptions) -> Decoded:
         return Decoded("too_large", str(error), width, height)
     except Exception as error:  # Pillow's plugins raise anything on damaged bytes: OSError, SyntaxError, struct.error
         status: Status = "truncated" if is_cut(data, error) else "corrupt"
-        return Decoded(status, f"{type(error).__name__}: {error}"[:200], width, height)
+        return Decoded(status, f"{type(error).__name__} while decoding", width, height)  # its text may quote the file
 
 
 @contextmanager
@@ -151,7 +151,9 @@ def _open(data: bytes) -> Image.Image:
         if webp or data.startswith(SIGNATURES):
             status: Status = "truncated" if is_cut(data) else "corrupt"
             raise Unusable(status, "the header cannot be read") from None
-        raise Unusable("not_an_image", f"unknown content, starts with {data[:16]!r}") from None
+        raise Unusable(
+            "not_an_image", f"{len(data):,} bytes of unknown content; allowed: {', '.join(FORMATS)}"
+        ) from None
 
 
 def is_cut(data: bytes, error: Exception | None = None) -> bool:

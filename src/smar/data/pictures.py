@@ -6,6 +6,7 @@ download and one decode, and the outcome depends on nothing but the input.
 """
 
 import io
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,8 @@ class PictureCounts:
     item_status: dict[str, int]
     several: dict[str, int]
     """Only where an item may have several: items that do, and pictures that were tried and are broken."""
+    notes: tuple[str, ...]
+    """The three most frequent reasons of `fetch_failed`, with their pictures: one wrong setting fails them all."""
 
 
 def pack(con: Connection, items: Table, images: Table | None, settings: DataSettings, folder: Path) -> PictureCounts:
@@ -89,7 +92,13 @@ def pack(con: Connection, items: Table, images: Table | None, settings: DataSett
     tried = int((outcomes.status != _NOT_TRIED).sum())
     own = rows["image_rows"].to_numpy()
     several = {"items_with_several_pictures": int((own > 1).sum()), "pictures_broken": tried - len(kept)}
-    return PictureCounts(len(listing.item), tried, len(kept), counts, several if most > 1 else {})
+    return PictureCounts(len(listing.item), tried, len(kept), counts, several if most > 1 else {}, _failed(outcomes))
+
+
+def _failed(outcomes: Outcomes) -> tuple[str, ...]:
+    failed = outcomes.status == STATUSES.index("fetch_failed")
+    reasons = Counter(reason for index, reason in outcomes.errors.items() if failed[index])
+    return tuple(f"pictures: {count:,} fetch_failed: {reason}" for reason, count in reasons.most_common(3))
 
 
 def _starts(listing: Listing, most: int) -> NDArray[np.int64]:

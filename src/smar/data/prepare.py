@@ -133,6 +133,7 @@ def _build(
         summary.counts["queries"] = write_queries(con, attributes, folder / "queries.parquet")
     with summary.stage("pictures"):
         packed = pack(con, catalogue, pictures, settings, folder)
+    summary.notes += packed.notes
     with summary.stage("items and rejects"):
         write_items(con, catalogue, columns, folder / "items.parquet")
         _write_rejects(con, (catalogue, log, pictures, attributes), bool(counted.rejected), folder, summary)

@@ -23,6 +23,7 @@ class FetchSettings(Section):
     timeout: float = Field(10.0, gt=0, description="seconds for one request")
     retries: int = Field(2, ge=0)
     parallel: int = Field(16, ge=1)
+    private: bool = Field(False, description="fetch from loopback, private and link-local addresses, too")
 
 
 class DataSettings(Section):

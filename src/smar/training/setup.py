@@ -124,9 +124,16 @@ def _pretrained(built: SmarModel, model: ModelSettings) -> list[tuple[str, Tower
 
 
 def _weights(tower: TowerSettings, name: str) -> dict[str, object]:
-    """Weights of a pretrained encoder; of a two-tower checkpoint, its part for the tower `name`."""
+    """Weights of a pretrained encoder; of a two-tower checkpoint, its part for the tower `name`. Never a pickle."""
     source, revision = pinned(str(tower.pretrained))
-    encoder = AutoModel.from_pretrained(source, revision=revision)
+    try:
+        encoder = AutoModel.from_pretrained(source, revision=revision, use_safetensors=True)
+    except OSError as error:
+        raise InputError(
+            f"the weights of {tower.pretrained} cannot be read ({error}). Only safetensors are: a pytorch_model.bin is "
+            "a pickle, which may run code. Where you trust it, convert it once, in Python with transformers: "
+            f"AutoModel.from_pretrained({source!r}).save_pretrained(FOLDER), and copy its tokenizer's files there."
+        ) from None
     if hasattr(pretrained_config(str(tower.pretrained)), "vision_config"):
         encoder = encoder.vision_model if name == "image_tower" else encoder.text_model
     return encoder.state_dict()  # type: ignore[no-any-return]
