@@ -117,8 +117,10 @@ def index(options: argparse.Namespace) -> None:
     if options.out is not None:
         from smar.index.build import RECALL_TARGET, build_index
 
-        done = build_index(options.source, options.out, recall=options.recall or RECALL_TARGET, query=options.query)
-        shown = asdict(done) | {"recall": done.recall and f"{done.recall:.4f}"}
+        target = options.recall or RECALL_TARGET
+        done = build_index(options.source, options.out, recall=target, query=options.query)
+        missed = f", BELOW the target {target:g}: items too much alike" if (done.recall or target) < target else ""
+        shown = asdict(done) | {"recall": done.recall and f"{done.recall:.4f}{missed}"}
         rows = [(name, value) for name, value in shown.items() if value is not None]
         summary(f"index in {options.out}", rows, _say("serve", options.out))
     elif options.update is not None:

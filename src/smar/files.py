@@ -54,6 +54,8 @@ class Manifest(BaseModel):
             ) from None
         except (ValidationError, NotADirectoryError) as error:
             raise InputError(f"{path} is not a manifest of `{made_by}`: {error}. Make it again.") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error}.") from None
 
     def write(self, folder: Path) -> None:
         """Write ``folder/manifest.json`` atomically."""
@@ -124,7 +126,7 @@ def describe(folder: Path, entry: Callable[[Path], T]) -> dict[str, T]:
     """Every file below `folder`, flushed to disk: path inside it -> what `entry` says of it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in files:
-        with path.open("rb+") as handle:
+        with path.open("rb") as handle:  # which suffices, also for files that only their owner may write
             os.fsync(handle.fileno())
     return {path.relative_to(folder).as_posix(): entry(path) for path in files}
 
