@@ -3,12 +3,16 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from smar.index import facets
 from smar.index.columns import Columns
 from smar.index.embedded import EmbeddedIndex
-from smar.index.facets import count_facets, price_borders
+from smar.index.facets import Part, count_facets, price_borders
 from smar.index.filter_parser import parse_filter
 
 
@@ -59,9 +63,44 @@ def test_price_ranges_of_odd_catalogues(prices: list) -> None:
     assert sum(part.count for part in count_facets([part], (), borders).prices) == len(known)
 
 
-def whole(columns: Columns):
-    import numpy as np
+ITEMS = st.lists(
+    st.tuples(st.none() | st.sampled_from("abcdefg"), st.booleans(), st.booleans()), min_size=1, max_size=12
+)
 
-    from smar.index.facets import Part
 
+@given(parts=st.lists(ITEMS, min_size=1, max_size=3), top=st.none() | st.integers(1, 5))
+def test_the_most_frequent_of_several_parts(parts: list[list[tuple]], top: int | None) -> None:
+    """Equally frequent values by the alphabet, each with its first row that counts and has a picture."""
+    made, first_row = [], 0
+    for items in parts:
+        brands, counted, pictured = zip(*items, strict=True)
+        columns = Columns(pa.table({"brand": pa.array(brands, pa.string())}))
+        made.append(Part(columns, np.array(counted), np.array(pictured), first_row))
+        first_row += len(items)
+    rows = [(row, *item) for row, item in enumerate(item for items in parts for item in items)]
+    counts = Counter(brand for _, brand, counted, _ in rows if counted and brand is not None)
+    ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[:top]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(facets, "_BLOCK", 3)
+        values = count_facets(made, ("brand",), (), top).values["brand"]
+    assert [(value, count) for value, (count, _) in values.items()] == ranked
+    for value, (_, found) in values.items():
+        assert found == next((row for row, *item in rows if item == [value, True, True]), None)
+
+
+def test_decimal_prices() -> None:
+    columns = Columns(pa.table({"price": pa.array([100, None, 250, 399], pa.int32()).cast(pa.decimal128(12, 2))}))
+    counts = count_facets([whole(columns)], (), price_borders([whole(columns)]))
+    assert (counts.price_low, counts.price_high) == (100.0, 399.0)
+    assert sum(part.count for part in counts.prices) == 3
+
+
+def test_columns_without_values() -> None:
+    """Neither texts nor prices are counted where no item has any."""
+    part = whole(Columns(pa.table({"brand": pa.nulls(2), "price": pa.nulls(2)})))
+    assert price_borders([part]) == ()
+    assert count_facets([part], ("brand",), ()).values == {"brand": {}}
+
+
+def whole(columns: Columns) -> Part:
     return Part(columns, np.ones(len(columns), bool), np.zeros(len(columns), bool))

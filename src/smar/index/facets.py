@@ -4,10 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
-from smar.index.columns import Columns, Kind, Mask
+from smar.index.columns import Codes, Columns, Kind, Mask
 
 PRICE_RANGES = 6
+_SAMPLE = 50_000
+_BLOCK = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +54,12 @@ def count_facets(
     """Count the `top` most frequent values of the text columns `names`, and prices between `borders`."""
     parts = list(parts)
     prices = np.concatenate([_prices(part.columns, part.mask) for part in parts])
-    bins = np.histogram(prices, borders)[0].tolist() if borders else []
+    below = [np.count_nonzero(prices < low) for low in borders[:-1]]  # np.histogram sorts: 60 ms for 1 M
+    below += [np.count_nonzero(prices <= high) for high in borders[-1:]]
+    bins = np.diff(below).tolist()
     return FacetCounts(
-        items=sum(int(part.mask.sum()) for part in parts),
-        pictures=sum(int((part.mask & part.pictured).sum()) for part in parts),
+        items=sum(int(np.count_nonzero(part.mask)) for part in parts),
+        pictures=sum(int(np.count_nonzero(part.mask & part.pictured)) for part in parts),
         values={name: _values(parts, name, top) for name in names},
         prices=tuple(PriceCount(low, high, n) for low, high, n in zip(borders[:-1], borders[1:], bins, strict=True)),
         price_low=float(prices.min()) if len(prices) else None,
@@ -67,7 +72,8 @@ def price_borders(parts: Iterable[Part], ranges: int = PRICE_RANGES) -> tuple[fl
     prices = np.concatenate([_prices(part.columns, part.mask) for part in parts])
     if not len(prices):
         return ()
-    inner = {_round(float(cut)) for cut in np.quantile(prices, np.linspace(0, 1, ranges + 1)[1:-1])}
+    some = prices[:: len(prices) // _SAMPLE + 1]  # of all 1 M, quantiles take 20 ms; the cuts are rounded anyway
+    inner = {_round(float(cut)) for cut in np.quantile(some, np.linspace(0, 1, ranges + 1)[1:-1])}
     low, high = float(np.floor(prices.min())), float(np.ceil(prices.max()))
     return (low, *sorted(cut for cut in inner if low < cut < high), max(high, float(np.nextafter(low, np.inf))))
 
@@ -83,24 +89,56 @@ def _round(price: float) -> float:
 def _prices(columns: Columns, mask: Mask) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     if columns.kind("price") is not Kind.NUMBER:
         return np.empty(0)
-    prices = columns.numbers("price")[mask & columns.present("price")].astype(np.float64)
-    finite: np.ndarray[tuple[int], np.dtype[np.float64]] = prices[np.isfinite(prices)]
-    return finite
+    numbers = columns.numbers("price")
+    rows = np.flatnonzero(mask & columns.present("price") & np.isfinite(numbers))  # half the time of picking by a mask
+    prices: np.ndarray[tuple[int], np.dtype[np.float64]] = numbers[rows].astype(np.float64, copy=False)
+    return prices / 10.0 ** columns.scale("price")
 
 
 def _values(parts: list[Part], name: str, top: int | None) -> dict[str, tuple[int, int | None]]:
-    found: dict[str, tuple[int, int | None]] = {}
+    coded = []
     for part in parts:
         codes = part.columns.codes(name) if part.columns.kind(name) is Kind.TEXT else None
         if codes is None:
-            continue
-        counts = np.bincount(codes.code[part.mask], minlength=len(codes.values) + 1)
-        first = np.full(len(counts), -1)
-        rows = np.flatnonzero(part.mask & part.pictured)[::-1]
-        first[codes.code[rows]] = rows + part.first_row  # the last write is the first row
-        for at in np.flatnonzero(counts[:-1]):
-            value, (before, row) = codes.values[at], found.get(codes.values[at], (0, None))
-            row = int(first[at]) if row is None and first[at] >= 0 else row
-            found[value] = before + int(counts[at]), row
-    ranked = sorted(found.items(), key=lambda entry: (-entry[1][0], entry[0]))
-    return dict(ranked[:top])
+            return {}
+        code = codes.code[np.flatnonzero(part.mask)]
+        coded.append((part, codes, np.bincount(code, minlength=len(codes.values) + 1)[:-1]))
+    # a value of the first part, mostly the largest by far, is among the best of all if it is among its own best or
+    # another part has it, too
+    likely = {
+        codes.values[at]
+        for number, (_, codes, counts) in enumerate(coded)
+        for at in _best(codes, counts, None if number else top)
+    }
+    counted = {
+        value: sum(int(counts[codes.places[value]]) for _, codes, counts in coded if value in codes.places)
+        for value in likely
+    }
+    ranked = sorted(counted, key=lambda value: (-counted[value], value))[:top]
+    rows: dict[str, int] = {}
+    for part, codes, _ in coded:
+        rows = _first_pictured(part, codes, ranked) | rows
+    return {value: (counted[value], rows.get(value)) for value in ranked}
+
+
+def _best(codes: Codes, counts: npt.NDArray[np.int64], top: int | None) -> npt.NDArray[np.int64]:
+    """Places of the `top` most frequent values, of equals the first in the alphabet; in any order."""
+    some = np.flatnonzero(counts)
+    if top is None or len(some) <= top:
+        return some
+    return some[np.argpartition(codes.ranks[some] - counts[some] * len(counts), top)[:top]]
+
+
+def _first_pictured(part: Part, codes: Codes, values: list[str]) -> dict[str, int]:
+    """The first counted row with a picture of each value that has one; mostly they are all among the first rows."""
+    places = np.array([codes.places[value] for value in values if value in codes.places], np.int64)
+    first = np.full(len(codes.values) + 1, -1)
+    rows = np.flatnonzero(part.mask & part.pictured)
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK][::-1]
+        fresh = np.full_like(first, -1)
+        fresh[codes.code[block]] = block + part.first_row  # the last write is the first row
+        first = np.where(first < 0, fresh, first)
+        if (first[places] >= 0).all():
+            break
+    return {codes.values[at]: int(first[at]) for at in places if first[at] >= 0}

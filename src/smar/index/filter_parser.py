@@ -110,14 +110,14 @@ class _Parser:
         while self.next.is_word("or"):
             self.take()
             terms.append(self.all_of(depth))
-        return terms[0] if len(terms) == 1 else Both(tuple(terms), any_of=True)
+        return _joined(terms, any_of=True)
 
     def all_of(self, depth: int) -> Node:
         terms = [self.term(depth)]
         while self.next.is_word("and"):
             self.take()
             terms.append(self.term(depth))
-        return terms[0] if len(terms) == 1 else Both(tuple(terms), any_of=False)
+        return _joined(terms, any_of=False)
 
     def term(self, depth: int) -> Node:
         if depth > MAX_DEPTH:
@@ -190,3 +190,17 @@ class _Parser:
             return literal(token.text, kind)
         except ValueError as error:
             raise self.error(token.position, f"{column} holds {kind}: {error}, found {token.text!r}") from None
+
+
+def _joined(terms: list[Node], any_of: bool) -> Node:
+    """Terms as one; all ``=`` of a column between ``or`` are one ``in``, all ``!=`` between ``and`` one ``not in``."""
+    op = "in" if any_of else "not in"
+    kept: dict[object, Node] = {}
+    for term in terms:
+        if isinstance(term, Comparison) and term.op == op:
+            before = kept.get(term.column)
+            values = (*before.values, *term.values) if isinstance(before, Comparison) else term.values
+            kept[term.column] = Comparison(term.column, term.kind, op, tuple(dict.fromkeys(values)))
+        else:
+            kept[term] = term
+    return Both(tuple(kept.values()), any_of) if len(kept) > 1 else next(iter(kept.values()))
