@@ -9,6 +9,7 @@ with 8-bit codes, without re-scoring, at the number of lists that gives the reca
 """
 
 import argparse
+import os
 import resource
 import tempfile
 import time
@@ -36,6 +37,7 @@ from smar.index.query import QueryVectors
 from smar.index.ranked import Queries
 from smar.index.segment import Segment
 from smar.index.tuning import tuned
+from smar.index.updates import OpenLog, Record
 from smar.index.vectors import Allowed, Probes, VectorStore
 
 CLUSTERS = 3000
@@ -195,14 +197,15 @@ def changed(store: VectorStore, cluster: np.ndarray, queries: QueryVectors) -> N
     """The cost of a delta: 50,000 changed items beside the base."""
     table = payload(len(store), cluster)
     base = Segment(store, Catalogue(table, None))
-    delta, dim = Delta(base, store.vectors.shape[1] // 2), store.vectors.shape[1] // 2
+    dim = store.vectors.shape[1] // 2
     rows = np.random.default_rng(2).permutation(len(store))[:50_000]
     record = table.take(rows)
     for name, part in (("text", store.vectors[rows, dim:]), ("multimodal", store.vectors[rows, :dim])):
         record = record.append_column(f"__{name}", pa.FixedSizeListArray.from_arrays(pa.array(part.ravel()), dim))
     record = record.append_column("__picture", pa.nulls(len(rows), pa.binary()))
     started = time.thread_time()
-    delta.apply(record, upsert=True)
+    delta = Delta(base, dim, OpenLog(Path(os.devnull)))  # none of the items has a picture there
+    delta.apply(Record(True, record.combine_chunks().to_batches()[0]))
     segments = delta.segments()
     print(f"applying 50,000 changes: {1000 * (time.thread_time() - started):.0f} ms")
     test = asked(queries, Mode.ADAPTIVE, slice(QUERIES))

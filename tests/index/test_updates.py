@@ -1,5 +1,6 @@
 """Updates, versions and their files: what another process sees, what survives, what damage is refused."""
 
+import contextlib
 import gc
 import json
 import shutil
@@ -10,6 +11,7 @@ import weakref
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,7 +26,8 @@ from smar.index.delta import Items
 from smar.index.filter_parser import parse_filter
 from smar.index.live import UpdatableIndex
 from smar.index.ready import plain
-from smar.index.versions import current_version, locked, rollback
+from smar.index.updates import UpdateLog
+from smar.index.versions import current_version, locked, publish_version, rollback
 from tiny_index import DIM, FINGERPRINT, write_embeddings, write_query_encoder
 
 
@@ -215,6 +218,90 @@ def test_an_old_snapshot_is_freed_at_once(folder: Path) -> None:
         gc.enable()
 
 
+def held_logs() -> int:
+    """How many descriptors of this process lead to an update log, those of removed folders among them."""
+    found = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found += "updates.log" in str(descriptor.readlink())
+    return found
+
+
+def test_one_descriptor_however_much_is_written(folder: Path) -> None:
+    gc.collect()
+    others = held_logs()
+    writer, reader = UpdatableIndex.open(folder), UpdatableIndex.open(folder)
+    writer.upsert(items("new/0"))
+    assert reader.refresh()
+    before = psutil.Process().num_fds()
+    for at in range(1, 300):
+        writer.upsert(items(f"new/{at}", seed=at))
+        assert reader.refresh()
+    assert psutil.Process().num_fds() <= before
+    assert held_logs() - others == 2
+    old = reader.snapshot
+    writer.compact()
+    assert reader.refresh()
+    shutil.rmtree(old.path)
+    for catalogue in (old.catalogue, writer.snapshot.catalogue, reader.snapshot.catalogue):
+        for at in range(300):
+            assert catalogue.picture(catalogue.row_of(f"new/{at}")) == f"picture of new/{at} {at}".encode()
+    assert held_logs() - others == 3
+    del old, catalogue
+    assert held_logs() - others == 2
+    del writer, reader
+    assert held_logs() == others
+
+
+def test_a_log_that_another_file_took_the_place_of(folder: Path, tmp_path: Path) -> None:
+    """So copies arrive from another machine."""
+    reader = UpdatableIndex.open(folder)
+    reader.upsert(items("new/1"))
+    other, old = Path(shutil.copytree(folder, tmp_path / "other")), reader.snapshot
+    UpdatableIndex.open(other).upsert(items("new/2"))
+    for name in ("updates.log", "updates.json"):
+        shutil.copy(other / "v0001" / name, tmp_path / name)
+        (tmp_path / name).replace(folder / "v0001" / name)
+    assert reader.refresh()
+    for catalogue, name in ((old.catalogue, "new/1"), (reader.snapshot.catalogue, "new/2")):
+        assert catalogue.picture(catalogue.row_of(name)) == f"picture of {name} 0".encode()
+
+
+def test_nothing_of_a_damaged_piece_is_taken_in(folder: Path) -> None:
+    writer, reader = UpdatableIndex.open(folder), UpdatableIndex.open(folder)
+    writer.upsert(items("new/1"))
+    writer.upsert(items("new/2"))
+    log = folder / "v0001" / "updates.log"
+    content = log.read_bytes()
+    log.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    for _ in range(3):  # as a service does four times a second
+        with pytest.raises(InputError, match=r"updates\.log is damaged"):
+            reader.refresh()
+    assert reader.changed == 0
+    log.write_bytes(content)
+    assert reader.refresh()
+    assert reader.changed == 2
+
+
+def test_what_cannot_be_read_back_is_written_all_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = UpdatableIndex.open(folder)
+    whole, calls = UpdatableIndex.refresh, []
+
+    def failing(self: UpdatableIndex) -> bool:
+        calls.append(1)
+        if len(calls) % 2 == 0:
+            raise InputError("too many open files")
+        return whole(self)
+
+    monkeypatch.setattr(UpdatableIndex, "refresh", failing)
+    assert index.upsert(items("new/1")) == 1
+    assert index.delete(["item/00001"]) == 1
+    monkeypatch.undo()
+    index.refresh()
+    assert len(index.snapshot) == len(UpdatableIndex.open(folder).snapshot) == 180
+    assert index.snapshot.catalogue.row_of("new/1") is not None
+
+
 def test_rollback_and_new_versions_under_a_reader(embeddings: Path, folder: Path) -> None:
     reader = UpdatableIndex.open(folder)
     reader.upsert(items("new/1"))
@@ -231,6 +318,39 @@ def test_rollback_and_new_versions_under_a_reader(embeddings: Path, folder: Path
     queries = old.encoder.encode(["red shirt"])
     assert len(old.search(queries, 5)[0]) == 5  # its files are gone from the folder, not from this process
     assert reader.refresh()
+
+
+def test_a_compaction_keeps_the_version_to_go_back_to(embeddings: Path, folder: Path) -> None:
+    build_index(embeddings, folder)
+    index = UpdatableIndex.open(folder)
+    index.upsert(items("new/1"))
+    assert index.compact() == "v0003"
+    assert sorted(path.name for path in folder.glob("v*")) == ["v0001", "v0003"]
+    assert [rollback(folder).version for _ in range(2)] == ["v0001", "v0003"]
+    index.upsert(items("new/2"))
+    shutil.rmtree(folder / "v0001")  # by hand: then it is the compacted one, which is better than none
+    assert index.compact() == "v0004"
+    assert rollback(folder).version == "v0003"
+
+
+def test_a_first_compaction_keeps_what_it_compacted(folder: Path) -> None:
+    index = UpdatableIndex.open(folder)
+    index.upsert(items("new/1"))
+    index.compact()
+    assert [rollback(folder).version for _ in range(3)] == ["v0001", "v0002", "v0001"]
+    assert index.refresh()
+    index.upsert(items("new/2"))
+    assert index.compact() == "v0003"
+    assert rollback(folder).version == "v0002"  # forward again, though the version left behind was compacted
+
+
+def test_a_publication_removes_older_versions_only(folder: Path) -> None:
+    """And counts: v10000 comes after v9999."""
+    for name in ("vendor", "v9998.partial", "v9999.partial", "v10000.partial"):
+        (folder / name).mkdir()
+    with locked(folder):
+        publish_version(folder, folder / "v9999.partial")
+    assert sorted(path.name for path in folder.glob("v*")) == ["v0001", "v10000.partial", "v9999", "vendor"]
 
 
 def test_nothing_to_roll_back_to(folder: Path) -> None:
@@ -365,6 +485,59 @@ def test_a_version_removed_while_it_is_opened(embeddings: Path, folder: Path, mo
     monkeypatch.setattr(live_module, "current_version", slow)
     assert UpdatableIndex.open(folder).snapshot.path.name == "v0003"
     assert not calls[0].exists()
+
+
+def test_a_version_removed_while_its_log_is_looked_at(
+    embeddings: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, whole = UpdatableIndex.open(folder), UpdateLog.stamp
+
+    def slow(log: UpdateLog) -> tuple[int, int] | None:
+        monkeypatch.setattr(UpdateLog, "stamp", whole)
+        build_index(embeddings, folder)
+        build_index(embeddings, folder)
+        return whole(log)
+
+    monkeypatch.setattr(UpdateLog, "stamp", slow)
+    assert index.refresh()
+    assert index.snapshot.path.name == "v0003"
+
+
+def damage(version: Path) -> None:
+    """So that only a checksum tells."""
+    path = version / "items.json"
+    content = path.read_bytes()
+    path.write_bytes(content[:-3] + b"x" + content[-2:])
+
+
+def test_only_the_first_version_may_be_unverified(embeddings: Path, folder: Path) -> None:
+    """Another process has verified that one, and not what takes its place."""
+    damage(folder / "v0001")
+    index = UpdatableIndex.open(folder, check=False)
+    build_index(embeddings, folder)
+    damage(folder / "v0002")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"v0002/items\.json is damaged"):
+            index.refresh()
+    assert index.snapshot.path.name == "v0001"
+
+
+def test_what_is_opened_in_place_of_an_unverified_version_is_verified(
+    embeddings: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = live_module.current_version
+
+    def slow(path: Path) -> Path:
+        monkeypatch.setattr(live_module, "current_version", whole)
+        version = whole(path)
+        build_index(embeddings, folder)
+        build_index(embeddings, folder)
+        damage(folder / "v0003")
+        return version
+
+    monkeypatch.setattr(live_module, "current_version", slow)
+    with pytest.raises(InputError, match=r"v0003/items\.json is damaged"):
+        UpdatableIndex.open(folder, check=False)
 
 
 def test_writers_wait_for_each_other(folder: Path) -> None:

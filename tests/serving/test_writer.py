@@ -27,7 +27,10 @@ from smar.index.similar import by_vector
 from smar.index.versions import current_version, locked
 from smar.model.run import load_encoder, run_settings
 from smar.serving.writer_client import PictureVector, WriterClient, WriterDown
-from smar.writer.service import open_worker
+from smar.writer.app import create_app
+from smar.writer.columns import RefusedItem
+from smar.writer.service import ModelWorker, open_worker
+from smar.writer.upload import MAX_SEARCHES, Admission, Upload
 from tiny_index import vectors_of
 from tiny_line import Line, smar
 from tiny_service import address, run_service
@@ -366,7 +369,7 @@ def test_without_a_worker_the_client_says_so(tmp_path: Path) -> None:
         async with WriterClient(tmp_path / "none.sock") as client:
             await client.delete("x")
 
-    with pytest.raises(WriterDown, match="ConnectError"):
+    with pytest.raises(WriterDown, match="it is starting"):
         asyncio.run(call())
 
 
@@ -520,6 +523,12 @@ def test_a_model_worker_that_hangs_is_killed_and_comes_back(index: Path, run: Pa
         assert "smar.writer hangs; it is killed" in process.stderr.read()
 
 
+async def becoming(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 def test_a_stuck_thread_is_no_life(index: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smar.writer.service.EVERY_SECONDS", 0.01)
     signs: list[int] = []
@@ -528,7 +537,7 @@ def test_a_stuck_thread_is_no_life(index: Path, run: Path, monkeypatch: pytest.M
     async def live() -> None:
         worker = make()
         async with worker.running():
-            await until(lambda: len(signs) > 2)
+            await becoming(lambda: len(signs) > 2)
             release = threading.Event()
             stuck = worker.queue.thread.submit(release.wait)
             await asyncio.sleep(0.05)  # a sign that was on its way
@@ -537,11 +546,103 @@ def test_a_stuck_thread_is_no_life(index: Path, run: Path, monkeypatch: pytest.M
             assert len(signs) == before
             release.set()
             assert stuck.result()
-            await until(lambda: len(signs) > before)
-
-    async def until(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not condition():
-                await asyncio.sleep(0.01)
+            await becoming(lambda: len(signs) > before)
 
     asyncio.run(live())
+
+
+def test_pictures_that_wait_are_no_hang(index: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smar.writer.service.EVERY_SECONDS", 0.01)
+    signs: list[int] = []
+    make = open_worker(index, run, alive=lambda: signs.append(1))
+
+    async def live() -> None:
+        worker = make()
+        async with worker.running():
+            ends = [threading.Event() for _ in range(4)]
+            jobs = [worker.eyes.submit(end.wait, PATIENCE) for end in ends]
+            try:
+                for end, job in zip(ends[:-1], jobs, strict=False):
+                    before = len(signs)
+                    end.set()
+                    await becoming(lambda job=job, before=before: job.done() and len(signs) > before)
+                assert not jobs[-1].done()
+            finally:
+                ends[-1].set()
+
+    asyncio.run(live())
+
+
+def test_life_goes_on_after_a_failure(
+    index: Path, run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the disk that takes the signs and the figures, for instance."""
+    monkeypatch.setattr("smar.writer.service.EVERY_SECONDS", 0.01)
+    signs: list[int] = []
+
+    def alive() -> None:
+        signs.append(1)
+        if len(signs) < 4:
+            raise OSError(f"no space left, said {len(signs)} times")
+
+    make = open_worker(index, run, alive=alive)
+
+    async def live() -> None:
+        async with make().running():
+            await becoming(lambda: len(signs) > 5)
+
+    asyncio.run(live())
+    assert "said 1 times" in caplog.text
+    assert "said 2 times" not in caplog.text
+
+
+def test_few_searches_by_picture_may_wait_and_changes_wait_apart(index: Path, run: Path) -> None:
+    workers: list[ModelWorker] = []
+    make = open_worker(index, run)
+
+    def kept() -> ModelWorker:
+        workers.append(make())
+        return workers[0]
+
+    admission = Admission(max_waiting=1)
+    app = create_app(kept, admission)
+
+    async def crowd() -> None:
+        transport = httpx.ASGITransport(app)
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, timeout=None) as client:
+            release = threading.Event()
+            workers[0].eyes.submit(release.wait, PATIENCE)
+
+            def search() -> asyncio.Task[httpx.Response]:
+                return asyncio.create_task(client.post("http://writer/v1/encode/picture", content=png()))
+
+            searches = [search() for _ in range(MAX_SEARCHES)]
+            try:
+                await becoming(lambda: admission.searches.taken == MAX_SEARCHES)
+                refused = await search()
+                change = asyncio.create_task(client.put("http://writer/v1/items/x", json={"title": "Thing"}))
+                await becoming(lambda: admission.changes.taken == 1)
+            finally:
+                release.set()
+            assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+            assert refused.json()["error"]["message"].startswith("8 searches by picture wait already")
+            assert [answer.status_code for answer in await asyncio.gather(change, *searches)] == [200] * 9
+            assert (admission.searches.taken, admission.changes.taken) == (0, 0)
+
+    asyncio.run(crowd())
+
+
+def test_a_picture_that_is_only_searched_with_has_its_own_limit(
+    index: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smar.writer.encode.SEARCHED_PIXELS", 2000)
+    make = open_worker(index, run)
+
+    async def look() -> None:
+        worker = make()
+        with pytest.raises(RefusedItem, match="allowed: 200,000 bytes, 2,000 pixels") as refused:
+            await worker.encode_picture(png())
+        assert refused.value.code == "picture_too_large"
+        assert (await worker.check("x", Upload({"title": "Thing"}, (png(),)))).packed
+
+    asyncio.run(look())

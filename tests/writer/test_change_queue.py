@@ -1,7 +1,8 @@
 """The queue of changes on a real index: order, batches, one bad item among good ones, deletions between."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 
 from smar.errors import InputError
 from smar.index.build import build_index
-from smar.index.delta import Items
-from smar.index.live import UpdatableIndex
+from smar.index.delta import Items, OtherModel, RefusedItems
+from smar.index.live import LastItem, UpdatableIndex
+from smar.index.updates import UpdateLog
 from smar.index.versions import locked
 from smar.writer.encode import Prepared
-from smar.writer.queue import Change, ChangeQueue, OtherModel, split
+from smar.writer.queue import Change, ChangeQueue, split
+from smar.writer.threads import OneThread
 from tiny_index import DIM, FINGERPRINT, write_embeddings
 
 
@@ -58,7 +61,7 @@ def test_one_bad_item_harms_no_other(index: UpdatableIndex) -> None:
     queue = ChangeQueue(index, encode, lambda: None)
     changes = [(f"n{at}", item(f"n{at}", "bad" if at == 2 else "good")) for at in range(5)]
     outcomes = asyncio.run(together(queue, changes))
-    assert isinstance(outcomes[2], InputError)
+    assert isinstance(outcomes[2], RefusedItems)
     assert outcomes[:2] + outcomes[3:] == [False] * 4
     there = [index.snapshot.catalogue.row_of(name) is not None for name, _ in changes]
     assert there == [True, True, False, True, True]
@@ -86,22 +89,77 @@ def test_changes_of_one_item_keep_their_order(index: UpdatableIndex) -> None:
     assert catalogue.row_of("c") is not None
 
 
-def test_faults_of_the_index_are_not_the_items(index: UpdatableIndex) -> None:
-    async def put_one(queue: ChangeQueue, change: Prepared | None) -> bool:
+def put(queue: ChangeQueue, *changes: tuple[str, Prepared | None]) -> list[bool]:
+    """Put changes one after the other."""
+
+    async def all_of_them() -> list[bool]:
         consumer = asyncio.create_task(queue.run())
         try:
-            return await queue.put("a", change)
+            async with asyncio.timeout(60):
+                return [await queue.put(*change) for change in changes]
         finally:
             consumer.cancel()
 
+    return asyncio.run(all_of_them())
+
+
+def test_faults_of_the_index_are_not_the_items(index: UpdatableIndex) -> None:
     other = ChangeQueue(index, lambda items: replace(encode(items), fingerprint="beef"), lambda: None)
-    with pytest.raises(OtherModel, match="another model now"):
-        asyncio.run(put_one(other, item("a")))
+    with pytest.raises(OtherModel, match="the items' vectors are of model beef"):
+        put(other, ("a", item("a")))
     queue = ChangeQueue(index, encode, lambda: None)
     (index.folder / "current").write_bytes(b"damaged")
     for change in (item("a"), None):
         with pytest.raises(OSError, match="current is damaged"):
-            asyncio.run(put_one(queue, change))
+            put(queue, ("a", change))
+
+
+def test_nor_are_those_that_show_while_it_is_written(index: UpdatableIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(*_: object, **__: object) -> None:
+        raise InputError("updates.json cannot be read: too many open files")
+
+    monkeypatch.setattr(UpdateLog, "append", unreadable)
+    queue = ChangeQueue(index, encode, lambda: None)
+    for change in (item("a"), None):
+        with pytest.raises(OSError, match="too many open files"):
+            put(queue, ("item/00001", change))
+    assert queue.counts.failed == 2
+
+
+def test_the_last_item_is_told_apart(index: UpdatableIndex) -> None:
+    names = [index.snapshot.catalogue.item_id(row) for row in range(len(index.snapshot))]
+    index.delete(names[1:])
+    with pytest.raises(LastItem):
+        put(ChangeQueue(index, encode, lambda: None), (names[0], None))
+
+
+class Unable(OneThread):
+    """A thread that the system does not start at first."""
+
+    tried = False
+
+    def submit(self, work: Callable, /, *args: object, **kwargs: object) -> Future:
+        if not self.tried:
+            self.tried = True
+            raise RuntimeError("can't start new thread")
+        return super().submit(work, *args, **kwargs)
+
+
+def test_a_thread_that_cannot_start_is_told_and_the_next_change_is_written(index: UpdatableIndex) -> None:
+    queue = ChangeQueue(index, encode, lambda: None, thread=Unable("writer"))
+
+    async def both() -> list[bool | BaseException]:
+        consumer = asyncio.create_task(queue.run())
+        try:
+            async with asyncio.timeout(60):
+                first = await asyncio.gather(queue.put("a", item("a")), return_exceptions=True)
+                return [*first, await queue.put("b", item("b"))]
+        finally:
+            consumer.cancel()
+
+    refused, written = asyncio.run(both())
+    assert isinstance(refused, RuntimeError)
+    assert written is False
 
 
 def test_all_that_wait_are_written_at_once(index: UpdatableIndex) -> None:

@@ -1,20 +1,24 @@
 """Items in memory against the same items through tables: several pictures an item, and an item-side gate."""
 
+import io
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from smar.data.images import ImageOptions
 from smar.embedding.update import open_for_update, update_index
-from smar.errors import InputError
 from smar.index.live import UpdatableIndex
 from smar.model.run import run_settings
-from smar.writer.columns import check_columns
-from smar.writer.encode import encode, prepare_item
+from smar.sections.data import DataSettings
+from smar.writer.columns import RefusedItem, check_columns
+from smar.writer.encode import decode_picture, decode_searched, encode, prepare_item
 from tiny_index import vectors_of
 from tiny_line import Line, smar
 from tiny_writer import float32_run, png
@@ -62,5 +66,52 @@ def test_the_same_as_a_bulk_update(line: Line, tmp_path: Path, share: dict[str, 
     both = [vectors_of(own, f"own-{name}")[0] for name in names]
     assert np.abs(both[0] - both[1]).max() > 1e-3, "a picture counts"
     fewer = schema.remove(schema.get_field_index("price"))
-    with pytest.raises(InputError, match="no column price any more"):
+    with pytest.raises(RefusedItem, match="no column price any more"):
         encode(encoder, fewer, prepared, options.size)
+
+
+OPTIONS = ImageOptions.of(DataSettings())
+
+
+def picture(kind: str, size: tuple[int, int], mode: str = "L", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size, 60).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_a_picture_to_search_with_has_fewer_pixels() -> None:
+    """A JPEG may have more: it is decoded at a reduced scale, as a phone's photo of 50 megapixels."""
+    small, large = picture("PNG", (5000, 5000)), picture("PNG", (8000, 7000))
+    assert decode_searched(small, OPTIONS).status == "ok"
+    assert decode_picture(large, OPTIONS).status == "ok"
+    with pytest.raises(
+        RefusedItem, match=r"too_large \(it has 69,\d{3} bytes; allowed: 20,000,000 bytes, 25,000,000 pixels\)"
+    ) as refused:
+        decode_searched(large, OPTIONS)
+    assert refused.value.code == "picture_too_large"
+    assert decode_searched(picture("JPEG", (8000, 7000)), OPTIONS).status == "ok"
+    assert decode_searched(picture("JPEG", (8000, 7000), "RGB", progressive=True), OPTIONS).status == "ok"
+    fewer = replace(OPTIONS, max_pixels=1_000_000)
+    for kind in ("PNG", "JPEG"):
+        with pytest.raises(RefusedItem, match="allowed: 20,000,000 bytes, 1,000,000 pixels"):
+            decode_searched(picture(kind, (1001, 1000)), fewer)
+
+
+def test_a_jpeg_of_many_scans_is_large() -> None:
+    """Each of them costs a pass over all pixels, and may have a hundred bytes."""
+    whole = picture("JPEG", (3000, 3000), progressive=True)
+    last = [found.start() for found in re.finditer(b"\xff\xda", whole)][-1]
+    many = whole[:-2] + whole[last:-2] * 200 + whole[-2:]
+    assert len(many) < 100_000
+    assert decode_searched(whole, OPTIONS).status == "ok"
+    with pytest.raises(RefusedItem, match=r"allowed: 20,000,000 bytes, 4,\d{3},\d{3} pixels"):
+        decode_searched(many, OPTIONS)
+
+
+def test_a_searched_jpeg_is_decoded_as_the_catalogue_s() -> None:
+    """So that a shop's own picture finds its item."""
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    Image.fromarray(noise).resize((1200, 900)).save(buffer, "JPEG")
+    found, own = (look(buffer.getvalue(), OPTIONS).packed for look in (decode_searched, decode_picture))
+    np.testing.assert_array_equal(found, own)

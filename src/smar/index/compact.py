@@ -39,7 +39,7 @@ def compact(live: "UpdatableIndex", exact_limit: int = EXACT_LIMIT) -> str:
                 ack = log.acknowledged()
                 if ack.length > offset:
                     UpdateLog(partial).append_bytes(log.raw(offset, ack.length), ack.records - records)
-                return publish_version(live.folder, partial).name
+                return publish_version(live.folder, partial, compacted=True).name
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise

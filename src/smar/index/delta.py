@@ -1,13 +1,16 @@
 """What changed since a version was built, in memory: new and replaced items, and which rows are gone.
 
 The log is replayed into it. Vectors lie in a buffer that only grows, so that an index opened earlier keeps seeing its
-own part of it; everything else that a search reads is copied when a new segment is made.
+own part of it; everything else that a search reads is copied when a new segment is made. Pictures stay in the log: of
+20,000 items they would be some 400 MB in each process.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,12 +23,22 @@ from smar.index.growing import GrowingWords
 from smar.index.ranked import Vectors
 from smar.index.ready import FreshJson
 from smar.index.segment import Segment
+from smar.index.updates import OpenLog, Places, Record
 from smar.index.vectors import VectorStore
 from smar.index.words import WordIndex
 
+T = TypeVar("T", bound=np.generic)
 _MANY = 200  # from so many ids on, one hash table over all ids beats a binary search for each
 VECTORS = ("text", "multimodal")
 PICTURE = "picture"
+
+
+class RefusedItems(InputError):
+    """Items that do not fit the index they are for; nothing was written."""
+
+
+class OtherModel(RefusedItems):
+    """The items' vectors are of another model than the index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +61,17 @@ class Items:
         """The log's form of them; `schema` is the index's item columns.
 
         Raises:
-            InputError: another model, wrong shapes or norms, unknown columns or values, ids that are missing or double.
+            OtherModel: the vectors are of another model.
+            RefusedItems: wrong shapes or norms, unknown columns or values, ids that are missing or double.
         """
         if self.fingerprint != fingerprint:
-            raise InputError(
+            raise OtherModel(
                 f"the items' vectors are of model {self.fingerprint}, the index is of model {fingerprint}; "
                 "their scores would mean nothing. Encode them with the run that the index was made of."
             )
         payload = _fit(self.payload, schema)
         if len(self.pictures) != payload.num_rows:
-            raise InputError(
+            raise RefusedItems(
                 f"{len(self.pictures)} pictures for {payload.num_rows} items; give None where there is none."
             )
         for name in VECTORS:
@@ -71,7 +85,7 @@ class Items:
 def _fit(payload: pa.Table, schema: pa.Schema) -> pa.Table:
     unknown = sorted(set(payload.column_names) - set(schema.names) - INTERNAL_COLUMNS)
     if unknown or "item_id" not in payload.column_names:
-        raise InputError(
+        raise RefusedItems(
             f"the items' columns {payload.column_names} do not fit: item_id is needed, and {unknown or 'nothing else'} "
             f"is unknown. The index has: {', '.join(schema.names)}."
         )
@@ -80,76 +94,74 @@ def _fit(payload: pa.Table, schema: pa.Schema) -> pa.Table:
         try:
             column = payload[field.name].cast(field.type) if field.name in payload.column_names else None
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise InputError(f"column {field.name} of the items does not fit {field.type}: {error}") from None
+            raise RefusedItems(f"column {field.name} of the items does not fit {field.type}: {error}") from None
         columns.append(pa.nulls(payload.num_rows, field.type) if column is None else column)
     ids = payload["item_id"]
     if ids.null_count or pc.count_distinct(ids).as_py() != len(ids):
-        raise InputError("item_id is missing for some items or occurs twice in one upsert; give every item one id.")
+        raise RefusedItems("item_id is missing for some items or occurs twice in one upsert; give every item one id.")
     return pa.table(columns, schema=schema.remove_metadata())
 
 
 def _check_vectors(name: str, vectors: Vectors, rows: int, dim: int, mixed: bool) -> None:
     if vectors.shape != (rows, dim):
-        raise InputError(f"{name} vectors have shape {vectors.shape}, expected ({rows}, {dim}).")
+        raise RefusedItems(f"{name} vectors have shape {vectors.shape}, expected ({rows}, {dim}).")
     if (row := not_unit(vectors, mixed)) is not None:
-        raise InputError(f"row {row} of the {name} vectors is not a unit vector.")
+        raise RefusedItems(f"row {row} of the {name} vectors is not a unit vector.")
 
 
 class _Changed(Catalogue):
     """The catalogue of a delta: ids by a dictionary, pictures where the log holds them."""
 
     def __init__(
-        self, table: pa.Table, pictures: pa.ChunkedArray, row_of: dict[str, int], json: dict[int, bytes]
+        self, table: pa.Table, log: OpenLog, places: Places, row_of: dict[str, int], json: dict[int, bytes]
     ) -> None:
-        lengths = pc.fill_null(pc.binary_length(pictures), 0).to_numpy().astype(np.int64)
-        super().__init__(table, None, FreshJson(table, lengths > 0, json))
-        self._own, self._rows, self._length = pictures, row_of, lengths
+        super().__init__(table, None, FreshJson(table, places[:, 1] > 0, json))
+        self._log, self._rows = log, row_of
+        self._offset, self._length = places.T
 
     def row_of(self, item_id: str) -> int | None:
         """Row of the item's latest form."""
         return self._rows.get(item_id)
 
     def picture(self, row: int) -> bytes | None:
-        """The encoded picture of an item, None when it has none."""
-        picture: bytes | None = self._own[row].as_py() if self.has_picture(row) else None
-        return picture
+        """The encoded picture of an item, None when it has none; InputError when the log has lost it."""
+        return self._log.bytes_at(int(self._offset[row]), int(self._length[row])) if self.has_picture(row) else None
 
 
 class Delta:
-    """Changes on top of `base`, applied record by record."""
+    """Changes on top of `base`, applied record by record; `log` is where their pictures lie."""
 
-    def __init__(self, base: Segment, dim: int) -> None:
-        self._base, self._dim = base, dim
+    def __init__(self, base: Segment, dim: int, log: OpenLog) -> None:
+        self._base, self._dim, self._log = base, dim, log
         self._base_dead: Mask = np.zeros(len(base.store), np.bool_)
         self._vectors: Vectors = np.empty((0, 2 * dim), np.float32)
+        self._places: Places = np.empty((0, 2), np.int64)
         self._dead: Mask = np.zeros(0, np.bool_)
-        self._tables: list[pa.Table] = []
-        self._pictures: list[pa.ChunkedArray] = []
+        self._table = base.catalogue.table.schema.empty_table()
+        self._new: list[pa.RecordBatch] = []
         self._rows: dict[str, int] = {}
         self._json: dict[int, bytes] = {}  # rows are never reused, so what was encoded once stays right
         self._words = GrowingWords(base.words) if isinstance(base.words, WordIndex) else None
         self.count = 0
 
-    def apply(self, table: pa.Table, upsert: bool) -> None:
-        """One record of the log."""
-        ids = table["item_id"].to_pylist()
-        self._kill(table["item_id"], ids)
-        if not upsert:
+    def apply(self, record: Record) -> None:
+        """One record of the log, which is held until `segments` copies its columns."""
+        batch, schema = record.batch, self._table.schema
+        ids = batch.column("item_id").to_pylist()
+        self._kill(batch.column("item_id"), ids)
+        if not record.upsert:
             return
         start, self.count = self.count, self.count + len(ids)
         self._grow()
         for at, name in enumerate(("__multimodal", "__text")):
-            block = table[name].combine_chunks().flatten().to_numpy().reshape(-1, self._dim)
+            block = batch.column(name).flatten().to_numpy().reshape(-1, self._dim)
             self._vectors[start : self.count, at * self._dim : (at + 1) * self._dim] = block
+        self._places[start : self.count] = record.places(f"__{PICTURE}")
         self._rows.update(zip(ids, range(start, self.count), strict=True))
-        schema = self._base.catalogue.table.schema
         # logs may say of a column that it has no nulls; the index's own columns may have some
-        self._tables.append(pa.Table.from_arrays(table.select(schema.names).columns, schema=schema))
-        self._pictures.append(table[f"__{PICTURE}"])
-        if self._words is not None:
-            self._words.add(self._tables[-1])
+        self._new.append(pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema))
 
-    def _kill(self, column: pa.ChunkedArray, ids: list[str]) -> None:
+    def _kill(self, column: pa.StringArray, ids: list[str]) -> None:
         for item_id in ids:
             if (row := self._rows.pop(item_id, None)) is not None:
                 self._dead[row] = True
@@ -162,10 +174,9 @@ class Delta:
 
     def _grow(self) -> None:
         if self.count > len(self._vectors):
-            grown = np.empty((max(1024, 2 * self.count), 2 * self._dim), np.float32)
-            grown[: len(self._vectors)] = self._vectors
-            self._vectors = grown
-            self._dead = np.concatenate([self._dead, np.zeros(len(grown) - len(self._dead), np.bool_)])
+            rows = max(1024, 2 * self.count)
+            self._vectors, self._places = _longer(self._vectors, rows), _longer(self._places, rows)
+            self._dead = _longer(self._dead, rows)
 
     @property
     def base_dead(self) -> int:
@@ -177,13 +188,19 @@ class Delta:
         base = Segment(self._base.store, self._base.catalogue, dead=self._base_dead.copy(), words=self._base.words)
         if self.count == 0:
             return [base]
-        self._tables = [pa.concat_tables(self._tables).combine_chunks()]
-        pictures = pa.chunked_array(_chunks(self._pictures), pa.binary())
-        catalogue = _Changed(self._tables[0], pictures, dict(self._rows), self._json)
+        if self._new:
+            new, self._new = pa.Table.from_batches(self._new), []
+            if self._words is not None:
+                self._words.add(new)
+            self._table = pa.concat_tables([self._table, new]).combine_chunks()  # two chunks at least: it copies
+        catalogue = _Changed(self._table, self._log, self._places[: self.count], dict(self._rows), self._json)
         store = VectorStore(None, self._vectors[: self.count], None)
         words = None if self._words is None else self._words.view()
         return [base, Segment(store, catalogue, len(self._base.store), self._dead[: self.count].copy(), words)]
 
 
-def _chunks(columns: list[pa.ChunkedArray]) -> list[pa.Array]:
-    return [chunk for column in columns for chunk in column.chunks]
+def _longer(array: npt.NDArray[T], rows: int) -> npt.NDArray[T]:
+    """A copy of `rows` rows; memory of those to come is not taken before they are written."""
+    grown = np.zeros((rows, *array.shape[1:]), array.dtype)
+    grown[: len(array)] = array
+    return grown

@@ -5,6 +5,7 @@ of two small files (some microseconds), reads what is new in the log, and takes 
 `snapshot` is replaced in one assignment, so searches under way end on the one that they began with.
 """
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 from smar.errors import InputError
 from smar.index.delta import Delta, Items
 from smar.index.embedded import EmbeddedIndex
-from smar.index.updates import UpdateLog
+from smar.index.updates import OpenLog, UpdateLog
 from smar.index.versions import CURRENT_FILE, current_version, file_stamp, locked
 
 DELTA_LIMIT = 20_000
@@ -22,14 +23,17 @@ DELTA_LIMIT = 20_000
 _DEAD_SHARE = 0.2
 
 
+class LastItem(InputError):
+    """A deletion that would leave nothing."""
+
+
 class UpdatableIndex:
     """An index folder open for searching and changing; safe to share between threads."""
 
     def __init__(self, folder: Path, check: bool) -> None:
         self.folder = folder
-        self._check = check
         self._refreshing = threading.Lock()
-        self._load()
+        self._load(check)
 
     @classmethod
     def open(cls, folder: Path, check: bool = True) -> "UpdatableIndex":
@@ -37,31 +41,33 @@ class UpdatableIndex:
 
         Args:
             folder: what `smar index` made.
-            check: as for `EmbeddedIndex.open`.
+            check: as for `EmbeddedIndex.open`, of this version alone: every later one is verified when it is taken.
 
         Raises:
             InputError: a file is missing, truncated or damaged; the message names it.
         """
         return cls(folder, check)
 
-    def _load(self) -> None:
+    def _load(self, check: bool = True) -> None:
         for last in (False, True):
             pointer = file_stamp(self.folder / CURRENT_FILE)
             try:
-                base = EmbeddedIndex.open(current_version(self.folder), self._check)
+                base = EmbeddedIndex.open(current_version(self.folder), check or last)
                 _ = base.encoder  # loaded here: its files may go, too
-                delta, log = Delta(base.segments[0], base.dim), UpdateLog(base.path)
+                log = UpdateLog(base.path)
+                file = OpenLog(log.path)
+                delta = Delta(base.segments[0], base.dim, file)
                 stamp = log.stamp()
                 ack = log.acknowledged()
-                for record in log.read(0, ack):
-                    delta.apply(record.table, record.upsert)
+                for record in file.records(0, ack):
+                    delta.apply(record)
                 break
             except InputError:
                 # a version that was replaced and removed while it was being opened; anything else is damage
                 if last or pointer is None or not self._moved(pointer):
                     raise
-        self._pointer = pointer
-        self._base, self._delta, self._log, self._offset, self._stamp = base, delta, log, ack.length, stamp
+        self._pointer, self._base, self._delta = pointer, base, delta
+        self._log, self._file, self._offset, self._stamp = log, file, ack.length, stamp
         self.snapshot = base.with_segments(delta.segments())
 
     def _moved(self, before: tuple[int, int] | None) -> bool:
@@ -75,25 +81,33 @@ class UpdatableIndex:
             InputError: what was written is damaged; `snapshot` stays as it was.
         """
         with self._refreshing:
-            if self._moved(self._pointer):
-                self._load()
-                return True
-            stamp = self._log.stamp()
-            if stamp == self._stamp:
-                return False
-            ack = self._log.acknowledged()
-            for record in self._log.read(self._offset, ack):
-                self._delta.apply(record.table, record.upsert)
-            changed, self._offset, self._stamp = ack.length != self._offset, ack.length, stamp
-            if changed:
-                self.snapshot = self._base.with_segments(self._delta.segments())
-            return changed
+            if not self._moved(self._pointer):
+                try:
+                    return self._take_in()
+                except InputError:  # a version that was replaced and removed since the line above, or a copied log
+                    if not (self._moved(self._pointer) or self._file.replaced):
+                        raise
+            self._load()
+            return True
+
+    def _take_in(self) -> bool:
+        stamp = self._log.stamp()
+        if stamp == self._stamp:
+            return False
+        ack = self._log.acknowledged()
+        for record in self._file.records(self._offset, ack):
+            self._delta.apply(record)
+        changed, self._offset, self._stamp = ack.length != self._offset, ack.length, stamp
+        if changed:
+            self.snapshot = self._base.with_segments(self._delta.segments())
+        return changed
 
     def upsert(self, items: Items) -> int:
         """Add items, replacing those of the same id; returns their number. Survives kill -9 once it has returned.
 
         Raises:
-            InputError: the items do not fit the index; nothing was written.
+            RefusedItems: the items do not fit the index.
+            InputError: the index cannot be read. In either case nothing was written.
         """
         if items.payload.num_rows == 0:
             return 0
@@ -101,14 +115,15 @@ class UpdatableIndex:
             self.refresh()
             table = items.as_table(self.snapshot.schema, self.snapshot.fingerprint, self.snapshot.dim)
             self._log.append(table, upsert=True)
-        self.refresh()
+        self._show_written()
         return int(table.num_rows)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove items; returns how many there were. Ids that are not there are no error.
 
         Raises:
-            InputError: nothing would be left.
+            LastItem: nothing would be left.
+            InputError: the index cannot be read. In either case nothing was written.
         """
         with locked(self.folder):
             self.refresh()
@@ -117,12 +132,15 @@ class UpdatableIndex:
             if not known:
                 return 0
             if len(known) == len(self.snapshot):
-                raise InputError(
-                    "this would delete every item; an index keeps at least one. Remove its folder instead."
-                )
+                raise LastItem("this would delete every item; an index keeps at least one. Remove its folder instead.")
             self._log.append(pa.table({"item_id": pa.array(known, pa.string())}), upsert=False)
-        self.refresh()
+        self._show_written()
         return len(known)
+
+    def _show_written(self) -> None:
+        """Show what was written; where that cannot be read back now, it is written all the same."""
+        with contextlib.suppress(InputError, OSError):
+            self.refresh()
 
     @property
     def changed(self) -> int:

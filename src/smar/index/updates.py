@@ -11,12 +11,15 @@ Other processes see a write by the changed time of ``updates.json``.
 import mmap
 import os
 import struct
+import weakref
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
@@ -28,6 +31,7 @@ LOG_FILE = "updates.log"
 ACK_FILE = "updates.json"
 _HEAD = struct.Struct("<QQ")  # 16 bytes: what follows stays aligned for Arrow
 _REMEDY = f"Go back with `{MADE_BY} INDEX --rollback`, or build the index again."
+Places = npt.NDArray[np.int64]
 
 
 class Acknowledged(Sealed):
@@ -40,10 +44,87 @@ class Acknowledged(Sealed):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One acknowledged change: `table` holds the items (upsert) or only their ids (delete), mapped from the log."""
+    """Items (upsert) or only their ids (delete) of one acknowledged change.
+
+    `batch` is mapped from the log, with a descriptor of its own: what is to stay is copied out. `shift` leads from an
+    address in it to a place in the file.
+    """
 
     upsert: bool
-    table: pa.Table
+    batch: pa.RecordBatch
+    shift: int = 0
+
+    def places(self, column: str) -> Places:
+        """Where each value of a binary column lies in the log's file and how long it is, int64 [n, 2]; 0 for none."""
+        values = self.batch.column(column)
+        _, bounds, content = values.buffers()
+        ends = np.frombuffer(bounds, np.int32)[values.offset : values.offset + len(values) + 1].astype(np.int64)
+        start = self.shift if content is None else self.shift + content.address
+        return np.stack([ends[:-1] + start, np.diff(ends)], axis=1)
+
+
+class OpenLog:
+    """The file of a log, held open by everything that reads pictures from it, and closed with the last of that.
+
+    One descriptor, however much is written, which goes on reading when the version's folder was removed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open it; raises InputError when it is missing or cannot be opened."""
+        self.path = path
+        try:
+            self._handle = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise InputError(f"{path} is missing. {_REMEDY}") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be opened: {error}.") from None
+        weakref.finalize(self, os.close, self._handle)
+
+    @property
+    def replaced(self) -> bool:
+        """Whether there is another file at `path` now, as after a copy from another machine."""
+        there = file_stamp(self.path)
+        return there is not None and there[0] != os.fstat(self._handle).st_ino
+
+    def bytes_at(self, start: int, length: int) -> bytes:
+        """What was acknowledged there; raises InputError when the file does not hold it any more."""
+        found = os.pread(self._handle, length, start)
+        if len(found) < length:
+            raise InputError(f"{self.path} ends within the {length:,} bytes at {start:,}. {_REMEDY}")
+        return found
+
+    def records(self, start: int, ack: Acknowledged) -> Iterator[Record]:
+        """Records from byte `start` to the acknowledged end; all are checked before the first one is given.
+
+        Raises:
+            InputError: a record does not fit its checksum, or the file is too short.
+        """
+        if ack.length == start:
+            return
+        aligned = start - start % mmap.ALLOCATIONGRANULARITY
+        if not start < ack.length <= os.fstat(self._handle).st_size:
+            raise InputError(f"{self.path} was read up to byte {start:,}, {ack.length:,} were acknowledged. {_REMEDY}")
+        content = pa.py_buffer(mmap.mmap(self._handle, ack.length - aligned, offset=aligned, access=mmap.ACCESS_READ))
+        payloads, at = [], start - aligned
+        while at < len(content):
+            payloads.append(self._payload(content, at, aligned))
+            at += _HEAD.size + len(payloads[-1])
+        for payload in payloads:
+            stream = pa.ipc.open_stream(payload)
+            upsert = (stream.schema.metadata or {}).get(b"op") == b"upsert"
+            for batch in stream:
+                yield Record(upsert, batch, aligned - content.address)
+
+    def _payload(self, content: pa.Buffer, at: int, offset: int) -> pa.Buffer:
+        head = content.slice(at, min(_HEAD.size, len(content) - at)).to_pybytes()
+        if len(head) == _HEAD.size:
+            length, expected = _HEAD.unpack(head)
+            payload = content.slice(at + _HEAD.size, min(length, len(content) - at - _HEAD.size))
+            if len(payload) == length > 0 and _checksum(length, payload) == expected:  # zeros would fit
+                return payload
+        raise InputError(
+            f"{self.path} is damaged: the record at byte {offset + at:,} is not what was written. {_REMEDY}"
+        )
 
 
 class UpdateLog:
@@ -96,35 +177,6 @@ class UpdateLog:
         with self.path.open("rb") as log:
             log.seek(start)
             return log.read(stop - start)
-
-    def read(self, start: int, ack: Acknowledged) -> Iterator[Record]:
-        """Records from byte `start` to the acknowledged end, each checked; their tables stay mapped, not copied.
-
-        Raises:
-            InputError: a record does not fit its checksum.
-        """
-        if ack.length == start:
-            return
-        with self.path.open("rb") as log:
-            aligned = start - start % mmap.ALLOCATIONGRANULARITY
-            mapped = mmap.mmap(log.fileno(), ack.length - aligned, offset=aligned, access=mmap.ACCESS_READ)
-        content, at = pa.py_buffer(mapped), start - aligned
-        while at < len(content):
-            payload = self._payload(content, at, aligned)
-            stream = pa.ipc.open_stream(payload)
-            yield Record((stream.schema.metadata or {}).get(b"op") == b"upsert", stream.read_all())
-            at += _HEAD.size + len(payload)
-
-    def _payload(self, content: pa.Buffer, at: int, offset: int) -> pa.Buffer:
-        head = content.slice(at, min(_HEAD.size, len(content) - at)).to_pybytes()
-        if len(head) == _HEAD.size:
-            length, expected = _HEAD.unpack(head)
-            payload = content.slice(at + _HEAD.size, min(length, len(content) - at - _HEAD.size))
-            if len(payload) == length and _checksum(length, payload) == expected:
-                return payload
-        raise InputError(
-            f"{self.path} is damaged: the record at byte {offset + at:,} is not what was written. {_REMEDY}"
-        )
 
 
 def _checksum(length: int, payload: "memoryview | pa.Buffer") -> int:

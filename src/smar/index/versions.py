@@ -43,8 +43,11 @@ def current_version(folder: Path) -> Path:
     if (folder / "manifest.json").is_file() and not (folder / CURRENT_FILE).exists():
         return folder
     path = folder / read_current(folder).version
-    if not path.is_dir():
-        raise InputError(f"{path} is missing, yet {folder / CURRENT_FILE} names it. Run `{MADE_BY}` again.")
+    if not (path / "manifest.json").is_file():
+        raise InputError(
+            f"{path / 'manifest.json'} is missing, yet {folder / CURRENT_FILE} names {path.name}. "
+            f"Run `{MADE_BY}` again."
+        )
     return path
 
 
@@ -87,28 +90,37 @@ def new_version(folder: Path) -> Path:
     names = {path.name for path in folder.iterdir()}
     if not (folder / CURRENT_FILE).exists() and not all(_OURS.match(name) for name in names):
         raise InputError(f"{folder} exists and is not an index. Choose another --out, or remove it.")
-    numbers = [int(found[1]) for name in names if (found := _OURS.match(name)) and found[1]]
-    partial = folder / f"v{max(numbers, default=0) + 1:04d}.partial"
+    partial = folder / f"v{max(map(_number, names), default=0) + 1:04d}.partial"
     partial.mkdir()
     return partial
 
 
-def publish_version(folder: Path, partial: Path) -> Path:
-    """Give a finished version its name and serve it; versions older than the previous one are removed.
+def publish_version(folder: Path, partial: Path, compacted: bool = False) -> Path:
+    """Give a finished version its name and serve it; the one served until now is the one to go back to.
 
-    The caller holds the lock.
+    With `compacted` it holds the same as that one, whose place it takes: the one to go back to stays, if there is one.
+    All other versions are removed. The caller holds the lock.
     """
     for path in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
         sync_folder(path)
     version = partial.with_suffix("")
     partial.rename(version)
-    before = read_current(folder).version if (folder / CURRENT_FILE).exists() else None
+    now = read_current(folder) if (folder / CURRENT_FILE).exists() else None
+    before = None if now is None else now.version
+    if compacted and now is not None and now.previous is not None and (folder / now.previous).is_dir():
+        before = now.previous
     _point(folder, Current(version=version.name, previous=before))
-    keep = {version.name, before}
     for path in folder.glob("v*"):
-        if path.name not in keep and (path.suffix != ".partial" or path.name < partial.name):
+        number = _number(path.name)
+        later = path.suffix == ".partial" and number > _number(partial.name)
+        if number and path.name not in (version.name, before) and not later:
             shutil.rmtree(path, ignore_errors=True)  # a process that still maps its files keeps them until it lets go
     return version
+
+
+def _number(name: str) -> int:
+    found = _OURS.match(name)
+    return int(found[1] or 0) if found else 0
 
 
 def rollback(folder: Path) -> Current:

@@ -15,8 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from smar.errors import InputError
+from smar.index.delta import OtherModel
+from smar.index.live import LastItem
 from smar.writer.columns import RefusedItem
-from smar.writer.queue import OtherModel
 from smar.writer.service import ModelWorker
 from smar.writer.upload import Admission, parse_upload
 
@@ -48,7 +49,7 @@ class Routes:
     async def put_item(self, request: Request) -> Response:
         """``PUT /v1/items/{item_id}``."""
         item_id = _item_id(request)
-        with self.admission.request():
+        with self.admission.changes.one():
             with self.admission.body(request):
                 body = await self.admission.read(request)
                 upload = await parse_upload(request, body, self.worker.pictures)
@@ -60,10 +61,10 @@ class Routes:
     async def delete_item(self, request: Request) -> Response:
         """``DELETE /v1/items/{item_id}``."""
         item_id = _item_id(request)
-        with self.admission.request():
+        with self.admission.changes.one():
             try:
                 found = await self.worker.delete(item_id)
-            except InputError as error:
+            except LastItem as error:
                 return _error(409, "last_item", str(error))
         if not found:
             return _error(404, "unknown_item", f"there is no item {item_id[:100]!r} in this index.")
@@ -71,7 +72,7 @@ class Routes:
 
     async def encode_picture(self, request: Request) -> Response:
         """``POST /v1/encode/picture``."""
-        with self.admission.request(), self.admission.body(request):
+        with self.admission.searches.one(), self.admission.body(request):
             vector = await self.worker.encode_picture(await self.admission.read(request))
         return JSONResponse({"embedding": vector.tolist(), "fingerprint": self.worker.encoder.fingerprint})
 
@@ -81,7 +82,8 @@ class Routes:
 
     async def stats(self, _: Request) -> Response:
         """``GET /stats``."""
-        waiting = {"waiting": self.admission.waiting, "max_waiting": self.admission.max_waiting}
+        changes, searches = self.admission.changes, self.admission.searches
+        waiting = {"waiting": changes.taken, "max_waiting": changes.most, "searches_waiting": searches.taken}
         return JSONResponse(self.worker.stats() | waiting | {"held_bytes": self.admission.held})
 
 
@@ -115,7 +117,10 @@ async def _not_written(_: Request, error: Exception) -> Response:
 
 
 async def _other_model(_: Request, error: Exception) -> Response:
-    response = _error(503, "other_model", str(error))
+    logger.error("a change could not be written: %s", error)
+    response = _error(
+        503, "other_model", "the index is of another model now; the service must be started with its run."
+    )
     response.headers["Retry-After"] = "30"
     return response
 

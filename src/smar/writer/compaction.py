@@ -64,7 +64,8 @@ class Compactor:
                 self.state.error = f"{type(error).__name__}: {error}"
                 logger.exception("the index could not be looked at")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._event.wait(), LOOK_SECONDS)
+                async with asyncio.timeout(LOOK_SECONDS):  # wait_for of Python 3.11 can lose the task's cancellation
+                    await self._event.wait()
             self._event.clear()
 
     async def _compact(self) -> bool:

@@ -1,7 +1,7 @@
 """Items in memory to what an index takes: the same as `smar prepare` and `smar index --update` make of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 from smar.data.dataset import text_columns
 from smar.data.images import Decoded, ImageOptions, decode
 from smar.embedding.update import as_items
-from smar.errors import InputError
 from smar.index.delta import Items
 from smar.model.encoder import Encoder
 from smar.writer.columns import RefusedItem
+
+SEARCHED_PIXELS = 25_000_000
+"""Of a picture that is only searched with: 2 CPU s (JPEG 2000: 3.4) and 720 MB at most; 64 million: 4.8 s, 1.8 GB."""
+SCANNED_PIXELS = 1_000_000_000
+"""Of a JPEG, which is decoded at a reduced scale, pixels times scans: 0.7 CPU s. 64 million in 10 scans are allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +43,25 @@ def decode_picture(data: bytes, options: ImageOptions) -> Decoded:
         RefusedItem: it cannot be used; `image_status` says why in the words of `smar prepare`.
     """
     found = decode(data, options)
-    if found.status != "ok":
-        raise RefusedItem(
-            f"picture_{found.status}", f"the picture cannot be used: {found.status} ({found.error}).", found.status
-        )
-    return found
+    if found.status == "ok":
+        return found
+    why = found.error
+    if found.status == "too_large":  # Pillow refuses it first, and names twice the limit
+        why = f"it has {len(data):,} bytes; allowed: {options.max_bytes:,} bytes, {options.max_pixels:,} pixels"
+    raise RefusedItem(f"picture_{found.status}", f"the picture cannot be used: {found.status} ({why}).", found.status)
+
+
+def decode_searched(data: bytes, options: ImageOptions) -> Decoded:
+    """As `decode_picture`, for a picture of anybody's: its pixels are limited by what decoding them costs.
+
+    Raises:
+        RefusedItem: it cannot be used, or is too large; the message names the limit.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        most = SCANNED_PIXELS // max(1, data.count(b"\xff\xda"))  # a byte of 255 in the pixels is followed by 0
+        return decode_picture(data, replace(options, max_pixels=min(options.max_pixels, most)))
+    # no display picture, for which other formats are read to their last frame
+    return decode_picture(data, replace(options, max_pixels=min(options.max_pixels, SEARCHED_PIXELS), thumbnail=0))
 
 
 def prepare_item(row: dict[str, Any], pictures: Sequence[bytes], options: ImageOptions) -> Prepared:
@@ -65,11 +83,13 @@ def encode(encoder: Encoder, schema: pa.Schema, items: Sequence[Prepared], size:
         size: side of a packed picture.
 
     Raises:
-        InputError: the columns of the index have changed since the items were checked.
+        RefusedItem: the columns of the index have changed since the items were checked.
     """
     payload = pa.Table.from_pylist([item.row for item in items], schema=schema.remove_metadata())
     if strange := {name for item in items for name in item.row} - {*schema.names, "image_status"}:
-        raise InputError(f"the index has no column {', '.join(sorted(strange))} any more. Send the item again.")
+        raise RefusedItem(
+            "unknown_column", f"the index has no column {', '.join(sorted(strange))} any more. Send the item again."
+        )
     count = [len(item.packed) for item in items]
     packed = [picture for item in items for picture in item.packed]
     images = np.stack(packed) if packed else np.zeros((0, size, size, 3), np.uint8)

@@ -3,21 +3,18 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from smar.errors import InputError
-from smar.index.delta import Items
-from smar.index.live import UpdatableIndex
+from smar.index.delta import Items, RefusedItems
+from smar.index.live import LastItem, UpdatableIndex
+from smar.writer.columns import RefusedItem
 from smar.writer.encode import Prepared
+from smar.writer.threads import OneThread
 
 MAX_BATCH = 64
 logger = logging.getLogger("smar.writer")
 EncodeItems = Callable[[Sequence[Prepared]], Items]
-
-
-class OtherModel(Exception):
-    """The index has a version of another model than the one that encodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ class ChangeQueue:
     written: Callable[[], None]
     """Called on the event loop after every batch."""
     counts: WriteCounts = field(default_factory=WriteCounts)
-    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "writer"))
+    thread: OneThread = field(default_factory=lambda: OneThread("writer"))
     _waiting: "asyncio.Queue[Change]" = field(default_factory=asyncio.Queue)
 
     @property
@@ -66,9 +63,9 @@ class ChangeQueue:
         """Write (or with None delete) an item; returns once it survives kill -9, with whether there was one before.
 
         Raises:
-            InputError: it does not fit the index, or it is the last item and to be deleted.
+            RefusedItem, RefusedItems: it does not fit the index; OtherModel when that is of another model now.
+            LastItem: it is the last item and to be deleted.
             OSError: it cannot be written, or the index cannot be read.
-            OtherModel: the index was replaced by one of another model.
         """
         change = Change(item_id, item, asyncio.get_running_loop().create_future())
         self._waiting.put_nowait(change)
@@ -82,7 +79,10 @@ class ChangeQueue:
             while len(batch) < MAX_BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             for part in split(batch):
-                outcomes = await loop.run_in_executor(self.thread, self._write, part)
+                try:
+                    outcomes = await loop.run_in_executor(self.thread, self._write, part)
+                except Exception as error:  # no thread can be started: whoever waits is told, and the next one served
+                    outcomes = [error] * len(part)
                 for change, outcome in zip(part, outcomes, strict=True):
                     if change.done.done():  # whoever asked has gone
                         continue
@@ -102,13 +102,13 @@ class ChangeQueue:
                 logger.warning("%d items could not be written together, each is tried alone: %s", len(part), error)
                 return [outcome for change in part for outcome in self._write([change])]
             self.counts.failed += 1
+            if isinstance(error, InputError) and not isinstance(error, RefusedItem | RefusedItems | LastItem):
+                return [OSError(str(error))]  # the index cannot be read: no fault of what is to be written
             return [error]
 
     def _upsert(self, items: Sequence[Prepared]) -> "list[bool | BaseException]":
-        self._refresh()
+        self.index.refresh()
         encoded = self.encode(items)
-        if encoded.fingerprint != self.index.snapshot.fingerprint:
-            raise OtherModel("the index is of another model now; the service must be started again with its run.")
         catalogue = self.index.snapshot.catalogue
         before: list[bool | BaseException] = [catalogue.row_of(item.item_id) is not None for item in items]
         self.index.upsert(encoded)
@@ -117,14 +117,7 @@ class ChangeQueue:
         self.counts.largest_batch = max(self.counts.largest_batch, len(items))
         return before
 
-    def _refresh(self) -> None:
-        try:
-            self.index.refresh()
-        except InputError as error:  # no fault of what is to be written
-            raise OSError(str(error)) from error
-
     def _delete(self, item_id: str) -> "list[bool | BaseException]":
-        self._refresh()
         found = bool(self.index.delete([item_id]))
         self.counts.deleted += found
         return [found]

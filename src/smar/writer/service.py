@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import resource
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,12 +20,14 @@ from smar.model.encoder import Encoder, Floats
 from smar.model.run import run_settings
 from smar.writer.columns import check_columns
 from smar.writer.compaction import Compactor
-from smar.writer.encode import Prepared, decode_picture, encode, prepare_item
+from smar.writer.encode import Prepared, decode_searched, encode, prepare_item
 from smar.writer.metrics import EVERY_SECONDS, Figures
 from smar.writer.queue import ChangeQueue
+from smar.writer.threads import OneThread
 from smar.writer.upload import Upload
 
 T = TypeVar("T")
+logger = logging.getLogger("smar.writer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,8 @@ class ModelWorker:
     ) -> None:
         self.index, self.encoder, self.options, self.pictures = index, encoder, options, pictures
         self._compact_after, self._alive = compact_after, alive
-        self._started = time.time()
-        self._eyes = ThreadPoolExecutor(1, "pictures")  # one: Pillow's limits are global, and decoding takes memory
+        self._started, self._figures = time.time(), Figures()
+        self.eyes = OneThread("pictures")  # one: Pillow's limits are global, and decoding takes memory
         self.compactor = Compactor(str(index.folder), self._needs_compaction, retry)
         self.queue = ChangeQueue(
             index,
@@ -64,7 +66,7 @@ class ModelWorker:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Write, compact and count while the application runs."""
-        works = (self.queue.run(), self.compactor.run(), self._count(), self._live())
+        works = (self.queue.run(), self.compactor.run(), _regularly(self._count), _regularly(self._live))
         tasks = [asyncio.create_task(work) for work in works]
         try:
             yield
@@ -79,12 +81,12 @@ class ModelWorker:
         return await self._look(lambda: prepare_item(row, upload.pictures, self.options))
 
     async def write(self, item: Prepared) -> Written:
-        """Write a checked item; returns once it is durable. Raises InputError when it does not fit the index."""
+        """Write a checked item; returns once it is durable. Raises what `ChangeQueue.put` does."""
         existed = await self.queue.put(item.item_id, item)
         return Written(item.item_id, item.row["image_status"], not existed)
 
     async def delete(self, item_id: str) -> bool:
-        """Delete an item; returns whether there was one. Raises InputError for the last item."""
+        """Delete an item; returns whether there was one. Raises what `ChangeQueue.put` does."""
         return await self.queue.put(item_id, None)
 
     async def encode_picture(self, data: bytes) -> Floats:
@@ -96,34 +98,30 @@ class ModelWorker:
         """
 
         def vector() -> Floats:
-            packed = decode_picture(data, self.options).packed
+            packed = decode_searched(data, self.options).packed
             assert packed is not None
             return self.encoder.encode_pictures(np.stack([packed])).reshape(-1)
 
         return await self._look(vector)
 
     async def _look(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._eyes, work)
+        return await asyncio.get_running_loop().run_in_executor(self.eyes, work)
 
     async def _needs_compaction(self) -> bool:
         await asyncio.get_running_loop().run_in_executor(self.queue.thread, self.index.refresh)
         return self.index.needs_compaction or self.index.changed > self._compact_after
 
-    async def _count(self) -> None:
-        figures = Figures()
-        while True:
-            figures.tell(
-                self.queue.counts, self.compactor.state, self.queue.pending, self.index.changed, resident_bytes()
-            )
-            await asyncio.sleep(EVERY_SECONDS)
+    def _count(self) -> None:
+        counts, state = self.queue.counts, self.compactor.state
+        self._figures.tell(counts, state, self.queue.pending, self.index.changed, resident_bytes())
 
-    async def _live(self) -> None:
-        """Tell that the loop turns and that neither thread is stuck in what it does."""
-        while True:
-            for thread in (self._eyes, self.queue.thread):
-                await asyncio.get_running_loop().run_in_executor(thread, int)
+    def _live(self) -> None:
+        """Tell that the loop turns and that neither thread has been stuck in one job since the last sign."""
+        threads = (self.eyes, self.queue.thread)
+        if all(thread.gets_on() for thread in threads):
+            for thread in threads:
+                thread.mark()
             self._alive()
-            await asyncio.sleep(EVERY_SECONDS)
 
     def stats(self) -> dict[str, Any]:
         """Figures for people and monitoring."""
@@ -141,6 +139,20 @@ class ModelWorker:
             },
             "process": {"pid": os.getpid(), "seconds": round(time.time() - self._started, 1)},
         }
+
+
+async def _regularly(work: Callable[[], None]) -> None:
+    """Do it every second, for ever; a failure, such as a full disk, is logged when it begins."""
+    failed = False
+    while True:
+        try:
+            work()
+            failed = False
+        except Exception:
+            if not failed:
+                logger.exception("the model worker cannot tell how it is")
+            failed = True
+        await asyncio.sleep(EVERY_SECONDS)
 
 
 def resident_bytes() -> int | None:

@@ -16,6 +16,8 @@ from smar.writer.columns import RefusedItem
 
 MAX_BODY = 20_000_000
 MAX_WAITING = 256
+MAX_SEARCHES = 8
+"""Searches by picture that may wait: 16 s of decoding at most (JPEG 2000: 27). Changes wait no longer for them."""
 _HELD_BODIES = 12
 """Bodies of full size that may lie in memory at once; smaller ones as many as fit the same bytes."""
 RETRY_SECONDS = 1
@@ -29,23 +31,33 @@ class Upload:
     pictures: tuple[bytes, ...]
 
 
+@dataclass(slots=True)
+class Places:
+    """Requests of one kind that may wait."""
+
+    most: int
+    what: str
+    taken: int = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Take one until the request is answered; HTTPException 429 when there is none."""
+        if self.taken >= self.most:
+            raise _busy(f"{self.taken} {self.what} wait already")
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
+
 class Admission:
     """Bounds what waits: requests until they are answered, and bytes of bodies until they are decoded."""
 
     def __init__(self, max_body: int = MAX_BODY, max_waiting: int = MAX_WAITING) -> None:
-        self.max_body, self.max_waiting = max_body, max_waiting
-        self.waiting = self.held = 0
-
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count one request; HTTPException 429 when as many wait as may."""
-        if self.waiting >= self.max_waiting:
-            raise _busy(f"{self.waiting} changes wait already")
-        self.waiting += 1
-        try:
-            yield
-        finally:
-            self.waiting -= 1
+        self.max_body = max_body
+        self.changes, self.searches = Places(max_waiting, "changes"), Places(MAX_SEARCHES, "searches by picture")
+        self.held = 0
 
     @contextmanager
     def body(self, request: Request) -> Iterator[None]:
