@@ -261,11 +261,13 @@ def _search_file(engine: "Engine", options: argparse.Namespace) -> None:
 
 def serve(options: argparse.Namespace) -> None:
     """`smar serve`."""
+    from smar.logs import configure_logs
     from smar.serving.options import read_keys, service_options
     from smar.serving.supervise import serve as run
 
     named = {name: getattr(options, name) for name in ("workers", "protect_reads", "rate", "log")}
     chosen = service_options(options.assignments, keys=read_keys(options.keys), **named)
+    configure_logs()
     run(options.index, options.host, options.port, chosen, options.model)
 
 

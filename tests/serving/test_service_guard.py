@@ -20,7 +20,7 @@ from smar.serving.answers import Cache
 from smar.serving.app import create_app
 from smar.serving.engine import Engine, Question, RequestError
 from smar.serving.guard import SECURITY_HEADERS
-from smar.serving.logs import JsonLines
+from smar.logs import JsonLines
 from smar.serving.metrics import flush
 from smar.serving.options import ServiceOptions
 

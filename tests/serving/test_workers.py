@@ -121,6 +121,18 @@ def test_both_die_and_come_back(process: subprocess.Popen[str], url: str) -> Non
     assert becomes(lambda: len(workers(process)) == 2)
 
 
+def test_who_comes_back_verifies_the_index(index_path: Path) -> None:
+    """At the start the first one does it for all; later the files may be others, or damaged."""
+    with run_service(index_path, "--workers", "2") as process:
+        url = address(process)
+        assert becomes(lambda: serving(url) == 2)
+        assert ["--unchecked" in worker.cmdline() for worker in workers(process)] == [False, True]
+        for victim in workers(process):
+            victim.kill()
+        assert becomes(lambda: len(workers(process)) == 2 and ask(url) == 200)
+        assert ["--unchecked" in worker.cmdline() for worker in workers(process)] == [False, False]
+
+
 def test_a_worker_that_hangs_is_killed_and_comes_back(index_path: Path) -> None:
     with run_service(index_path, "--workers", "2", "--set", "hang=3") as process:
         url = address(process)

@@ -32,7 +32,7 @@ from smar.index.segment import Segment
 from smar.index.tuning import tuned
 from smar.index.updates import UpdateLog
 from smar.index.vectors import EXACT_LIMIT, Probes, VectorStore
-from smar.index.versions import MADE_BY, locked, new_version, publish_version
+from smar.index.versions import MADE_BY, building, locked, publish_version
 from smar.index.words import DEFAULT_FIELDS, WORDS_FOLDER, write_words
 from smar.progress import track
 
@@ -101,17 +101,11 @@ def build_index(
     if not 0 < recall <= 1:
         raise InputError(f"the recall target is {recall}; allowed: above 0, at most 1.")
     source = _of_embeddings(embeddings, query or embeddings / QUERY_FOLDER)
-    partial = new_version(out)
-    try:
+    with building(out) as partial:
         with _no_collections():
             manifest = write_version(source, partial, exact_limit, recall)
         with locked(out):
             version = publish_version(out, partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        if not any(out.iterdir()):
-            out.rmdir()
-        raise
     size = sum(entry.size for entry in manifest.files.values())
     seconds = time.perf_counter() - started
     return IndexSummary(

@@ -1,6 +1,5 @@
 """Compaction: a new version made of what an index and its updates hold now."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from smar.index.ranked import Rows, Vectors
 from smar.index.segment import Segment
 from smar.index.updates import UpdateLog
 from smar.index.vectors import EXACT_LIMIT
-from smar.index.versions import current_version, locked, new_version, publish_version
+from smar.index.versions import building, current_version, locked, publish_version
 from smar.index.words import DEFAULT_FIELDS
 
 if TYPE_CHECKING:
@@ -29,8 +28,7 @@ def compact(live: "UpdatableIndex", exact_limit: int = EXACT_LIMIT) -> str:
     """Build and publish; see `UpdatableIndex.compact`."""
     with locked(live.folder, "compaction.lock", wait=False):
         frozen, log, offset, records = live.frozen()
-        partial = new_version(live.folder)
-        try:
+        with building(live.folder) as partial:
             target = frozen.manifest.recall_target or RECALL_TARGET
             write_version(_of_index(frozen), partial, exact_limit, target)
             with locked(live.folder):
@@ -40,9 +38,6 @@ def compact(live: "UpdatableIndex", exact_limit: int = EXACT_LIMIT) -> str:
                 if ack.length > offset:
                     UpdateLog(partial).append_bytes(log.raw(offset, ack.length), ack.records - records)
                 return publish_version(live.folder, partial, compacted=True).name
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
 
 
 def _of_index(index: EmbeddedIndex) -> Source:

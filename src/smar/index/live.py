@@ -7,7 +7,8 @@ of two small files (some microseconds), reads what is new in the log, and takes 
 
 import contextlib
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,11 +17,12 @@ from smar.errors import InputError
 from smar.index.delta import Delta, Items
 from smar.index.embedded import EmbeddedIndex
 from smar.index.updates import OpenLog, UpdateLog
-from smar.index.versions import CURRENT_FILE, current_version, file_stamp, locked
+from smar.index.versions import CURRENT_FILE, Stamp, current_version, file_stamp, locked
 
 DELTA_LIMIT = 20_000
 """Changed items that are scanned exactly beside the base: 1 ms a query at 2 x 128 dimensions."""
 _DEAD_SHARE = 0.2
+_REFUSED_SECONDS = 30.0
 
 
 class LastItem(InputError):
@@ -33,6 +35,7 @@ class UpdatableIndex:
     def __init__(self, folder: Path, check: bool) -> None:
         self.folder = folder
         self._refreshing = threading.Lock()
+        self._refused: tuple[Stamp | None, float, str] | None = None
         self._load(check)
 
     @classmethod
@@ -70,7 +73,7 @@ class UpdatableIndex:
         self._log, self._file, self._offset, self._stamp = log, file, ack.length, stamp
         self.snapshot = base.with_segments(delta.segments())
 
-    def _moved(self, before: tuple[int, int] | None) -> bool:
+    def _moved(self, before: Stamp | None) -> bool:
         seen = file_stamp(self.folder / CURRENT_FILE)
         return seen is not None and seen != before
 
@@ -87,8 +90,20 @@ class UpdatableIndex:
                 except InputError:  # a version that was replaced and removed since the line above, or a copied log
                     if not (self._moved(self._pointer) or self._file.replaced):
                         raise
-            self._load()
+            self._take_version()
             return True
+
+    def _take_version(self) -> None:
+        """As `_load`; one that was refused is not read again at every look, a gigabyte or more four times a second."""
+        pointer = file_stamp(self.folder / CURRENT_FILE)
+        if self._refused is not None and self._refused[0] == pointer and time.monotonic() < self._refused[1]:
+            raise InputError(self._refused[2])
+        try:
+            self._load()
+        except InputError as error:
+            self._refused = pointer, time.monotonic() + _REFUSED_SECONDS, str(error)
+            raise
+        self._refused = None
 
     def _take_in(self) -> bool:
         stamp = self._log.stamp()
@@ -111,7 +126,7 @@ class UpdatableIndex:
         """
         if items.payload.num_rows == 0:
             return 0
-        with locked(self.folder):
+        with self._changing():
             self.refresh()
             table = items.as_table(self.snapshot.schema, self.snapshot.fingerprint, self.snapshot.dim)
             self._log.append(table, upsert=True)
@@ -125,7 +140,7 @@ class UpdatableIndex:
             LastItem: nothing would be left.
             InputError: the index cannot be read. In either case nothing was written.
         """
-        with locked(self.folder):
+        with self._changing():
             self.refresh()
             catalogue = self.snapshot.catalogue
             known = [item_id for item_id in dict.fromkeys(ids) if catalogue.row_of(item_id) is not None]
@@ -136,6 +151,13 @@ class UpdatableIndex:
             self._log.append(pa.table({"item_id": pa.array(known, pa.string())}), upsert=False)
         self._show_written()
         return len(known)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        if self._pointer is None:
+            raise InputError(f"{self.folder} is one version of an index; open {self.folder.parent} to change it.")
+        with locked(self.folder):
+            yield
 
     def _show_written(self) -> None:
         """Show what was written; where that cannot be read back now, it is written all the same."""
@@ -168,6 +190,6 @@ class UpdatableIndex:
 
     def frozen(self) -> tuple[EmbeddedIndex, UpdateLog, int, int]:
         """Snapshot, log, and the bytes and records of the log that are in the snapshot; for the compaction."""
-        with locked(self.folder):
+        with self._changing():
             self.refresh()
             return self.snapshot, self._log, self._offset, self._log.acknowledged().records

@@ -25,7 +25,7 @@ from pydantic import Field
 
 from smar.errors import InputError
 from smar.index.sealed import Sealed
-from smar.index.versions import MADE_BY, file_stamp, sync_folder
+from smar.index.versions import MADE_BY, Stamp, file_stamp, sync_folder
 
 LOG_FILE = "updates.log"
 ACK_FILE = "updates.json"
@@ -83,8 +83,10 @@ class OpenLog:
     @property
     def replaced(self) -> bool:
         """Whether there is another file at `path` now, as after a copy from another machine."""
-        there = file_stamp(self.path)
-        return there is not None and there[0] != os.fstat(self._handle).st_ino
+        try:
+            return self.path.stat().st_ino != os.fstat(self._handle).st_ino
+        except FileNotFoundError:
+            return False
 
     def bytes_at(self, start: int, length: int) -> bytes:
         """What was acknowledged there; raises InputError when the file does not hold it any more."""
@@ -148,7 +150,7 @@ class UpdateLog:
             raise InputError(f"{self.path} has {size:,} bytes, {ack.length:,} were acknowledged. {_REMEDY}")
         return ack
 
-    def stamp(self) -> tuple[int, int] | None:
+    def stamp(self) -> Stamp | None:
         """Changes with every acknowledged write; costs some microseconds."""
         return file_stamp(self.ack_path)
 

@@ -10,9 +10,9 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from smar.logs import ACCESS
 from smar.serving.errors import error_response, http_error_response
 from smar.serving.limits import Body, Keys, RateLimiter, Room, too_large
-from smar.serving.logs import ACCESS
 from smar.serving.metrics import LATENCY, REFUSED, REQUESTS, count, observe
 from smar.serving.options import ServiceOptions
 

@@ -7,6 +7,7 @@ children see their end of the connection close, and end, too.
 
 import contextlib
 import errno
+import logging
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ from smar.progress import console
 from smar.serving.options import ServiceOptions
 from smar.serving.worker import GRACE, WorkerReport, WorkerTask, life_file
 
+logger = logging.getLogger("smar.serving")
 _LOOK = 0.1
 _STEADY = 10.0
 _LONGEST_PAUSE = 30.0
@@ -85,7 +87,8 @@ class SignOfLife:
 class Child:
     """A process that is kept alive: ``python -m MODULE ...``, its task a line of text on standard input, a socket.
 
-    `inherited` descriptors stay open in it; `metrics` is the folder of its Prometheus files; `life` watches it.
+    `inherited` descriptors stay open in it; `metrics` is the folder of its Prometheus files; `life` watches it. At its
+    first start it may be `unchecked`: another process has just compared the index with its checksums.
     """
 
     def __init__(
@@ -95,8 +98,9 @@ class Child:
         inherited: Sequence[int] = (),
         metrics: Path | None = None,
         life: SignOfLife | None = None,
+        unchecked: bool = False,
     ) -> None:
-        self.module, self.task = module, task
+        self.module, self.task, self._unchecked = module, task, unchecked
         self._inherited, self._metrics, self._life = inherited, metrics, life
         self._pause, self._started, self._starts = 0.0, 0.0, 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -110,9 +114,10 @@ class Child:
             self._life.forget()
         ours, theirs = socket.socketpair()
         environment = os.environ | ({} if self._metrics is None else {"PROMETHEUS_MULTIPROC_DIR": str(self._metrics)})
+        unchecked = ["--unchecked"] if self._unchecked and self._starts == 1 else []
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *self.module],
+                [sys.executable, "-m", *self.module, *unchecked],
                 stdin=theirs.fileno(),
                 pass_fds=self._inherited,
                 env=environment,
@@ -127,18 +132,15 @@ class Child:
             return
         if self.process.poll() is None:
             if self._life is not None and self._life.missing():
-                console.print(f"{self.module[0]} hangs; it is killed", markup=False)
+                logger.error("%s hangs; it is killed", self.module[0])
                 self.process.kill()
             return
         if self._socket is not None:
             self._close()
             steady = time.monotonic() - self._started > _STEADY
             self._pause = 0.0 if steady else min(max(1.0, 2 * self._pause), _LONGEST_PAUSE)
-            console.print(
-                f"{self.module[0]} ended with code {self.process.returncode}; it starts again"
-                + (f" in {self._pause:g} s" if self._pause else ""),
-                markup=False,
-            )
+            name, code = self.module[0], self.process.returncode
+            logger.error("%s ended with code %d; it starts again in %g s", name, code, self._pause)
             self._started = time.monotonic()
         if time.monotonic() - self._started >= self._pause:
             self.start()
@@ -211,7 +213,6 @@ def _worker(index: Path, options: ServiceOptions, listener: socket.socket, metri
         index=index,
         descriptor=listener.fileno(),
         number=number,
-        check=number == 0,
         options=options,
     )
     assert options.shared is not None  # made by `serve`
@@ -221,6 +222,7 @@ def _worker(index: Path, options: ServiceOptions, listener: socket.socket, metri
         inherited=[listener.fileno()],
         metrics=metrics,
         life=SignOfLife(life_file(options.shared, number), options.hang),
+        unchecked=number > 0,
     )
 
 
@@ -229,8 +231,9 @@ def _writer(index: Path, run: Path, options: ServiceOptions, metrics: Path) -> C
     alive = options.shared / "alive-writer"
     return Child(
         *("smar.writer", str(index), str(run), "--socket", str(options.shared / "writer.sock"), "--alive", str(alive)),
-        *("--parent", str(os.getpid()), "--unchecked", "--max-body", str(options.upload_bytes)),
+        *("--parent", str(os.getpid()), "--max-body", str(options.upload_bytes)),
         metrics=metrics,
+        unchecked=True,
         life=SignOfLife(alive, _WRITER_PATIENCE * options.hang),
     )
 

@@ -28,7 +28,6 @@ class WorkerTask(BaseModel):
     index: Path
     descriptor: int
     number: int = 0
-    check: bool
     options: ServiceOptions
 
 
@@ -49,12 +48,12 @@ def main() -> int:
     supervisor = socket.socket(fileno=os.dup(sys.stdin.fileno()))
     task = WorkerTask.model_validate_json(supervisor.makefile("rb").readline())
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one query is no work for a pool of threads
+    from smar.logs import configure_logs
     from smar.serving.engine import Engine
-    from smar.serving.logs import configure_logs
 
     configure_logs(requests=task.options.log != "errors")
     with ThreadPoolExecutor(1) as pool:  # while the index is read, the other half of the modules is
-        opened = pool.submit(Engine.open, task.index, task.check)
+        opened = pool.submit(Engine.open, task.index, "--unchecked" not in sys.argv)
         import uvicorn
 
         from smar.serving.accept import FairServer, Shares

@@ -13,6 +13,7 @@ from pathlib import Path
 import uvicorn
 
 from smar.errors import InputError
+from smar.logs import configure_logs
 from smar.writer.upload import MAX_BODY, MAX_WAITING, Admission
 
 _GRACE = 5
@@ -69,7 +70,7 @@ def bind(path: Path) -> socket.socket:
 def main() -> int:
     """Load, then serve until SIGTERM; exit code 2 when index, run or socket are wrong."""
     options = _arguments()
-    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    configure_logs()
     logging.getLogger("smar").setLevel(logging.INFO)
     if options.parent is not None:
         threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()

@@ -27,7 +27,7 @@ class JsonLines(logging.Formatter):
         return msgspec.json.encode(line).decode()
 
 
-def configure_logs(requests: bool) -> None:
+def configure_logs(requests: bool = False) -> None:
     """Send everything of this process to stderr; lines for single requests only when asked for."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
