@@ -30,7 +30,7 @@ from smar.index.filter_parser import parse_filter
 from smar.index.live import UpdatableIndex
 from smar.index.ready import plain
 from smar.index.updates import UpdateLog
-from smar.index.versions import building, current_version, file_stamp, locked, publish_version, read_current, rollback
+from smar.index.versions import building, file_stamp, locked, publish_version, read_current, rollback
 from tiny_index import DIM, FINGERPRINT, write_embeddings, write_query_encoder
 
 

@@ -16,11 +16,11 @@ from starlette.types import ASGIApp, Message
 
 from smar.index.base import Mode
 from smar.index.live import UpdatableIndex
+from smar.logs import JsonLines
 from smar.serving.answers import Cache
 from smar.serving.app import create_app
 from smar.serving.engine import Engine, Question, RequestError
 from smar.serving.guard import SECURITY_HEADERS
-from smar.logs import JsonLines
 from smar.serving.metrics import flush
 from smar.serving.options import ServiceOptions
 
