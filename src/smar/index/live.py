@@ -1,8 +1,8 @@
 """An index that changes while it is searched: an immutable version, its update log, and the delta in memory.
 
-Every process that serves the index opens it for itself and calls `refresh` now and then: it looks at the changed times
-of two small files (some microseconds), reads what is new in the log, and takes a new version where one was published.
-`snapshot` is replaced in one assignment, so searches under way end on the one that they began with.
+Every process that serves the index opens it for itself and calls `refresh` now and then: it looks at two small files
+(26 microseconds), reads what is new in the log, and takes a new version where one was published. `snapshot` is
+replaced in one assignment, so searches under way end on the one that they began with.
 """
 
 import contextlib

