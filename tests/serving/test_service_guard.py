@@ -284,3 +284,19 @@ def test_a_failure_is_logged_with_its_traceback() -> None:
     told = json.loads(JsonLines().format(record))
     assert told["message"] == "failed here"
     assert 'a "quoted"\nreason' in told["traceback"]
+
+
+def test_an_endless_id_is_refused(engine: Engine, tmp_path: Path) -> None:
+    """Each dot becomes three characters on the way to the model worker, whose client has a limit of its own."""
+    client = service(engine, keys=(KEY,), shared=tmp_path, writer=True)
+    for ask in (client.delete, client.put):
+        answer = ask("/v1/items/" + "." * 25_000 + "x", headers={"X-API-Key": KEY})
+        assert code_of(answer) == (422, "invalid_item")
+        assert "25,001 characters; allowed: 1,000" in answer.json()["error"]["message"]
+
+
+def test_any_content_type_is_passed_on(engine: Engine, tmp_path: Path) -> None:
+    client = service(engine, keys=(KEY,), shared=tmp_path, writer=True)
+    headers = {b"X-API-Key": KEY.encode(), b"Content-Type": b"application/json; charset=\xe9"}
+    answer = client.put("/v1/items/a", content=b"{}", headers=headers)
+    assert code_of(answer) == (503, "model_worker_down")  # there is none; it was not the header that failed
