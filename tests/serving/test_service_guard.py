@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message
 
 from smar.index.base import Mode
 from smar.index.live import UpdatableIndex
-from smar.logs import JsonLines
+from smar.logs import ACCESS, JsonLines
 from smar.serving.answers import Cache
 from smar.serving.app import create_app
 from smar.serving.engine import Engine, Question, RequestError
@@ -190,6 +190,13 @@ def test_what_can_be_read_has_a_head(engine: Engine) -> None:
     for path in ("/", "/docs", "/healthz", "/readyz", "/v1/about", "/v1/facets", "/static/app.js"):
         assert client.head(path).status_code == client.get(path).status_code == 200
     assert client.head("/v1/search").status_code == 405
+
+
+def test_a_head_is_logged_as_one(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, ACCESS):
+        service(engine).head("/healthz")
+    (record,) = caplog.records
+    assert json.loads(JsonLines().format(record))["method"] == "HEAD"
 
 
 def test_nobody_is_sent_where_the_client_says(engine: Engine) -> None:

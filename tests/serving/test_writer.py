@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -529,48 +529,54 @@ async def becoming(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_a_stuck_thread_is_no_life(index: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+Live = Callable[[ModelWorker, list[int]], Awaitable[None]]
+
+
+@pytest.fixture
+def watched(index: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Live], None]:
+    """Runs something with a worker that looks at itself a hundred times a second, and its signs of life."""
     monkeypatch.setattr("smar.writer.service.EVERY_SECONDS", 0.01)
     signs: list[int] = []
     make = open_worker(index, run, alive=lambda: signs.append(1))
 
-    async def live() -> None:
+    async def running(live: Live) -> None:
         worker = make()
         async with worker.running():
-            await becoming(lambda: len(signs) > 2)
-            release = threading.Event()
-            stuck = worker.queue.thread.submit(release.wait)
-            await asyncio.sleep(0.05)  # a sign that was on its way
-            before = len(signs)
-            await asyncio.sleep(0.2)
-            assert len(signs) == before
-            release.set()
-            assert stuck.result()
-            await becoming(lambda: len(signs) > before)
+            await live(worker, signs)
 
-    asyncio.run(live())
+    return lambda live: asyncio.run(running(live))
 
 
-def test_pictures_that_wait_are_no_hang(index: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smar.writer.service.EVERY_SECONDS", 0.01)
-    signs: list[int] = []
-    make = open_worker(index, run, alive=lambda: signs.append(1))
+def test_a_stuck_thread_is_no_life(watched: Callable[[Live], None]) -> None:
+    async def live(worker: ModelWorker, signs: list[int]) -> None:
+        await becoming(lambda: len(signs) > 2)
+        release = threading.Event()
+        stuck = worker.queue.thread.submit(release.wait)
+        await asyncio.sleep(0.05)  # a sign that was on its way
+        before = len(signs)
+        await asyncio.sleep(0.2)
+        assert len(signs) == before
+        release.set()
+        assert stuck.result()
+        await becoming(lambda: len(signs) > before)
 
-    async def live() -> None:
-        worker = make()
-        async with worker.running():
-            ends = [threading.Event() for _ in range(4)]
-            jobs = [worker.eyes.submit(end.wait, PATIENCE) for end in ends]
-            try:
-                for end, job in zip(ends[:-1], jobs, strict=False):
-                    before = len(signs)
-                    end.set()
-                    await becoming(lambda job=job, before=before: job.done() and len(signs) > before)
-                assert not jobs[-1].done()
-            finally:
-                ends[-1].set()
+    watched(live)
 
-    asyncio.run(live())
+
+def test_pictures_that_wait_are_no_hang(watched: Callable[[Live], None]) -> None:
+    async def live(worker: ModelWorker, signs: list[int]) -> None:
+        ends = [threading.Event() for _ in range(4)]
+        jobs = [worker.eyes.submit(end.wait, PATIENCE) for end in ends]
+        try:
+            for end, job in zip(ends[:-1], jobs, strict=False):
+                before = len(signs)
+                end.set()
+                await becoming(lambda job=job, before=before: job.done() and len(signs) > before)
+            assert not jobs[-1].done()
+        finally:
+            ends[-1].set()
+
+    watched(live)
 
 
 def test_life_goes_on_after_a_failure(

@@ -18,7 +18,7 @@ _BLOCK = 65_536  # rows given to faiss at a time
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """One query: `embedding` Q [k], `share` w of the multimodal score, and `wide` [2k], ``[w*Q ; (1-w)*Q]``.
+    """One query: `embedding` Q [k], and `share` w of the multimodal score.
 
     `words` is what S_t is multiplied with: Q again, unless an item's own S_t is searched with.
     """
@@ -26,7 +26,6 @@ class Query:
     embedding: Vectors
     words: Vectors
     share: np.float32
-    wide: Vectors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +64,10 @@ class Found:
 
 
 class Queries:
-    """Some queries: `embedding` and `words` float32 [n, k], `share` [n], `wide` float32 [n, 2k]; see `Query`."""
+    """Some queries: `embedding` and `words` float32 [n, k], `share` w [n]; see `Query`.
+
+    `wide` float32 [n, 2k] is ``[w*Q ; (1-w)*Q]``, whose product with an item's row is its score.
+    """
 
     def __init__(self, embedding: Vectors, share: Vectors, words: Vectors | None = None) -> None:
         self.embedding = np.ascontiguousarray(embedding, np.float32)
@@ -80,7 +82,7 @@ class Queries:
         return len(self.embedding)
 
     def __getitem__(self, at: int) -> Query:
-        return Query(self.embedding[at], self.words[at], self.share[at], self.wide[at])
+        return Query(self.embedding[at], self.words[at], self.share[at])
 
     def part(self, places: slice) -> "Queries":
         """Some of them."""

@@ -5,7 +5,7 @@ metadata says ``upsert`` or ``delete``. ``updates.json`` says how many bytes of 
 appends, flushes the log to disk, then replaces ``updates.json``: a process that is killed leaves bytes beyond that
 length, which nobody reads and the next write cuts off. A log that is *shorter*, or whose records do not fit their
 checksums, is damaged.
-Other processes see a write by the changed time of ``updates.json``.
+Other processes see a write by ``updates.json``, which is another file then.
 """
 
 import mmap

@@ -28,8 +28,8 @@ from smar.serving.routes import (
     WRONG,
     Answers,
     item_response,
-    literal,
     row_of,
+    sent_path,
 )
 from smar.serving.schemas import MAX_K, Deleted, ErrorResponse, HitsResponse, ItemIn, Written
 from smar.serving.writer_client import PictureVector, WriterAnswer, WriterClient, WriterDown
@@ -89,10 +89,9 @@ def _passed_on(answer: WriterAnswer) -> Response:
 
 
 def _item_id(request: Request) -> str:
-    """The id in the address, from its raw bytes: the decoded path has lost what was not UTF-8."""
-    raw = unquote_to_bytes(bytes(request.scope["raw_path"]).partition(b"?")[0])
+    """The id in the address; the decoded path has lost what was not UTF-8."""
     try:
-        item_id = raw.decode("utf-8").removeprefix("/v1/items/")
+        item_id = unquote_to_bytes(sent_path(request)).decode("utf-8").removeprefix("/v1/items/")
     except UnicodeDecodeError:
         raise RequestError("invalid_item", "the item id in the address is not percent-encoded UTF-8.") from None
     if len(item_id) > _LONGEST_ID:
@@ -151,7 +150,7 @@ def _add_searches(router: APIRouter, engine: Engine, client: WriterClient | None
     )
     async def get_similar(item_id: str, request: Request, k: K = 24, filter: FilterText = None) -> Response:
         """Items whose words and picture are most like this one's: half the text score, half the multimodal score."""
-        if not literal(request, "/similar"):
+        if not sent_path(request).endswith(b"/similar"):
             return item_response(engine.index, f"{item_id}/similar")
         index, timings = engine.index, dict[str, float]()
         row_of(index, item_id)

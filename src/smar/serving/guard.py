@@ -56,7 +56,8 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if scope["method"] == "HEAD":  # whatever can be read; the server leaves the body out
+        method: str = scope["method"]
+        if method == "HEAD":  # whatever can be read; the server leaves the body out
             scope = {**scope, "method": "GET"}
         app = self.direct.get((scope["method"], scope["path"]), self.app)
         started, headers = time.perf_counter(), Headers(scope=scope)
@@ -86,7 +87,7 @@ class Guard:
                 raise
         finally:
             self.room.give(body.taken)
-            self._observe(scope, status, time.perf_counter() - started, request_id)
+            self._observe(scope, method, status, time.perf_counter() - started, request_id)
 
     def _limit(self, scope: Scope) -> int:
         upload = scope["path"].startswith(_UPLOADS)
@@ -124,14 +125,14 @@ class Guard:
             401, "unauthorised", "an API key is needed: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
         )
 
-    def _observe(self, scope: Scope, status: int, spent: float, request_id: str) -> None:
+    def _observe(self, scope: Scope, method: str, status: int, spent: float, request_id: str) -> None:
         route = _route(scope)
         count(REQUESTS, route, str(status))
         observe(LATENCY, spent, route)
         if access.isEnabledFor(logging.INFO):
             fields = {
                 "request_id": request_id,
-                "method": scope["method"],
+                "method": method,
                 "route": route,
                 "status": status,
                 "ms": round(1000 * spent, 3),

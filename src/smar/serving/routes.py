@@ -153,9 +153,9 @@ def item_response(index: EmbeddedIndex, item_id: str) -> Response:
     return Response(item, media_type=JSON)
 
 
-def literal(request: Request, ending: str) -> bool:
-    """Whether the address ends so as it was sent: in an item's id a slash is sent as %2F."""
-    return bytes(request.scope["raw_path"]).partition(b"?")[0].endswith(ending.encode())
+def sent_path(request: Request) -> bytes:
+    """The path as it was sent, percent-encoded: in an item's id a slash is %2F, and anything but UTF-8 is kept."""
+    return bytes(request.scope["raw_path"]).partition(b"?")[0]
 
 
 def _add_items(router: APIRouter, engine: Engine) -> None:
@@ -169,7 +169,7 @@ def _add_items(router: APIRouter, engine: Engine) -> None:
     )
     async def get_picture(item_id: str, request: Request) -> Response:
         """The picture as it was packed, for display."""
-        if not literal(request, "/picture"):
+        if not sent_path(request).endswith(b"/picture"):
             return item_response(engine.index, f"{item_id}/picture")
         index = engine.index
         row = row_of(index, item_id)
