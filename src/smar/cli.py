@@ -116,12 +116,26 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
         "compare the models of one or several runs on the test period: tables, tests, controls, charts",
         "smar evaluate run dataset --out report\n"
         "smar evaluate run dataset --qrels qrels.parquet --out report\n"
-        "smar evaluate run-a run-b dataset --names small,large --out report",
+        "smar evaluate run-a run-b dataset --names small,large --out report\n"
+        "smar evaluate run dataset --trec-run solr=solr.trec --out report",
     )
     command.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     command.add_argument("dataset", type=Path, metavar="DATASET")
     command.add_argument(
-        "--qrels", metavar="FILE", help="query, item_id, relevance[, hidden]; test clicks when not given"
+        "--qrels",
+        metavar="FILE",
+        help="query, item_id, relevance[, hidden], or TREC's judgements; test clicks when not given",
+    )
+    command.add_argument(
+        "--trec-run",
+        type=_named_file,
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="another system's ranking, a TREC run file, as a row of the report",
+    )
+    command.add_argument(
+        "--topics", type=Path, metavar="FILE", help="lines `id query`: what TREC files call the queries"
     )
     command.add_argument("--names", type=_names, default=[], metavar="A,B", help="names of the runs in the report")
     _assignments(command)
@@ -263,6 +277,13 @@ def _date(text: str) -> datetime:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    name, sign, file = text.partition("=")
+    if not (name and sign and file):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE, such as solr=solr.trec")
+    return name, Path(file)
 
 
 def _positive(text: str) -> int:

@@ -62,11 +62,14 @@ def evaluate(options: argparse.Namespace) -> None:
     from smar.evaluation.terminal import key_figures, print_table
 
     done = evaluate_runs(
-        *(options.runs, options.dataset, options.out, options.qrels, options.names, options.assignments)
+        *(options.runs, options.dataset, options.out, options.qrels, options.names, options.assignments),
+        trec_runs=options.trec_run,
+        topics=options.topics,
     )
     print_table(done.findings)
     rows: list[tuple[str, object]] = [
         *key_figures(done.findings),
+        *((name, done.notes[name]) for name, _ in options.trec_run),
         ("queries", done.queries),
         ("report", options.out / "report.md"),
         ("seconds", done.seconds),

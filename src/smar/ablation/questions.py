@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 
 from smar.data.dataset import Dataset
 from smar.errors import InputError
-from smar.evaluation.evaluate import read_qrels
-from smar.evaluation.hidden import HIDDEN, hidden_pairs, hidden_recall
+from smar.evaluation.hidden import HIDDEN, hidden_metrics, hidden_pairs
 from smar.evaluation.metrics import Integers, Judgements, QueryMetrics, Relevance, per_query, read_judgements
+from smar.evaluation.qrels import read_qrels
 from smar.evaluation.scores import DEPTH, Catalogue, Ranked, Task, mixed_blocks, rank_blocks, shortened
 from smar.evaluation.slices import Slice, build_slices
 from smar.model.encoder import Encoder
@@ -54,8 +54,9 @@ def collect(dataset: Dataset, settings: EvaluateSettings, evaluate_on: str, qrel
     clicks = dataset.qrels() if evaluate_on == "test" else validation_qrels(dataset)
     if not len(clicks):
         raise InputError(f"{dataset.path} has no {evaluate_on} pair to measure: prepare it with a longer period.")
-    tables = {"": clicks} | ({} if qrels is None else {JUDGED: read_qrels(str(qrels))})
-    judged = {prefix: read_judgements(table, dataset.items["item_id"]) for prefix, table in tables.items()}
+    ids = dataset.items["item_id"]
+    tables = {"": clicks} | ({} if qrels is None else {JUDGED: read_qrels(str(qrels), ids).table})
+    judged = {prefix: read_judgements(table, ids) for prefix, table in tables.items()}
     place: dict[str, int] = {}
     for judgements in judged.values():
         for query in judgements.queries:
@@ -112,12 +113,8 @@ def answer(encoder: Encoder, catalogue: Catalogue, questions: Questions, k: int,
             wanted = part.relevance.restrict(piece.entries)
             out |= {(part.prefix + piece.name, mode): per_query(r.ranking, wanted, k) for mode, r in ranked.items()}
         if len(part.hidden):
-            out |= {(part.prefix + HIDDEN, mode): _hidden(part, r, k) for mode, r in ranked.items()}
+            out |= {
+                (part.prefix + HIDDEN, mode): hidden_metrics(r.places, part.hidden, part.relevance, k)
+                for mode, r in ranked.items()
+            }
     return out
-
-
-def _hidden(part: Part, ranked: Ranked, k: int) -> QueryMetrics:
-    """Hidden recall; the other metrics have no meaning once relevant items are taken out, and are NaN."""
-    recall = hidden_recall(ranked.places, part.hidden, part.relevance, k)
-    nothing = np.full(len(recall), np.nan)
-    return QueryMetrics(np.unique(part.relevance.query[part.hidden]), recall, nothing, nothing, nothing)

@@ -6,7 +6,7 @@ from the drawn means. All models see the same draws, so the difference of two mo
 are hard for both cancel out. 95 % intervals are the 2.5th and 97.5th percentile.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,19 @@ class Resampled:
         """Paired difference `first` minus `second`."""
         value = self.measured[first, metric] - self.measured[second, metric]
         return interval_of(value, self.draws[first, metric] - self.draws[second, metric])
+
+    def with_means(self, means: Mapping[str, Sequence[str]]) -> "Resampled":
+        """With rows that are means of others (name -> their names), each before the first of them."""
+        first = {members[0]: name for name, members in means.items()}
+        parts: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for model in dict.fromkeys(model for model, _ in self.measured):
+            metrics = [metric for name, metric in self.measured if name == model]
+            for row in filter(None, (first.get(model), model)):
+                members = means.get(row, [model])
+                parts |= {(row, metric): [(member, metric) for member in members] for metric in metrics}
+        measured = {key: float(np.mean([self.measured[of] for of in keys])) for key, keys in parts.items()}
+        draws = {key: np.mean([self.draws[of] for of in keys], axis=0) for key, keys in parts.items()}
+        return Resampled(self.queries, measured, draws)
 
 
 def interval_of(value: float, draws: Floats) -> Interval:

@@ -6,34 +6,36 @@ p f_m + (1 - p) f_t; then the controls of `smar.evaluation.systems`.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from smar.data.database import literal
 from smar.data.dataset import Dataset
-from smar.data.text import normalise_query
 from smar.errors import InputError
 from smar.evaluation.bm25 import NAME as BM25
 from smar.evaluation.bm25 import bm25_blocks
+from smar.evaluation.checks import check_models, check_writable
 from smar.evaluation.examples import Example, RoutedQuery, pick_examples, pick_routed
 from smar.evaluation.facts import name_runs, report_facts
 from smar.evaluation.findings import Facts, Findings
+from smar.evaluation.foreign import ForeignRun, check_names, read_run
 from smar.evaluation.gate import Gate, judge_gate
 from smar.evaluation.hidden import HIDDEN, Hidden, hidden_pairs
-from smar.evaluation.measure import Family, MetricRow, measure
+from smar.evaluation.measure import Family, Measured, MetricRow, measure
 from smar.evaluation.metrics import Integers, Judgements, per_query, read_judgements
+from smar.evaluation.per_query import PER_QUERY, per_query_file
 from smar.evaluation.pictures import save_pictures
+from smar.evaluation.qrels import Qrels, read_qrels
 from smar.evaluation.report import refuse_foreign, write_report
 from smar.evaluation.scores import DEPTH, Task, rank_blocks
+from smar.evaluation.seeds import SeedGroup, join_seeds, seed_groups
 from smar.evaluation.slices import Slices, build_slices, needs_image
 from smar.evaluation.systems import ALWAYS, RankedRun, System, name_systems, rank_run
 from smar.evaluation.trec import write_trec
+from smar.evaluation.trec_input import read_topics
 from smar.model.run import run_settings
 from smar.sections.evaluate import EvaluateSettings
 
@@ -47,27 +49,14 @@ class EvaluateSummary:
     seconds: float
 
     @property
+    def notes(self) -> dict[str, object]:
+        """What the report's head says: what -> value."""
+        return dict(self.findings.facts.rows)
+
+    @property
     def rows(self) -> tuple[MetricRow, ...]:
         """Every figure of metrics.json."""
         return tuple(self.findings.rows)
-
-
-def read_qrels(path: str) -> pa.Table:
-    """Judgements from a Parquet, CSV, TSV or JSON lines file, queries normalised as the model sees them.
-
-    Raises:
-        InputError: the file cannot be read, or lacks query, item_id or relevance.
-    """
-    try:
-        table = duckdb.sql(f"SELECT * FROM {literal(path)}").to_arrow_table()
-    except duckdb.Error as error:
-        raise InputError(f"--qrels {path} cannot be read: {error}") from None
-    missing = {"query", "item_id", "relevance"} - set(table.column_names)
-    if missing:
-        raise InputError(f"--qrels {path} lacks {', '.join(sorted(missing))}; it has {', '.join(table.column_names)}.")
-    text = pc.dictionary_encode(table["query"].cast(pa.string())).combine_chunks()
-    normal = pa.array([None if query is None else normalise_query(query) for query in text.dictionary.to_pylist()])
-    return table.set_column(table.column_names.index("query"), "query", normal.take(text.indices))
 
 
 def evaluate_runs(
@@ -77,6 +66,8 @@ def evaluate_runs(
     qrels: str | None = None,
     names: Sequence[str] = (),
     assignments: Sequence[str] = (),
+    trec_runs: Sequence[tuple[str, Path]] = (),
+    topics: Path | None = None,
 ) -> EvaluateSummary:
     """Rank, measure, and write the report into `out`; relevant are the test clicks, or what `qrels` says.
 
@@ -87,28 +78,44 @@ def evaluate_runs(
         qrels: file of judgements.
         names: what the runs' own models are called, one a run (see `name_runs`).
         assignments: ``evaluate.key=value`` texts over the first run's settings.
+        trec_runs: (name, TREC run file) of other systems, which become rows of the report.
+        topics: file of lines `id query`: what TREC files call the queries. Default: topics.tsv beside TREC judgements,
+            else the numbers of the report's own topics.tsv.
 
     Raises:
-        InputError: a run is unfinished or damaged, two have one name, or the judgements do not fit the dataset.
+        InputError: a run is unfinished or damaged, two have one name, judgements or rankings do not fit the dataset, or
+            `out` cannot be written; nothing was encoded.
     """
     started = time.perf_counter()
     if wrong := [text for text in assignments if not text.startswith("evaluate.")]:
         raise InputError(f"--set {wrong[0]}: a report takes evaluate.* only; everything else is the run's own.")
     refuse_foreign(out)
     dataset, settings = Dataset.open(dataset_path), run_settings(runs[0], assignments)
-    named = name_runs(runs, names)
-    test = _test(dataset, settings.evaluate, dataset.qrels() if qrels is None else read_qrels(qrels))
+    named, ids = name_runs(runs, names), dataset.items["item_id"]
+    groups = seed_groups(named)
+    check_names(trec_runs, [run.name for run in named])
+    given = None if topics is None else read_topics(topics)
+    judged = Qrels(dataset.qrels()) if qrels is None else read_qrels(qrels, ids, given)
+    if given and not trec_runs and judged.topics is None:
+        raise InputError(f"--topics {topics} tells what TREC files call the queries, and none is given.")
+    test = _test(dataset, settings.evaluate, judged.table)
+    foreign = _foreign(test, trec_runs, given or judged.topics)
+    check_models(named, dataset)
+    check_writable(out)
     ranked = [
         rank_run(run.path, run.name, dataset, test.judged.queries, test.task, test.options.controls) for run in named
     ]
-    systems = name_systems(ranked, _bm25(test))
-    out.mkdir(parents=True, exist_ok=True)
-    findings = _find(test, ranked, systems, report_facts(named, dataset, settings, test.judged, qrels), out)
+    systems = name_systems(ranked, _bm25(test) + [System(run.name, run.ranked, None) for run in foreign])
+    extra: list[tuple[str, object]] = [(run.name, run.note) for run in foreign]
+    extra += [
+        (group.row, f"{', '.join(group.runs)}: train.seed {', '.join(map(str, group.seeds))}") for group in groups
+    ]
+    extra += [("judgements of topics without a query, left out", judged.unknown)] if judged.unknown else []
+    facts = report_facts(named, dataset, settings, test.judged, qrels, extra)
+    findings = _find(test, ranked, systems, groups, facts, out)
     write_report(out, findings)
     if test.options.trec:
-        write_trec(
-            out, test.judged.queries, dataset.items["item_id"].to_pylist(), test.judged.relevance, _main(systems)
-        )
+        write_trec(out, test.judged.queries, ids.to_pylist(), test.judged.relevance, _main(systems))
     return EvaluateSummary(findings, len(test.judged.queries), time.perf_counter() - started)
 
 
@@ -137,6 +144,13 @@ def _test(dataset: Dataset, options: EvaluateSettings, qrels: pa.Table) -> _Test
     )
 
 
+def _foreign(test: _Test, trec_runs: Sequence[tuple[str, Path]], topics: Mapping[str, str] | None) -> list[ForeignRun]:
+    """Other systems' rankings. Topics that nobody named are the numbers of this report's topics.tsv."""
+    queries, ids = test.judged.queries, test.dataset.items["item_id"]
+    topics = {str(number): query for number, query in enumerate(queries)} if topics is None else topics
+    return [read_run(name, path, queries, topics, ids, test.task) for name, path in trec_runs]
+
+
 def _bm25(test: _Test) -> list[System]:
     """The BM25 row, where it is asked for."""
     if not test.options.bm25:
@@ -145,35 +159,55 @@ def _bm25(test: _Test) -> list[System]:
     return [System(BM25, rank_blocks(blocks, test.task)[BM25], None)]
 
 
-def _find(test: _Test, runs: Sequence[RankedRun], systems: Sequence[System], facts: Facts, out: Path) -> Findings:
-    """Measure the systems and pick what the report shows; pictures go into the folder `out`."""
-    judged, options, own = test.judged, test.options, runs[0].name
-    reference = _reference(systems, own)
-    places = {system.name: system.ranked.places for system in systems}
-    measured = measure(
-        {system.name: system.ranked.ranking for system in systems},
-        judged.relevance,
-        test.slices.kept,
-        options,
-        _families(systems, own),
-        Hidden(test.task.pairs, places) if len(test.task.pairs) else None,
-    )
-    examples = _examples(test, runs[0], systems, reference)
-    shown = {hit.item for example in examples for hits in example.lists.values() for hit in hits}
+def _find(
+    test: _Test,
+    runs: Sequence[RankedRun],
+    systems: Sequence[System],
+    groups: Sequence[SeedGroup],
+    facts: Facts,
+    out: Path,
+) -> Findings:
+    """Measure the systems and pick what the report shows; metrics by query and pictures go into the folder `out`."""
+    shown = join_seeds(systems, groups)
+    own = next((group.row for group in groups if runs[0].name in group.runs), runs[0].name)
+    reference = _reference(shown, own)
+    seeds = {system.name: system.mean_of for system in shown if system.mean_of}
+    measured = _measure(test, systems, _families(shown, own), seeds, out)
+    examples = _examples(test, runs[0], shown, reference)
+    pictured = {hit.item for example in examples for hits in example.lists.values() for hit in hits}
     return Findings(
         rows=measured.rows,
         comparisons=measured.comparisons,
         facts=facts,
-        controls=frozenset(system.name for system in systems if system.control),
+        controls=frozenset(system.name for system in (*systems, *shown) if system.control),
+        seeds=seeds,
         own=own,
         reference=reference,
         left_out=test.slices.left_out,
         gates=_gates(test, runs),
         examples=examples,
         routed=_routed(test, runs[0]),
-        pictures=save_pictures(test.dataset, shown, out),
+        pictures=save_pictures(test.dataset, pictured, out),
         categories=_category_column(test),
     )
+
+
+def _measure(
+    test: _Test, systems: Sequence[System], families: Sequence[Family], seeds: Mapping[str, Sequence[str]], out: Path
+) -> Measured:
+    judged, options = test.judged, test.options
+    places = {system.name: system.ranked.places for system in systems}
+    with per_query_file(out / PER_QUERY, judged.queries, options.k, test.dataset.pairs("test")) as sink:
+        return measure(
+            {system.name: system.ranked.ranking for system in systems},
+            judged.relevance,
+            test.slices.kept,
+            options,
+            families,
+            Hidden(test.task.pairs, places) if len(test.task.pairs) else None,
+            means=seeds,
+            sink=sink,
+        )
 
 
 def _main(systems: Sequence[System]) -> dict[str, Integers]:
@@ -188,7 +222,7 @@ def _reference(systems: Sequence[System], own: str) -> str | None:
         return None
     return min(
         others,
-        key=lambda s: (s.name.rpartition("/")[2] != "dpsr", s.run != own, s.run is None, s.name.endswith(ALWAYS)),
+        key=lambda s: (s.kind != "dpsr", s.run != own, s.run is None, s.kind == ALWAYS),
     ).name
 
 
@@ -215,10 +249,10 @@ def _examples(test: _Test, run: RankedRun, systems: Sequence[System], reference:
     if reference is None:
         return []
     titles, judged = test.dataset.fields(["title"])[0], test.judged
-    compare = (run.name, reference)
-    return pick_examples(
-        judged.queries, titles, _main(systems), judged.relevance, test.options.k, compare, run.probability
-    )
+    lists = {(s.mean_of or [s.name])[0]: s.ranked.ranking for s in systems if not s.control}  # of seeds the first one
+    other = next((s.mean_of or [s.name])[0] for s in systems if s.name == reference)
+    compare = (run.name, other)
+    return pick_examples(judged.queries, titles, lists, judged.relevance, test.options.k, compare, run.probability)
 
 
 def _routed(test: _Test, run: RankedRun) -> tuple[Sequence[RoutedQuery], Sequence[RoutedQuery]]:

@@ -45,9 +45,14 @@ def name_runs(runs: Sequence[Path], names: Sequence[str]) -> list[NamedRun]:
 
 
 def report_facts(
-    runs: Sequence[NamedRun], dataset: Dataset, settings: Settings, judged: Judgements, qrels: str | None
+    runs: Sequence[NamedRun],
+    dataset: Dataset,
+    settings: Settings,
+    judged: Judgements,
+    qrels: str | None,
+    extra: Sequence[tuple[str, object]] = (),
 ) -> Facts:
-    """The report's head: counts, where relevance comes from, and of each run its dataset, steps and seconds."""
+    """The report's head: counts, where relevance comes from, `extra` lines, and of each run dataset, steps, seconds."""
     counts = dataset.manifest.counts
     rows: list[tuple[str, object]] = [
         ("items", counts["items"]),
@@ -55,6 +60,7 @@ def report_facts(
         ("relevant are", "test clicks" if qrels is None else f"judgements of {Path(qrels).name}"),
         ("queries", len(judged.queries)),
         ("judgements of unknown items, left out", judged.unknown),
+        *extra,
     ]
     seconds: dict[str, float] = defaultdict(float)
     for run in runs:

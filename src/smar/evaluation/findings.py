@@ -30,8 +30,9 @@ KEY_SLICES = {ALL: "all queries", COLD: "cold items", HIDDEN: "hidden"}
 
 def label(model: str) -> str:
     """How tables and charts call a model."""
-    run, slash, name = model.rpartition("/")
-    return run + slash + LABELS.get(name, name)
+    name, bracket, seeds = model.partition(" (")
+    run, slash, kind = name.rpartition("/")
+    return run + slash + LABELS.get(kind, kind) + bracket + seeds
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Findings:
 
     rows: of `measure`, slice `all` among them; comparisons: likewise, may be empty.
     controls: names of the models that are controls; all others are shown in the charts.
+    seeds: row of several seeds -> the rows it is the mean of, which stand in the section on seeds only.
     own, reference: the models whose difference is shown by slice and category; reference None where there is no other.
     left_out: (slice, queries) that were too small.
     gates: of every model that has one, the first run's first.
@@ -67,6 +69,7 @@ class Findings:
     comparisons: Sequence[ComparisonRow] = ()
     facts: Facts = Facts()
     controls: frozenset[str] = frozenset()
+    seeds: Mapping[str, Sequence[str]] = field(default_factory=dict)
     own: str = "smar"
     reference: str | None = None
     left_out: Sequence[tuple[str, int]] = ()
@@ -82,9 +85,22 @@ class Findings:
         return next(row.metric for row in self.rows if row.metric.startswith("R@"))
 
     @property
+    def shown(self) -> list[str]:
+        """Models of the tables: all but single seeds, in the order of the rows."""
+        single = {name for members in self.seeds.values() for name in members}
+        return [name for name in dict.fromkeys(row.model for row in self.rows) if name not in single]
+
+    @property
     def models(self) -> list[str]:
-        """Models that are no controls, in the order of the rows."""
-        return [name for name in dict.fromkeys(row.model for row in self.rows) if name not in self.controls]
+        """The shown models that are no controls."""
+        return [name for name in self.shown if name not in self.controls]
+
+    @property
+    def routed_shares(self) -> Mapping[str, float] | None:
+        """Slice -> share of its queries that the own model's gate sends to the pictures, mean over its seeds."""
+        own = self.seeds.get(self.own, [self.own])
+        gates = [gate.routed for gate in self.gates if gate.model in own]
+        return {name: sum(gate[name] for gate in gates) / len(gates) for name in gates[0]} if gates else None
 
     @property
     def slices(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smar.evaluation.metrics import Floats, Integers, Mask, Relevance
+from smar.evaluation.metrics import Integers, Mask, QueryMetrics, Relevance
 
 HIDDEN = "hidden"
 """Name of the slice."""
@@ -32,7 +32,7 @@ def hidden_pairs(hidden: Mask | None, clicked_in_train: Mask, relevance: Relevan
     return np.flatnonzero(hidden & ~clicked_in_train[relevance.items])
 
 
-def hidden_recall(found: Integers, pairs: Integers, relevance: Relevance, k: int) -> Floats:
+def hidden_metrics(found: Integers, pairs: Integers, relevance: Relevance, k: int) -> QueryMetrics:
     """Share of each query's hidden items in the top k.
 
     Args:
@@ -42,7 +42,9 @@ def hidden_recall(found: Integers, pairs: Integers, relevance: Relevance, k: int
         k: cut-off.
 
     Returns:
-        [queries that have a hidden item], by query number.
+        Of the queries that have a hidden item; the metrics beside recall have no meaning once relevant items are taken
+        out, and are NaN.
     """
-    _, query, counts = np.unique(relevance.query[pairs], return_inverse=True, return_counts=True)
-    return np.asarray(np.bincount(query, weights=found <= k) / counts)
+    rows, query, counts = np.unique(relevance.query[pairs], return_inverse=True, return_counts=True)
+    nothing = np.full(len(rows), np.nan)
+    return QueryMetrics(rows, np.bincount(query, weights=found <= k) / counts, nothing, nothing, nothing)

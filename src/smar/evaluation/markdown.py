@@ -21,8 +21,14 @@ def table(head: Sequence[str], lines: Sequence[Sequence[object]], left: int = 1)
 
 
 def ranged(row: MetricRow | ComparisonRow | Interval, sign: str = "") -> str:
-    """A figure with its interval."""
-    return f"{row.value:{sign}.3f} [{row.low:{sign}.3f}, {row.high:{sign}.3f}]"
+    """A figure with its standard deviation over seeds, where there are several, and its interval."""
+    return f"{figure(row, sign)} [{row.low:{sign}.3f}, {row.high:{sign}.3f}]"
+
+
+def figure(row: MetricRow | ComparisonRow | Interval, sign: str = "") -> str:
+    """A figure, with its standard deviation over seeds where there are several."""
+    sd = row.sd if isinstance(row, MetricRow) else None
+    return f"{row.value:{sign}.3f}" + (f" ± {sd:.3f}" if sd is not None else "")
 
 
 def difference(row: ComparisonRow) -> str:

@@ -1,13 +1,23 @@
 """Rankings, judgements and slices -> the rows of the report: figures with intervals, comparisons with corrected p."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
 from smar.evaluation.bootstrap import Resampled, resample, resample_recall
-from smar.evaluation.hidden import HIDDEN, Hidden, hidden_recall
-from smar.evaluation.metrics import Floats, Hits, Integers, Relevance, ideal_gain, metric_names, score_hits
+from smar.evaluation.hidden import HIDDEN, Hidden, hidden_metrics
+from smar.evaluation.metrics import (
+    Floats,
+    Hits,
+    Integers,
+    QueryMetrics,
+    Relevance,
+    ideal_gain,
+    metric_names,
+    score_hits,
+)
 from smar.evaluation.significance import flips_for, holm, sign_flip
 from smar.evaluation.slices import Slice
 from smar.sections.evaluate import EvaluateSettings
@@ -15,7 +25,10 @@ from smar.sections.evaluate import EvaluateSettings
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One figure of one model on one slice, with its 95 % interval: a row of metrics.json."""
+    """One figure of one model on one slice, with its 95 % interval: a row of metrics.json.
+
+    Of several seeds `value` is the mean and `sd` the sample standard deviation (n - 1).
+    """
 
     model: str
     slice: str
@@ -24,6 +37,8 @@ class MetricRow:
     low: float
     high: float
     queries: int
+    seeds: int = 1
+    sd: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,10 @@ class _Part:
     recall: Mapping[str, Floats]
 
 
+Sink = Callable[[str, Mapping[str, QueryMetrics]], None]
+"""Takes a slice's name and the metrics of its queries, by model."""
+
+
 def measure(
     rankings: Mapping[str, Integers],
     relevance: Relevance,
@@ -83,6 +102,8 @@ def measure(
     families: Sequence[Family] = (),
     hidden: Hidden | None = None,
     seed: int = 0,
+    means: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    sink: Sink | None = None,
 ) -> Measured:
     """Measure every model on every slice, and compare.
 
@@ -94,36 +115,58 @@ def measure(
         families: comparisons of R@k, each family corrected by itself.
         hidden: places of the hidden items, which make one more slice that has R@k only.
         seed: of the resampling and of the flips.
+        means: rows that are means of several models (name -> their names), query by query; each has the models' mean
+            figures, and their standard deviation.
+        sink: gets the metrics of every query, slice by slice; of the models only.
     """
-    parts = list(_parts(rankings, relevance, slices, settings, hidden, seed))
-    rows = [
-        MetricRow(model, part.name, metric, i.value, i.low, i.high, part.resampled.queries)
-        for part in parts
-        for model, metric in part.resampled.measured
-        for i in (part.resampled.interval(model, metric),)
-    ]
+    parts = []
+    for name, metrics in _metrics(rankings, relevance, slices, settings.k, hidden):
+        if sink is not None:
+            sink(name, metrics)
+        parts.append(_part(name, metrics, means, settings, seed))
+    rows = [_row(part, model, metric, means) for part in parts for model, metric in part.resampled.measured]
     return Measured(rows, [row for family in families for row in _compare(parts, family, settings.k, seed)])
 
 
-def _parts(
+def _row(part: _Part, model: str, metric: str, means: Mapping[str, Sequence[str]]) -> MetricRow:
+    i, measured = part.resampled.interval(model, metric), part.resampled.measured
+    row = MetricRow(model, part.name, metric, i.value, i.low, i.high, part.resampled.queries)
+    if model not in means:
+        return row
+    sd = float(np.std([measured[member, metric] for member in means[model]], ddof=1))
+    return replace(row, seeds=len(means[model]), sd=sd)
+
+
+def _part(
+    name: str,
+    metrics: Mapping[str, QueryMetrics],
+    means: Mapping[str, Sequence[str]],
+    settings: EvaluateSettings,
+    seed: int,
+) -> _Part:
+    recall = {model: found.recall for model, found in metrics.items()}
+    k, draws = settings.k, settings.bootstrap
+    drawn = resample_recall(recall, k, draws, seed) if name == HIDDEN else resample(metrics, k, draws, seed)
+    averages = {mean: np.mean([recall[member] for member in of], axis=0) for mean, of in means.items()}
+    return _Part(name, drawn.with_means(means), recall | averages)
+
+
+def _metrics(
     rankings: Mapping[str, Integers],
     relevance: Relevance,
     slices: Sequence[Slice],
-    settings: EvaluateSettings,
+    k: int,
     hidden: Hidden | None,
-    seed: int,
-) -> Iterator[_Part]:
-    k, draws = settings.k, settings.bootstrap
+) -> Iterator[tuple[str, dict[str, QueryMetrics]]]:
+    """Metrics of every model, slice by slice, the hidden items' last."""
     hits = {model: Hits.of(ranked, relevance) for model, ranked in rankings.items()}
     for part in slices:
         wanted = relevance.restrict(part.entries)
         counts, ideal = wanted.counts, ideal_gain(wanted, k)
-        metrics = {m: score_hits(h.only(part.entries), relevance.grades, counts, ideal, k) for m, h in hits.items()}
-        recall = {model: found.recall for model, found in metrics.items()}
-        yield _Part(part.name, resample(metrics, k, draws, seed), recall)
+        grades = relevance.grades
+        yield part.name, {m: score_hits(h.only(part.entries), grades, counts, ideal, k) for m, h in hits.items()}
     if hidden is not None:
-        recall = {m: hidden_recall(found, hidden.pairs, relevance, k) for m, found in hidden.places.items()}
-        yield _Part(HIDDEN, resample_recall(recall, k, draws, seed), recall)
+        yield HIDDEN, {m: hidden_metrics(found, hidden.pairs, relevance, k) for m, found in hidden.places.items()}
 
 
 def _compare(parts: Sequence[_Part], family: Family, k: int, seed: int) -> list[ComparisonRow]:

@@ -100,7 +100,7 @@ def read_judgements(qrels: pa.Table, item_ids: pa.ChunkedArray | pa.Array | Sequ
     if not found.any():
         raise InputError("no judgement names an item of the catalogue; are these the qrels of another dataset?")
     text = qrels["query"].filter(pa.array(found)).cast(pa.string()).combine_chunks().dictionary_encode()
-    grades = np.asarray(qrels["relevance"].to_numpy()[found])
+    grades = _grades(qrels["relevance"])[found]
     names, query, item = text.dictionary.to_pylist(), text.indices.to_numpy(), rows.drop_null().to_numpy()
     relevance = Relevance.from_pairs(query, item, grades, len(names))
     hidden = None
@@ -109,6 +109,14 @@ def read_judgements(qrels: pa.Table, item_ids: pa.ChunkedArray | pa.Array | Sequ
         keys = query[flag].astype(np.int64) * len(known) + item[flag]
         hidden = np.isin(relevance.query * len(known) + relevance.items, keys)
     return Judgements(names, relevance, int((~found).sum()), hidden)
+
+
+def _grades(column: pa.ChunkedArray) -> Integers:
+    """The column `relevance` as int64 [n]."""
+    try:
+        return np.asarray(column.cast(pa.int64()))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"qrels column 'relevance' must hold whole numbers, 0 for not relevant: {error}.") from None
 
 
 def _flags(column: pa.ChunkedArray) -> Mask:

@@ -1,4 +1,4 @@
-"""The report folder: metrics.json for programs, report.md and charts for people."""
+"""The report folder: metrics.json and tables.csv for programs, tables.tex, report.md and charts for people."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,7 +10,9 @@ from smar.evaluation.bootstrap import Interval
 from smar.evaluation.charts import category_chart, gate_chart, recall_chart
 from smar.evaluation.findings import Findings
 from smar.evaluation.measure import MetricRow
+from smar.evaluation.per_query import PER_QUERY
 from smar.evaluation.slices import ALL
+from smar.evaluation.tables import write_csv, write_tex
 from smar.files import atomic, write_json
 
 PARTS = (
@@ -18,6 +20,7 @@ PARTS = (
     sections.summary,
     sections.by_slice,
     sections.significance,
+    sections.seeds,
     sections.all_metrics,
     sections.categories,
     sections.gates,
@@ -30,13 +33,13 @@ PARTS = (
 
 def refuse_foreign(out: Path) -> None:
     """Raise InputError where `out` has a folder that a report would replace and holds no earlier report."""
-    for name in ("pictures", "runs"):
+    for name in ("pictures", "runs", "tables.csv", "tables.tex", PER_QUERY):
         if (out / name).exists() and not (out / "metrics.json").is_file():
             raise InputError(f"{out / name} is there, but {out} is no report: name a new --out, or remove it first.")
 
 
 def write_report(out: Path, findings: Findings) -> None:
-    """Write metrics.json, report.md and its charts into the folder `out`.
+    """Write metrics.json, tables, report.md and its charts into the folder `out`.
 
     recall-by-slice.png is always there, gate.png with a gate, categories.png with a slice column to draw.
 
@@ -46,6 +49,8 @@ def write_report(out: Path, findings: Findings) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "metrics.json", list(metric_rows(findings)))
+    write_csv(out / "tables.csv", findings)
+    write_tex(out / "tables.tex", findings)
     recall, note, shown = findings.recall, findings.facts.note, set(findings.models)
     with atomic(out / "recall-by-slice.png") as partial:
         recall_chart(partial, [row for row in findings.rows if row.model in shown], recall, note)
@@ -55,9 +60,8 @@ def write_report(out: Path, findings: Findings) -> None:
         with atomic(out / "gate.png") as partial:
             gate_chart(partial, findings.gates[0], findings.facts.needs_image, note)
     if gains := findings.gains():
-        gate = next((gate for gate in findings.gates if gate.model == findings.own), None)
         with atomic(out / "categories.png") as partial:
-            category_chart(partial, gains, gate.routed if gate else None, note)
+            category_chart(partial, gains, findings.routed_shares, note)
     text = [part(findings) for part in PARTS]
     with atomic(out / "report.md") as partial:
         partial.write_text("\n".join([*filter(None, text), sections.HOW]), encoding="utf-8")
@@ -68,7 +72,7 @@ def metric_rows(findings: Findings) -> Iterator[dict[str, object]]:
 
     Figures come first, then comparisons (model "A - B", with p and p_holm), then the gates' routed shares and AUC.
     """
-    yield from (asdict(row) for row in findings.rows)
+    yield from (_figure(row) for row in findings.rows)
     for row in findings.comparisons:
         fields = asdict(row)
         fields["model"] = f"{row.model} - {fields.pop('baseline')}"
@@ -77,4 +81,9 @@ def metric_rows(findings: Findings) -> Iterator[dict[str, object]]:
         shares = [("routed", name, Interval(share, share, share)) for name, share in gate.routed.items()]
         for metric, name, found in [*shares, *([("gate AUC", ALL, gate.auc)] if gate.auc else [])]:
             queries = gate.known if metric == "gate AUC" else findings.slices[name]
-            yield asdict(MetricRow(gate.model, name, metric, found.value, found.low, found.high, queries))
+            yield _figure(MetricRow(gate.model, name, metric, found.value, found.low, found.high, queries))
+
+
+def _figure(row: MetricRow) -> dict[str, object]:
+    """The row's fields; `seeds` and `sd` where there are several."""
+    return {name: value for name, value in asdict(row).items() if row.seeds > 1 or name not in ("seeds", "sd")}

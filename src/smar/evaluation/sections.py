@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from smar.evaluation.examples import Example, RoutedQuery
 from smar.evaluation.findings import KEY_SLICES, Findings, label
-from smar.evaluation.markdown import cell, chance, difference, picture, ranged, table
+from smar.evaluation.markdown import cell, chance, difference, figure, picture, ranged, table
 from smar.evaluation.slices import ALL
 from smar.evaluation.systems import ALWAYS
 
@@ -23,7 +23,8 @@ HOW = """## How to read this
   `column=value`: most of the query's relevant items have that value.
 - `hidden`: cold items whose text does not name what the query asks, each ranked against wrong items only
   (the query's other relevant items are taken out of the ranking).
-- The intervals tell of chance in the queries, not of chance in training: another seed trains another model.
+- The intervals tell of chance in the queries, not of chance in training: another seed trains another model. Of several
+  seeds, ± is the sample standard deviation (n - 1) of their figures; in tests a query counts once, with its mean.
 """
 CONTROLS_HOW = """Controls of the run's own model. *Always text*, *always multimodal*: the gate held at 0 or 1. *Its
 picture vectors*: the image tower's alone. *Hard routing*: above the threshold the multimodal vectors, else the text
@@ -79,13 +80,28 @@ def significance(findings: Findings) -> str:
     return _chance(findings, f"## Is it more than chance? {findings.recall}, {cell(findings.own)} minus", False)
 
 
+def seeds(findings: Findings) -> str:
+    """Recall of every seed on the slices that matter most, beside their mean."""
+    recall, found = findings.recall, findings.found
+    lines = []
+    for row in filter(findings.seeds.__contains__, findings.models):
+        for name in filter(findings.slices.__contains__, KEY_SLICES):
+            runs = [(member.partition("/")[0], found[member, name, recall].value) for member in findings.seeds[row]]
+            each = "; ".join(f"{cell(run)} {value:.3f}" for run, value in runs)
+            lines.append((cell(label(row)), KEY_SLICES[name], figure(found[row, name, recall]), each))
+    if not lines:
+        return ""
+    heads = ("model", "queries", "mean ± standard deviation", "each seed")
+    return f"## {recall} by seed\n\n{table(heads, lines, left=2)}"
+
+
 def controls(findings: Findings) -> str:
     """Recall of the controls on every slice, then their p."""
     if not findings.controls:
         return ""
     found, recall = findings.found, findings.recall
-    names = [name for name in dict.fromkeys(row.model for row in findings.rows) if name in findings.controls]
-    models = [findings.own, *([ALWAYS] if ALWAYS in findings.models else []), *names]
+    names = [name for name in findings.shown if name in findings.controls]
+    models = [findings.own, *(name for name in findings.models if name.partition(" (")[0] == ALWAYS), *names]
     lines = [(cell(name), *(ranged(found[model, name, recall]) for model in models)) for name in findings.slices]
     text = f"## Controls: {recall}\n\n{CONTROLS_HOW}\n{table(('slice', *(cell(label(m)) for m in models)), lines)}"
     return text + "\n" + _chance(findings, f"### {cell(findings.own)} minus its controls", True)
@@ -115,12 +131,12 @@ def categories(findings: Findings) -> str:
     gains = findings.gains()
     if not gains:
         return ""
-    gate = next((gate for gate in findings.gates if gate.model == findings.own), None)
+    routed = findings.routed_shares
     heads = [cell(findings.categories), "queries", cell(f"{findings.own} - {findings.reference}")]
     lines = [[cell(row.slice.partition("=")[2]), f"{row.queries:,}", difference(row)] for row in gains]
-    if gate is not None:
+    if routed is not None:
         heads.append("routed to pictures")
-        lines = [[*line, f"{gate.routed[row.slice]:.1%}"] for line, row in zip(lines, gains, strict=True)]
+        lines = [[*line, f"{routed[row.slice]:.1%}"] for line, row in zip(lines, gains, strict=True)]
     title = f"## Where pictures help: {findings.recall} by {cell(findings.categories)}"
     return f"{title}\n\n{table(heads, lines)}\n![gain by category](categories.png)\n"
 

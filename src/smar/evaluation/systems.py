@@ -53,6 +53,13 @@ class System:
     control: bool = False
     bound: bool = False
     """An upper bound that no model reaches: shown, never compared."""
+    mean_of: tuple[str, ...] = ()
+    """Rows of several seeds that this one is the mean of; `ranked` is the first one's."""
+
+    @property
+    def kind(self) -> str:
+        """The name without the run's: "dpsr", "shuffled"; "" for a run's own model."""
+        return "" if self.name == self.run else self.name.rpartition("/")[2]
 
 
 def encode_catalogue(encoder: Encoder, dataset: Dataset, what: str, image_row: Integers | None = None) -> Catalogue:

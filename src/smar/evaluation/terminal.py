@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from smar.evaluation.findings import KEY_SLICES, Findings
+from smar.evaluation.markdown import figure
 from smar.evaluation.slices import ALL
 
 
@@ -20,16 +21,16 @@ def print_table(findings: Findings, console: Console | None = None) -> None:
     recall, found, models = findings.recall, findings.found, findings.models
     slices = _table(f"{recall} by slice", ["slice", "queries", *models])
     for name, queries in findings.slices.items():
-        slices.add_row(name, f"{queries:,}", *(f"{found[model, name, recall].value:.3f}" for model in models))
+        slices.add_row(name, f"{queries:,}", *(figure(found[model, name, recall]) for model in models))
     metrics = _table("all queries", ["metric", *models])
     for metric in dict.fromkeys(row.metric for row in findings.rows):
-        metrics.add_row(metric, *(f"{found[model, ALL, metric].value:.3f}" for model in models))
+        metrics.add_row(metric, *(figure(found[model, ALL, metric]) for model in models))
     tables = [slices, metrics]
     if findings.controls:
         key = {text: name for name, text in KEY_SLICES.items() if name in findings.slices}
         tables.append(_table(f"{recall} of the controls", ["control", *key]))
-        for model in dict.fromkeys(row.model for row in findings.rows if row.model in findings.controls):
-            tables[-1].add_row(model, *(f"{found[model, name, recall].value:.3f}" for name in key.values()))
+        for model in filter(findings.controls.__contains__, findings.shown):
+            tables[-1].add_row(model, *(figure(found[model, name, recall]) for name in key.values()))
     console.print(*tables, sep="\n\n", markup=False)
 
 
@@ -39,7 +40,7 @@ def key_figures(findings: Findings) -> list[tuple[str, object]]:
     key = {name: text for name, text in KEY_SLICES.items() if name in findings.slices}
     lines: list[tuple[str, object]] = []
     for model in findings.models:
-        shown = ", ".join(f"{text} {found[model, name, recall].value:.3f}" for name, text in key.items())
+        shown = ", ".join(f"{text} {figure(found[model, name, recall])}" for name, text in key.items())
         lines.append((f"{recall} {model}", shown))
     return lines
 

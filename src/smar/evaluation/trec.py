@@ -22,7 +22,6 @@ from smar.evaluation.metrics import Integers, Relevance
 from smar.files import atomic
 
 _PLAIN = pa_csv.WriteOptions(include_header=False, delimiter=" ", quoting_style="none")
-_TABBED = pa_csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
 
 
 def document_id(item_id: str) -> str:
@@ -48,21 +47,22 @@ def write_trec(
     """
     shutil.rmtree(out / "runs", ignore_errors=True)
     ids = pa.array([document_id(item) for item in item_ids], pa.string())
-    topics = [" ".join(query.replace('"', "'").split()) for query in queries]
-    _write(out / "topics.tsv", [np.arange(len(queries)), pa.array(topics, pa.string())], _TABBED)
+    with atomic(out / "topics.tsv") as partial:  # by hand: pyarrow writes no quotes where it does not quote
+        lines = (f"{number}\t{' '.join(query.split())}\n" for number, query in enumerate(queries))
+        partial.write_text("".join(lines), encoding="utf-8", newline="\n")
     judged = [relevance.query, "0", ids.take(pa.array(relevance.items)), relevance.grades]
-    _write(out / "qrels.trec", judged, _PLAIN)
+    _write(out / "qrels.trec", judged)
     for model, ranked in rankings.items():
         query, place = np.nonzero(ranked >= 0)
         path = out / "runs" / f"{model}.trec"
         path.parent.mkdir(parents=True, exist_ok=True)
         score = ranked.shape[1] - place
-        _write(path, [query, "Q0", ids.take(pa.array(ranked[query, place])), place + 1, score, model], _PLAIN)
+        _write(path, [query, "Q0", ids.take(pa.array(ranked[query, place])), place + 1, score, model])
 
 
-def _write(path: Path, columns: Sequence[pa.Array | Integers | str], options: pa_csv.WriteOptions) -> None:
+def _write(path: Path, columns: Sequence[pa.Array | Integers | str]) -> None:
     """One line a row; a string stands in every row."""
     rows = len(columns[0])
     arrays = [pa.repeat(column, rows) if isinstance(column, str) else pa.array(column) for column in columns]
     with atomic(path) as partial:
-        pa_csv.write_csv(pa.Table.from_arrays(arrays, [str(n) for n in range(len(arrays))]), partial, options)
+        pa_csv.write_csv(pa.Table.from_arrays(arrays, [str(n) for n in range(len(arrays))]), partial, _PLAIN)

@@ -1,0 +1,31 @@
+"""What `smar evaluate` refuses before it encodes anything: models that do not load or fit, and a closed folder."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from smar.data.dataset import Dataset
+from smar.errors import InputError
+from smar.evaluation.facts import NamedRun
+from smar.model.run import baselines, load_encoder
+
+
+def check_models(runs: Sequence[NamedRun], dataset: Dataset) -> None:
+    """Raise InputError where a model of a run is missing or damaged, or reads item columns that the dataset lacks."""
+    for run in runs:
+        for baseline in (*baselines(run.path), None):
+            wanted = load_encoder(run.path, baseline).config.text_fields
+            if missing := [name for name in wanted if name not in dataset.items.column_names]:
+                raise InputError(
+                    f"{run.path} reads the item columns {', '.join(wanted)}; {dataset.path} lacks {', '.join(missing)}."
+                )
+
+
+def check_writable(out: Path) -> None:
+    """Make the folder `out`; raise InputError where it cannot be made, or nothing can be written into it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be written: {error}. Name another folder.") from None
