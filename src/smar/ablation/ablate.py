@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.table import Table
 
+from smar.ablation.rows import collect_rows
 from smar.ablation.run import Job, make_jobs, run_jobs
-from smar.ablation.table import collect_rows, print_rows, write_table
+from smar.ablation.table import print_rows, write_table
 from smar.ablation.variants import Plan, chosen, make_plan
 from smar.data.dataset import Dataset
 from smar.errors import TrainingError

@@ -31,6 +31,7 @@ from smar.ablation.variants import Plan, Variant
 from smar.data.dataset import Dataset
 from smar.errors import InputError, TrainingError
 from smar.evaluation.metrics import QueryMetrics
+from smar.evaluation.qrels import question_files
 from smar.evaluation.systems import encode_catalogue
 from smar.files import atomic, sha256
 from smar.model.run import CONFIG_FILE, load_encoder
@@ -83,7 +84,7 @@ class Job:
     @property
     def key(self) -> str:
         """Identity of the measurement. Defaults are left out, so that an option added to smar later changes nothing."""
-        judged = None if self.qrels is None else sha256(self.qrels)
+        judged = None if self.qrels is None else "".join(map(sha256, question_files(self.qrels)))
         fields = {"k", "dim", "needs_image", "slice_queries"}
         options = self.variant.settings.evaluate.model_dump(exclude_defaults=True, include=fields)
         parts = [options, self.digest, self.evaluate_on, judged]

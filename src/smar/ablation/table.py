@@ -1,106 +1,25 @@
-"""Rows of finished variants -> ablation.md, ablation.json and charts.
-
-A variant's figures are means over its seeds, query by query; intervals and differences resample queries, the same for
-all variants, so the difference to the base is paired. They do not cover chance in training: several seeds show that.
-"""
+"""Rows of finished variants -> ablation.md, ablation.json and charts."""
 
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from smar.ablation.questions import JUDGED, MODES, Answers
-from smar.ablation.run import Job, Row, read_answers
-from smar.ablation.variants import BASE, Plan, Variant
+from smar.ablation.questions import JUDGED, MODES
+from smar.ablation.rows import ADAPTIVE, TableRow
+from smar.ablation.variants import Plan
 from smar.data.dataset import Dataset
-from smar.evaluation.bootstrap import Interval, Resampled, resample
+from smar.evaluation.bootstrap import Interval
 from smar.evaluation.charts import curve_chart, interval_chart
-from smar.evaluation.hidden import HIDDEN
-from smar.evaluation.markdown import cell, ranged, table
-from smar.evaluation.metrics import QueryMetrics, metric_names
+from smar.evaluation.markdown import cell, difference, p_value, ranged, table
+from smar.evaluation.metrics import metric_names
 from smar.evaluation.slices import ALL
 from smar.files import atomic, write_json
-
-ADAPTIVE = "adaptive"
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """A variant with its finished seeds, and its figures: (slice, mode, metric) -> interval; slice -> queries.
-
-    `difference`: slice -> adaptive recall minus the base's, paired; empty for the base and where the base has no row.
-    `spread`: standard deviation of adaptive recall on all queries between seeds, None with one seed.
-    """
-
-    variant: Variant
-    seeds: tuple[Row, ...]
-    figures: Mapping[tuple[str, str, str], Interval]
-    queries: Mapping[str, int]
-    difference: Mapping[str, Interval]
-    spread: float | None
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Training's CPU seconds, mean over seeds."""
-        return float(np.mean([row.cpu_seconds for row in self.seeds]))
-
-
-def collect_rows(plan: Plan, jobs: Sequence[Job]) -> list[TableRow]:
-    """Rows of all variants that have a finished seed, in the plan's order."""
-    done: dict[str, list[tuple[Row, Answers]]] = {}
-    for job in jobs:
-        if row := job.finished():
-            done.setdefault(row.variant, []).append((row, read_answers(job.folder / "queries.parquet")))
-    means = {name: _mean([answers for _, answers in found]) for name, found in done.items()}
-    pieces = list(dict.fromkeys(piece for answers in means.values() for piece, _ in answers))
-    options = plan.settings.evaluate
-    drawn = {piece: resample(_of_slice(means, piece), options.k, options.bootstrap) for piece in pieces}
-    return [_row(v, [row for row, _ in done[v.name]], means, drawn, options.k) for v in plan.variants if v.name in done]
-
-
-def _of_slice(means: Mapping[str, Answers], piece: str) -> dict[str, QueryMetrics]:
-    return {
-        f"{name}/{mode}": metrics
-        for name, answers in means.items()
-        for (at, mode), metrics in answers.items()
-        if at == piece
-    }
-
-
-def _mean(seeds: Sequence[Answers]) -> Answers:
-    """Metrics of every query, averaged over seeds."""
-    out = {}
-    for key, first in seeds[0].items():
-        names = ("recall", "precision", "ndcg", "rr")
-        values = (np.mean([getattr(answers[key], name) for answers in seeds], axis=0) for name in names)
-        out[key] = QueryMetrics(first.rows, *values)
-    return out
-
-
-def _row(
-    variant: Variant, seeds: Sequence[Row], means: Mapping[str, Answers], drawn: Mapping[str, Resampled], k: int
-) -> TableRow:
-    recall, name = metric_names(k)[0], variant.name
-    figures = {
-        (piece, mode, metric): drawn[piece].interval(f"{name}/{mode}", metric)
-        for piece, mode in means[name]
-        for metric in (metric_names(k)[:1] if piece.endswith(HIDDEN) else metric_names(k))
-    }
-    difference = {}
-    if name != BASE and BASE in means:
-        pair = (f"{name}/{ADAPTIVE}", f"{BASE}/{ADAPTIVE}")
-        difference = {piece: drawn[piece].difference(*pair, recall) for piece in drawn}
-    recalls = [row.recall[ADAPTIVE][ALL] for row in seeds]
-    spread = float(np.std(recalls, ddof=1)) if len(recalls) > 1 else None
-    queries = {piece: found.queries for piece, found in drawn.items()}
-    return TableRow(variant, tuple(seeds), figures, queries, difference, spread)
 
 
 def write_table(out: Path, plan: Plan, dataset: Dataset, rows: Sequence[TableRow]) -> None:
@@ -135,8 +54,11 @@ def write_table(out: Path, plan: Plan, dataset: Dataset, rows: Sequence[TableRow
 _HOW = """- Every variant is one process of one thread. CPU seconds are those of the training steps.
 - adaptive: the mixed score with the model's gate. Without the gate: text and multimodal take one vector for all
   queries, random gate deals the gate's probabilities to the wrong queries. image: the picture's vector alone.
-- [low, high] is the 95 % interval of a bootstrap over queries; differences are paired, bold where the interval leaves
-  out 0. They tell of chance in the queries, not of chance in training: several `ablate.seeds` show that.
+- [low, high] is the 95 % interval of a bootstrap over queries; differences are paired. p is of a paired randomisation
+  test (signs flipped at random, two-sided), "corrected" is Holm's p over the variants' differences on all queries, and,
+  in a family of its own, over their differences on every other slice. Bold: the corrected p is below 0.05.
+- Both tell of chance in the queries, not of chance in training: several `ablate.seeds` show that. Of several seeds a
+  query counts once, with its mean over them.
 """
 
 
@@ -149,20 +71,25 @@ def _curves(rows: Sequence[TableRow], recall: str) -> dict[str, list[tuple[float
     return {name: points for name, points in lines.items() if len(points) > 1}
 
 
-def _difference(row: TableRow, piece: str) -> str:
-    interval = row.difference.get(piece)
-    if interval is None:
-        return ""
-    text = ranged(interval, "+")
-    return f"**{text}**" if _significant(interval) else text
-
-
-def _significant(interval: Interval) -> bool:
-    return interval.low > 0 or interval.high < 0
+def _to_base(row: TableRow, piece: str) -> list[str]:
+    """Difference to the base, its p, its corrected p."""
+    found = row.difference.get(piece)
+    return ["", "", ""] if found is None else [difference(found), p_value(found.p), p_value(found.p_holm)]
 
 
 def _main_table(rows: Sequence[TableRow], recall: str) -> str:
-    head = ["variant", f"{recall} adaptive", "to base", *MODES[1:], "steps", "pairs", "CPU s", "parameters"]
+    head = [
+        "variant",
+        f"{recall} adaptive",
+        "to base",
+        "p",
+        "p corrected",
+        *MODES[1:],
+        "steps",
+        "pairs",
+        "CPU s",
+        "parameters",
+    ]
     spread = any(row.spread is not None for row in rows)
     if spread:
         head.insert(2, "seeds: sd")
@@ -173,7 +100,7 @@ def _main_table(rows: Sequence[TableRow], recall: str) -> str:
         line = [
             cell(row.variant.name),
             ranged(row.figures[ALL, ADAPTIVE, recall]),
-            _difference(row, ALL),
+            *_to_base(row, ALL),
             *(f"{interval.value:.3f}" if interval else "" for interval in modes),
             " + ".join(map(str, first.steps)),
             f"{first.pairs:,}",
@@ -189,7 +116,7 @@ def _main_table(rows: Sequence[TableRow], recall: str) -> str:
 def _slice_table(rows: Sequence[TableRow], recall: str) -> str:
     """Adaptive recall on the slices that are no column's value; the others and all intervals are in ablation.json."""
     pieces = [piece for piece in rows[0].queries if "=" not in piece and piece != ALL]
-    text = f"## {recall} adaptive by slice (queries), and the difference to base\n\n" if pieces else ""
+    text = f"## {recall} adaptive by slice (queries), and the difference to base; its corrected p\n\n" if pieces else ""
     for judged in (False, True):
         shown = [piece for piece in pieces if piece.startswith(JUDGED) == judged]
         if shown:
@@ -200,11 +127,11 @@ def _slice_table(rows: Sequence[TableRow], recall: str) -> str:
 
 
 def _short(row: TableRow, piece: str, recall: str) -> str:
-    value, interval = row.figures[piece, ADAPTIVE, recall].value, row.difference.get(piece)
-    if interval is None:
+    value, found = row.figures[piece, ADAPTIVE, recall].value, row.difference.get(piece)
+    if found is None:
         return f"{value:.3f}"
-    difference = f"{interval.value:+.3f}"
-    return f"{value:.3f} ({f'**{difference}**' if _significant(interval) else difference})"
+    text = f"{found.value:+.3f}"
+    return f"{value:.3f} ({f'**{text}**' if found.significant else text}; {p_value(found.p_holm)})"
 
 
 def _variant_table(rows: Sequence[TableRow], plan: Plan) -> str:
@@ -262,19 +189,22 @@ def _as_json(row: TableRow) -> dict[str, object]:
         "spread": row.spread,
         "seeds": [seed.model_dump(exclude={"recall", "key", "queries_sha256"}) for seed in row.seeds],
         "metrics": metrics,
-        "difference": [{"slice": piece, **vars(interval)} for piece, interval in row.difference.items()],
+        "difference": [
+            {name: getattr(found, name) for name in ("slice", "value", "low", "high", "p", "p_holm")}
+            for found in row.difference.values()
+        ],
     }
 
 
 def print_rows(rows: Sequence[TableRow], plan: Plan) -> None:
-    """Print recall on all queries and the difference to the base on standard output."""
+    """Print recall on all queries and the difference to the base, with its p, on standard output."""
     recall = metric_names(plan.settings.evaluate.k)[0]
     table = Table(box=None, pad_edge=False)
     table.add_column("variant")
-    for name in (recall, "to base", "CPU s"):
+    for name in (recall, "to base", "p", "p corrected", "CPU s"):
         table.add_column(name, justify="right")
     for row in rows:
         figure = row.figures[ALL, ADAPTIVE, recall]
-        plain = _difference(row, ALL).replace("**", "")
-        table.add_row(row.variant.name, f"{figure.value:.3f}", plain, f"{row.cpu_seconds:,.0f}")
+        against = [text.replace("**", "") for text in _to_base(row, ALL)]
+        table.add_row(row.variant.name, f"{figure.value:.3f}", *against, f"{row.cpu_seconds:,.0f}")
     Console().print(table, markup=False)

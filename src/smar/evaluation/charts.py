@@ -14,7 +14,7 @@ from smar.evaluation.gate import Gate
 from smar.evaluation.measure import ComparisonRow, MetricRow
 
 COLOURS = {"bm25": "#c9ced6", "dpsr": "#9aa5b1", "dpsr-i": "#e3b262", "multimodal": "#6fa8a0", "smar": "#c4472f"}
-_OTHER = ("#7a6aa8", "#5b7fb5", "#8c8c4a", "#a86a8a")
+_OTHER = ("#7a6aa8", "#5b7fb5", "#8c8c4a", "#a86a8a", "#4f8f5b", "#b5825b", "#4a8c9c", "#8a5b4a")
 _INK, _FAINT = "#2b2f36", "#d9dde2"
 SHOWN_SLICES = 14
 """More slices than this make the chart unreadable; the report's table has them all."""
@@ -70,7 +70,7 @@ def recall_chart(path: Path, rows: Sequence[MetricRow], metric: str, note: str) 
             [at + (number - (len(models) - 1) / 2) * height for at, _ in shown],
             value,
             height=height * 0.92,
-            color=COLOURS.get(model, _OTHER[number % len(_OTHER)]),
+            color=COLOURS.get(model.partition(" (")[0], _OTHER[number % len(_OTHER)]),  # of seeds as of one
             label=label(model),
             xerr=error,
             error_kw={"ecolor": _INK, "elinewidth": 0.8, "capsize": 1.5, "alpha": 0.75},
@@ -82,7 +82,10 @@ def recall_chart(path: Path, rows: Sequence[MetricRow], metric: str, note: str) 
     axes.grid(axis="x", color=_FAINT, linewidth=0.8)
     axes.set_xlabel(f"{metric}, mean over queries, with 95 % interval", color=_INK, fontsize=9)
     _titles(figure, f"{metric} by slice", note)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    columns = max(1, min(4, 100 // max(len(label(model)) + 6 for model in models)))  # 100 characters fill the width
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
     figure.savefig(path, format="png")
 
 

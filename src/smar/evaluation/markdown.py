@@ -40,10 +40,11 @@ def difference(row: ComparisonRow) -> str:
 def chance(row: ComparisonRow) -> str:
     """A difference with its p and its corrected p."""
     text = f"{row.value:+.3f}"
-    return f"{f'**{text}**' if row.significant else text}; {_p(row.p)}; {_p(row.p_holm)}"
+    return f"{f'**{text}**' if row.significant else text}; {p_value(row.p)}; {p_value(row.p_holm)}"
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """A p: four places where it is small, two where it tells nothing."""
     return f"{value:.4f}" if value < 0.0995 else f"{value:.2f}"
 
 

@@ -56,7 +56,7 @@ def write_tex(path: Path, findings: Findings) -> None:
         *([f"% {left} slices of columns' values are in tables.csv only"] if left else []),
     ]
     metrics = list(dict.fromkeys(row.metric for row in findings.rows if row.slice == ALL))
-    queries = f"all {findings.slices[ALL]:,} queries"
+    queries = f"All {findings.slices[ALL]:,} queries"
     tables = [
         _table(findings, queries, [(ALL, metric, metric) for metric in metrics], "metrics"),
         _table(
