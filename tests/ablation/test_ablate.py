@@ -16,8 +16,10 @@ import yaml
 from smar.ablation.questions import Answers, rank_modes, validation_qrels
 from smar.ablation.run import read_answers, write_answers
 from smar.data.dataset import Dataset
+from smar.evaluation.markdown import p_value
 from smar.evaluation.metrics import QueryMetrics, Relevance
 from smar.evaluation.scores import Task
+from smar.evaluation.significance import holm, sign_flip
 from smar.evaluation.systems import encode_catalogue
 from smar.model.run import load_encoder
 from test_resume import kill_when
@@ -108,6 +110,36 @@ def test_differences_are_to_the_base(rows: dict[str, dict]) -> None:
             values = [metric(rows[variant], piece=row["slice"])["value"] for variant in (name, "base")]
             assert row["value"] == pytest.approx(values[0] - values[1])
             assert row["low"] <= row["value"] <= row["high"]
+
+
+def test_differences_have_p_corrected_by_family(made: tuple[Path, Outcome], rows: dict[str, dict]) -> None:
+    recall = {
+        name: np.mean(
+            [read_answers(made[0] / name / f"seed-{n}" / "queries.parquet")["all", "adaptive"].recall for n in (0, 1)],
+            0,
+        )
+        for name in rows
+    }
+    others = ("longer", "dpsr")
+    p = sign_flip(np.column_stack([recall[name] - recall["base"] for name in others]))
+    found = {(name, row["slice"]): row for name in others for row in rows[name]["difference"]}
+    assert [found[name, "all"]["p"] for name in others] == p.tolist()
+    assert [found[name, "all"]["p_holm"] for name in others] == holm(p).tolist()
+    rest = [row for (_, piece), row in found.items() if piece != "all"]
+    assert {row["slice"] for row in rest} >= {"cold_items", "judged all"}
+    np.testing.assert_allclose([row["p_holm"] for row in rest], holm([row["p"] for row in rest]))
+    text = (made[0] / "ablation.md").read_text()
+    for head in ("to base | p | p corrected | ", "difference to base; its corrected p"):
+        assert head in text
+    shown = f"{p_value(found['dpsr', 'all']['p'])} | {p_value(found['dpsr', 'all']['p_holm'])} |"
+    assert shown in next(row for row in text.splitlines() if row.startswith("| dpsr"))
+
+
+def test_the_terminal_shows_the_corrected_p(line: Line, made: tuple[Path, Outcome], tmp_path: Path) -> None:
+    out = Path(shutil.copytree(made[0], tmp_path / "out"))
+    judged = ("--qrels", line.shop / "qrels.parquet")
+    said = smar("ablate", write(tmp_path), line.dataset, "--out", out, "--only", "base,longer,dpsr", *judged)
+    assert "p corrected" in " ".join(said.out.split())
 
 
 def test_table_shows_rows_in_order_with_charts_and_origin(made: tuple[Path, Outcome]) -> None:

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from smar.errors import InputError
-from smar.evaluation.hidden import hidden_pairs, hidden_recall
+from smar.evaluation.hidden import hidden_metrics, hidden_pairs
 from smar.evaluation.metrics import Relevance, read_judgements
 
 
@@ -18,8 +18,8 @@ def test_hidden_and_cold_pairs() -> None:
 
 def test_recall_is_the_mean_over_a_querys_hidden_items() -> None:
     relevance = Relevance.from_pairs([0, 0, 1, 3, 3, 3], [0, 2, 1, 0, 1, 2], [1] * 6, queries=4)
-    got = hidden_recall(np.array([3, 4, 1, 5]), np.array([1, 3, 4, 5]), relevance, k=3)
-    assert got.tolist() == [1.0, pytest.approx(1 / 3)]  # queries 0 and 3: places 3 | 4, 1, 5
+    got = hidden_metrics(np.array([3, 4, 1, 5]), np.array([1, 3, 4, 5]), relevance, k=3)
+    assert got.recall.tolist() == [1.0, pytest.approx(1 / 3)]  # queries 0 and 3: places 3 | 4, 1, 5
 
 
 def qrels(**columns: list[object]) -> pa.Table:

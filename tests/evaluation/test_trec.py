@@ -14,8 +14,8 @@ from tiny_line import Line
 K = 50
 
 
-def agree(report: Path, models: list[str]) -> None:
-    """Every mean that ir_measures finds in the report's files is the report's own to 1e-6."""
+def agree(report: Path, models: list[str], foreign: Path | None = None) -> None:
+    """Every mean that ir_measures finds in the report's files (or a foreign run's) is the report's own to 1e-6."""
     rows = [row for row in json.loads((report / "metrics.json").read_text()) if row["slice"] == "all"]
     ours = {(row["model"], row["metric"]): row["value"] for row in rows}
     gains = {0: 0, 1: 1, 2: 3, 3: 7}  # 2^grade - 1; trec_eval's own gain is the grade
@@ -28,7 +28,7 @@ def agree(report: Path, models: list[str]) -> None:
     qrels = list(ir_measures.read_trec_qrels(str(report / "qrels.trec")))
     assert len({judged.query_id for judged in qrels}) == rows[0]["queries"]
     for model in models:
-        run = list(ir_measures.read_trec_run(str(report / "runs" / f"{model}.trec")))
+        run = list(ir_measures.read_trec_run(str(foreign or report / "runs" / f"{model}.trec")))
         theirs = ir_measures.calc_aggregate(list(measures.values()), qrels, run)
         for name, measure in measures.items():
             assert theirs[measure] == pytest.approx(ours[model, name], abs=1e-6), (model, name)
@@ -64,4 +64,4 @@ def test_any_item_id_and_grade_survives(tmp_path: Path) -> None:
         ("0", "red%20dress", 1),
         ("1", "50%25", 3),
     ]
-    assert (tmp_path / "topics.tsv").read_text() == "0\tsay 'x' now\n1\tb\n"
+    assert (tmp_path / "topics.tsv").read_text() == '0\tsay "x" now\n1\tb\n'

@@ -1,5 +1,7 @@
 """Judgements of a file: a table of the user's, or TREC's lines."""
 
+import gzip
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ import pyarrow.compute as pc
 from smar.data.database import literal
 from smar.data.text import normalise_query
 from smar.errors import InputError
-from smar.evaluation.trec_input import JUDGED, item_rows, numbers, read_bytes, read_lines, read_topics
+from smar.evaluation.trec_input import GZIP, JUDGED, item_rows, numbers, read_lines, read_topics
 
 TOPICS = "topics.tsv"
 """Read beside TREC judgements where no other topics are given: so lie a report's own."""
@@ -63,7 +65,13 @@ def is_trec(path: str) -> bool:
         return True
     if kind not in (".csv", ".tsv") or not Path(path).is_file():
         return False
-    line = read_bytes(Path(path), "--qrels").lstrip().partition(b"\n")[0].strip()
+    try:
+        with Path(path).open("rb") as file:
+            packed = file.read(len(GZIP)) == GZIP
+        with gzip.open(path) if packed else Path(path).open("rb") as file:
+            line = next((line.strip() for line in file if line.strip()), b"")
+    except (OSError, EOFError, zlib.error):
+        return False  # DuckDB says what is wrong
     columns = line.split(b"\t") if line.count(b"\t") == len(JUDGED) - 1 else line.split()
     return len(columns) == len(JUDGED) and columns[-1].removeprefix(b"-").isdigit()
 

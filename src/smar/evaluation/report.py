@@ -10,7 +10,6 @@ from smar.evaluation.bootstrap import Interval
 from smar.evaluation.charts import category_chart, gate_chart, recall_chart
 from smar.evaluation.findings import Findings
 from smar.evaluation.measure import MetricRow
-from smar.evaluation.per_query import PER_QUERY
 from smar.evaluation.slices import ALL
 from smar.evaluation.tables import write_csv, write_tex
 from smar.files import atomic, write_json
@@ -33,7 +32,7 @@ PARTS = (
 
 def refuse_foreign(out: Path) -> None:
     """Raise InputError where `out` has a folder that a report would replace and holds no earlier report."""
-    for name in ("pictures", "runs", "tables.csv", "tables.tex", PER_QUERY):
+    for name in ("pictures", "runs", "tables.csv", "tables.tex"):
         if (out / name).exists() and not (out / "metrics.json").is_file():
             raise InputError(f"{out / name} is there, but {out} is no report: name a new --out, or remove it first.")
 

@@ -53,7 +53,7 @@ def write_tex(path: Path, findings: Findings) -> None:
     left = len(findings.slices) - len(slices)
     head = [
         "% \\usepackage{booktabs}, and with pdfTeX before 2018 \\usepackage[utf8]{inputenc}",
-        *([f"% {left} slices of columns' values are in tables.csv only"] if left else []),
+        *([f"% {left} slices are in tables.csv only, those of columns' values"] if left else []),
     ]
     metrics = list(dict.fromkeys(row.metric for row in findings.rows if row.slice == ALL))
     queries = f"All {findings.slices[ALL]:,} queries"

@@ -27,16 +27,19 @@ from smar.evaluation.trec import document_id
 
 JUDGED = ("topic", "iteration", "document", "grade")
 RUN = ("topic", "Q0", "document", "rank", "score", "tag")
+GZIP = b"\x1f\x8b"
+"""How a gzip file begins."""
 _SHOWN = 80
 """Characters of a wrong line that a message shows."""
 
 
 def read_bytes(path: Path, option: str) -> bytes:
-    """The file's bytes, unpacked where they are gzip's; raises InputError naming the option."""
+    """The file's text in UTF-8, unpacked where it is gzip's; raises InputError naming the option."""
     try:
         data = path.read_bytes()
-        data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
-    except (OSError, EOFError, zlib.error) as error:
+        data = gzip.decompress(data) if data.startswith(GZIP) else data
+        data.decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{option} {path} cannot be read: {error}.") from None
     return data.removeprefix(b"\xef\xbb\xbf")
 
@@ -54,6 +57,8 @@ def read_lines(path: Path, names: Sequence[str], option: str) -> pa.Table:
     """
     data, wrong = read_bytes(path, option), list[pa_csv.InvalidRow]()
     first = data.lstrip().partition(b"\n")[0]
+    if not first:
+        raise InputError(f"{option} {path} is empty; a line is {' '.join(names)}.")
     if first.count(b"\t") != len(names) - 1:
         data = re.sub(rb"(?m)^[ \t]+|[ \t\v\f\r]+$", b"", data)
         data = re.sub(rb"[ \t\v\f]+", b"\t", data)
@@ -100,10 +105,7 @@ def _number(text: str, kind: type[int] | type[float]) -> float:
 
 def read_topics(path: Path) -> dict[str, str]:
     """Topic -> query in its normal form, from lines `id query`; raises InputError where the file is none."""
-    try:
-        lines = read_bytes(path, "--topics").decode().split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"--topics {path} is no UTF-8: {error}.") from None
+    lines = read_bytes(path, "--topics").decode().split("\n")
     topics: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
