@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from shop_tables import START, click, items, log, picture, read, rejects, run, write_table
 
-from smar.data.tables import file_format, find_files
+from smar.data.sources import file_format, find_files
 from smar.errors import InputError
 
 SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
