@@ -1,10 +1,10 @@
-"""The user's tables: Parquet, CSV, TSV and JSON lines; a file, a directory or a glob is one table.
+"""The user's tables, each of one or several files (`smar.data.sources` finds them).
 
 Parquet is read where it lies. Text formats are copied once into Parquet in the work folder, so that
 everything after this module sees one format, numbers rows the same way, and parses a log only once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
 from smar.data.database import Connection, literal, quote
-from smar.data.sources import find_files
+from smar.data.sources import Given, as_list, find_files
 from smar.data.staging import BadLine, infer_types, stage
 from smar.errors import InputError
 
@@ -72,33 +72,36 @@ class Table:
 
 def open_table(
     con: Connection,
-    paths: list[str],
+    sources: Given,
     kind: str,
     mapping: dict[str, str],
     work: Path,
     text: tuple[str, ...] | None,
+    header: Sequence[str] = (),
 ) -> Table:
     """Find, check and (for text formats) stage one table.
 
     Args:
         con: the database.
-        paths: files, directories or globs.
+        sources: files, folders, globs, addresses or tables in memory.
         kind: items, clicks, images or queries; names the table in messages.
         mapping: our column name -> the user's.
         work: folder for the staged copies.
         text: our columns to read as text (007 must not become a number); None reads all as text.
+        header: names of the columns, for CSV and TSV files without a line of them.
 
     Raises:
         InputError: no such file, an unreadable or empty table, or a mapped column that the table lacks.
     """
-    files, name = find_files(paths, kind)
+    found = find_files(as_list(sources), kind, work, header)
+    files, name = list(found.local), found.format
     keep = None if text is None else [mapping.get(column, column) for column in text]
     staged = files if name == "parquet" else [work / f"{kind}-{n:05d}.parquet" for n in range(len(files))]
     bad: list[BadLine] = []
     if name != "parquet":
         for file, target in zip(files, staged, strict=True):
             bad += stage(con, file, name, target, keep, kind)
-    table = _count_rows(kind, files, staged, mapping, tuple(bad))
+    table = _count_rows(kind, list(found.named), staged, mapping, tuple(bad))
     try:
         described = con.execute(f"DESCRIBE SELECT * EXCLUDE ({ROW}) FROM {table.scan}").fetchall()
     except duckdb.OutOfMemoryException:
