@@ -196,6 +196,7 @@ def _count(
     }
     summary.image_status = packed.item_status
     summary.test_from, summary.valid_from = counted.split.test_from, counted.split.valid_from
+    summary.notes += counted.notes
     if counted.split.note:
         summary.notes.append(counted.split.note)
 
