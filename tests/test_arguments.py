@@ -1,4 +1,4 @@
-"""A file where a folder is expected, a folder where a file is, and what cannot be read or written: one sentence, exit 2."""
+"""Paths of the wrong kind, and those that cannot be read or written: one sentence and exit code 2."""
 
 import os
 import subprocess

@@ -52,15 +52,18 @@ def table_to_parquet(table: ArrowTable, target: Path, kind: str) -> None:
         _write(reader.schema, reader, target)
 
 
-def to_parquet(file: Path, target: Path, kind: str) -> None:
+def to_parquet(file: Path, target: Path, kind: str, part: str | None) -> None:
     """Write an Arrow IPC file (of the file or the stream format) as Parquet, batch by batch.
 
-    A part of a saved `DatasetDict` gets a column ``split`` with its name, unless it has one.
+    Args:
+        file: the Arrow file.
+        target: the Parquet file.
+        kind: the table, for messages.
+        part: value of a column ``split``, which is added where the file has none.
 
     Raises:
         InputError: the file is damaged or of another format, or Parquet lacks a type of it.
     """
-    part = _part_of(file)
     with _readable(f"--{kind} {file}"), pa.memory_map(str(file)) as source:
         schema, batches = _open_ipc(source)
         if part is not None and "split" not in schema.names:
@@ -133,7 +136,7 @@ def _data_files(folder: Path) -> list[Path]:
     return files
 
 
-def _part_of(file: Path) -> str | None:
-    """Name of the part of a `DatasetDict` that a file is of."""
+def part_of(file: Path) -> str | None:
+    """Name of the part of a saved `DatasetDict` that a file is of, None where it is of none."""
     parts = file.parent.parent / _PARTS_FILE
     return file.parent.name if (file.parent / _STATE_FILE).is_file() and parts.is_file() else None

@@ -38,13 +38,9 @@ def download(url: str, kind: str, target: Path, wanted: Callable[[str], bool]) -
     scheme = url.partition("://")[0].lower()
     try:
         system, path = _open(url)
-        names = _names(system, path, scheme)
-        if names is None:
-            base, names = _parent(path), [path]
-        else:
-            base = _parent(path.partition("*")[0] + "x") if "*" in path else path.rstrip("/")
-            names = sorted(name for name in names if wanted(_plain(name, scheme)) or _base(name) in STATE_FILES)
-        single = "*" not in path and names == [path]
+        names, base = _names(system, path, scheme, wanted)
+        if not names:
+            raise InputError(f"--{kind} {url}: no table is there. Give a file, a folder or a glob that holds one.")
         for name in track(names, f"downloading {kind}", len(names)):
             copy = target / _inside(name, base, scheme)
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -55,9 +51,7 @@ def download(url: str, kind: str, target: Path, wanted: Callable[[str], bool]) -
         raise InputError(f"--{kind} {url}: {error}. {_install(scheme)}") from None
     except Exception as error:  # each back-end has errors of its own, without a common base
         raise InputError(f"--{kind} {url}: cannot be read ({type(error).__name__}: {str(error)[:300]}).") from None
-    if not names:
-        raise InputError(f"--{kind} {url}: no table is there. Give a file, a folder or a glob that holds one.")
-    return copy if single else target
+    return copy if names == [path] else target
 
 
 def _open(url: str) -> tuple[Any, str]:
@@ -74,12 +68,17 @@ def _open(url: str) -> tuple[Any, str]:
     return system, str(path)
 
 
-def _names(system: Any, path: str, scheme: str) -> list[str] | None:
-    """Files of a glob or a folder; None for a file. `http` has folders only where the address says so."""
-    if "*" in path:
-        return [name for name in system.glob(path) if system.isfile(name)]
-    folder = path.endswith("/") if scheme.startswith("http") else system.isdir(path)
-    return list(system.find(path)) if folder else None
+def _names(system: Any, path: str, scheme: str, wanted: Callable[[str], bool]) -> tuple[list[str], str]:
+    """The files to copy, and the folder that they lie in. `http` has folders only where the address says so."""
+    web = scheme.startswith("http")
+    if "*" in (urlsplit(path).path if web else path):
+        names, base = system.glob(path), _parent(path.partition("*")[0])
+    elif path.endswith("/") if web else system.isdir(path):
+        names, base = system.find(path), path.rstrip("/")
+    else:
+        return [path], _parent(path)
+    kept = [name for name in names if wanted(_plain(name, scheme)) or _base(name) in STATE_FILES]
+    return sorted(name for name in kept if system.isfile(name)), base
 
 
 def _plain(name: str, scheme: str) -> str:

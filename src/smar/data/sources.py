@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from smar.data.arrow import ArrowTable, is_table, saved_dataset, table_to_parquet, to_parquet
+from smar.data.arrow import ArrowTable, is_table, part_of, saved_dataset, table_to_parquet, to_parquet
 from smar.data.header import with_header
 from smar.data.remote import download, is_remote
 from smar.errors import InputError
@@ -118,8 +118,9 @@ def _local(found: dict[Path, tuple[Path, str]], kind: str, work: Path, header: S
     name, local = formats[0], [file for file, _ in found.values()]
     if name == "arrow":
         targets = [work / f"{kind}-arrow-{number:05d}.parquet" for number in range(len(local))]
-        for file, target in zip(local, targets, strict=True):
-            to_parquet(file, target, kind)
+        parts = [part_of(file) for file in local]
+        for file, target, part in zip(local, targets, parts, strict=True):
+            to_parquet(file, target, kind, part if len(set(parts)) > 1 else None)
         return Files(tuple(found), tuple(targets), "parquet")
     if header and name in ("csv", "tsv"):
         local = [
