@@ -27,7 +27,8 @@ ALLOWED = {
     "serving": {"data", "index"},
     # The model worker of `smar serve`: a process of its own, as it loads torch and the query workers must not.
     "writer": {"data", "model", "embedding", "index"},
-    "cli": {"commands"},
+    "arguments": set[str](),
+    "cli": {"commands", "arguments"},
     "__main__": {"cli"},
     "commands": {
         "data",

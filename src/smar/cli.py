@@ -8,10 +8,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
-from smar import __version__
+from smar import __version__, arguments
 from smar.errors import InputError, TrainingError
 from smar.progress import console
 
@@ -58,7 +57,9 @@ def _prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
         commands,
         "prepare",
         "turn a catalogue, its pictures and a search log into a dataset",
-        "smar prepare --items items.parquet --clicks clicks-*.csv --test-from 2026-09-27 --out dataset",
+        "smar prepare --items items.parquet --clicks clicks-*.csv --test-from 2026-09-27 --out dataset\n"
+        "smar prepare --items s3://shop/items --clicks https://shop.example/log.csv --out dataset\n"
+        "smar prepare --config configs/recipes/shopify.yaml --items products.csv --clicks log.csv --out dataset",
     )
     tables = {
         "items": "catalogue: item_id, title and more",
@@ -73,16 +74,15 @@ def _prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
             action="extend",
             default=[],
             metavar="PATH",
-            required=name in ("items", "clicks"),
-            help=f"{text} (files, folders or globs; Parquet, CSV, TSV, JSON lines)",
+            help=f"{text} (files, folders, globs or addresses; Parquet, Arrow, CSV, TSV, JSON lines)",
         )
     _configuration(command)
-    command.add_argument("--test-from", type=_date, metavar="DATE", help="first day of the test period")
-    command.add_argument("--out", type=_folder, required=True, metavar="DATASET")
+    command.add_argument("--test-from", type=arguments.date, metavar="DATE", help="first day of the test period")
+    command.add_argument("--out", type=arguments.folder, required=True, metavar="DATASET")
 
 
 def _configuration(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--config", type=Path, metavar="FILE", help="YAML file, see docs/configuration.md")
+    command.add_argument("--config", type=arguments.file, metavar="FILE", help="YAML file, see docs/configuration.md")
     _assignments(command)
 
 
@@ -104,8 +104,8 @@ def _train(commands: "Commands[argparse.ArgumentParser]") -> None:
         "train the model and its baselines, or finish a run that was interrupted",
         "smar train dataset --out run\nsmar train dataset --out run --config configs/fashion.yaml --set train.seed=1",
     )
-    command.add_argument("dataset", type=Path, metavar="DATASET")
-    command.add_argument("--out", type=_folder, required=True, metavar="RUN")
+    command.add_argument("dataset", type=arguments.made, metavar="DATASET")
+    command.add_argument("--out", type=arguments.folder, required=True, metavar="RUN")
     _configuration(command)
 
 
@@ -119,8 +119,8 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
         "smar evaluate run-a run-b dataset --names small,large --out report\n"
         "smar evaluate run dataset --trec-run solr=solr.trec --out report",
     )
-    command.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    command.add_argument("dataset", type=Path, metavar="DATASET")
+    command.add_argument("runs", type=arguments.made, nargs="+", metavar="RUN")
+    command.add_argument("dataset", type=arguments.made, metavar="DATASET")
     command.add_argument(
         "--qrels",
         metavar="FILE",
@@ -128,18 +128,20 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     command.add_argument(
         "--trec-run",
-        type=_named_file,
+        type=arguments.named_file,
         action="append",
         default=[],
         metavar="NAME=FILE",
         help="another system's ranking, a TREC run file, as a row of the report",
     )
     command.add_argument(
-        "--topics", type=Path, metavar="FILE", help="lines `id query`: what TREC files call the queries"
+        "--topics", type=arguments.file, metavar="FILE", help="lines `id query`: what TREC files call the queries"
     )
-    command.add_argument("--names", type=_names, default=[], metavar="A,B", help="names of the runs in the report")
+    command.add_argument(
+        "--names", type=arguments.names, default=[], metavar="A,B", help="names of the runs in the report"
+    )
     _assignments(command)
-    command.add_argument("--out", type=_folder, required=True, metavar="REPORT")
+    command.add_argument("--out", type=arguments.folder, required=True, metavar="REPORT")
 
 
 def _ablate(commands: "Commands[argparse.ArgumentParser]") -> None:
@@ -151,13 +153,15 @@ def _ablate(commands: "Commands[argparse.ArgumentParser]") -> None:
         "smar ablate configs/fashion.yaml dataset --out ablation --only base,vit --workers 2 "
         "--set 'ablate.steps=[150, 50]'",
     )
-    command.add_argument("config", type=Path, metavar="CONFIG", help="YAML file with a section `ablate`")
-    command.add_argument("dataset", type=Path, metavar="DATASET")
-    command.add_argument("--out", type=_folder, required=True, metavar="FOLDER")
-    command.add_argument("--only", type=_names, default=[], metavar="NAME,NAME", help="these variants only")
-    command.add_argument("--workers", type=_positive, default=1, metavar="N", help="variants at once, a thread each")
+    command.add_argument("config", type=arguments.file, metavar="CONFIG", help="YAML file with a section `ablate`")
+    command.add_argument("dataset", type=arguments.made, metavar="DATASET")
+    command.add_argument("--out", type=arguments.folder, required=True, metavar="FOLDER")
+    command.add_argument("--only", type=arguments.names, default=[], metavar="NAME,NAME", help="these variants only")
+    command.add_argument(
+        "--workers", type=arguments.positive, default=1, metavar="N", help="variants at once, a thread each"
+    )
     command.add_argument("--plan", action="store_true", help="print what would run, and stop")
-    command.add_argument("--qrels", type=Path, metavar="FILE", help="judgements to measure beside the clicks")
+    command.add_argument("--qrels", type=arguments.file, metavar="FILE", help="judgements to measure beside the clicks")
     _assignments(command)
 
 
@@ -168,9 +172,9 @@ def _embed_and_index(commands: "Commands[argparse.ArgumentParser]") -> None:
         "encode the catalogue, or finish an encoding that was interrupted",
         "smar embed run dataset --out embeddings",
     )
-    command.add_argument("run", type=Path, metavar="RUN")
-    command.add_argument("dataset", type=Path, metavar="DATASET")
-    command.add_argument("--out", type=_folder, required=True, metavar="EMBEDDINGS")
+    command.add_argument("run", type=arguments.made, metavar="RUN")
+    command.add_argument("dataset", type=arguments.made, metavar="DATASET")
+    command.add_argument("--out", type=arguments.folder, required=True, metavar="EMBEDDINGS")
     _index(commands)
 
 
@@ -185,18 +189,24 @@ def _index(commands: "Commands[argparse.ArgumentParser]") -> None:
         "smar index index --compact\n"
         "smar index index --rollback",
     )
-    command.add_argument("source", type=Path, metavar="SOURCE", help="embeddings with --out; else the index to change")
+    command.add_argument(
+        "source", type=arguments.made, metavar="SOURCE", help="embeddings with --out; else the index to change"
+    )
     what = command.add_mutually_exclusive_group(required=True)
-    what.add_argument("--out", type=_folder, metavar="INDEX", help="add a version to this index and serve it")
+    what.add_argument("--out", type=arguments.folder, metavar="INDEX", help="add a version to this index and serve it")
     what.add_argument("--update", nargs="+", metavar="ITEMS", help="tables of new and changed items; needs --run")
-    what.add_argument("--delete", type=Path, metavar="FILE", help="ids of items to remove, one a line")
+    what.add_argument("--delete", type=arguments.file, metavar="FILE", help="ids of items to remove, one a line")
     what.add_argument("--compact", action="store_true", help="make one new version of index and updates")
     what.add_argument("--rollback", action="store_true", help="serve the previous version again")
     command.add_argument(
         "--recall", type=float, metavar="SHARE", help="with --out: recall@50 to tune to (default 0.98)"
     )
-    command.add_argument("--query", type=Path, metavar="DIR", help="with --out: a query encoder of `smar export`")
-    command.add_argument("--run", type=Path, metavar="RUN", help="with --update: the run whose model encodes the items")
+    command.add_argument(
+        "--query", type=arguments.made, metavar="DIR", help="with --out: a query encoder of `smar export`"
+    )
+    command.add_argument(
+        "--run", type=arguments.made, metavar="RUN", help="with --update: the run whose model encodes the items"
+    )
     command.add_argument("--images", nargs="+", default=[], metavar="PATH", help="with --update: pictures of the items")
 
 
@@ -207,10 +217,10 @@ def _export(commands: "Commands[argparse.ArgumentParser]") -> None:
         "write the query encoder for machines without torch, in float32 and int8",
         "smar export run --out encoder\nsmar export run --embeddings embeddings --precision int8 --out encoder",
     )
-    command.add_argument("run", type=Path, metavar="RUN")
-    command.add_argument("--out", type=_folder, required=True, metavar="DIR")
+    command.add_argument("run", type=arguments.made, metavar="RUN")
+    command.add_argument("--out", type=arguments.folder, required=True, metavar="DIR")
     command.add_argument(
-        "--embeddings", type=Path, metavar="EMBEDDINGS", help="add int8, measured on their validation queries"
+        "--embeddings", type=arguments.made, metavar="EMBEDDINGS", help="add int8, measured on their validation queries"
     )
     command.add_argument(
         "--precision", choices=("float32", "int8"), default="float32", help="the default of the folder (float32)"
@@ -225,15 +235,18 @@ def _search(commands: "Commands[argparse.ArgumentParser]") -> None:
         "smar search index \"red dress\" -k 5 --filter 'price<50'\n"
         "smar search index --queries queries.txt -k 50 --run run.trec",
     )
-    command.add_argument("index", type=Path, metavar="INDEX")
+    command.add_argument("index", type=arguments.made, metavar="INDEX")
     command.add_argument("query", nargs="?", metavar="QUERY")
     command.add_argument("-k", type=int, default=10, metavar="N", help="hits per query (default 10)")
     command.add_argument("--filter", metavar="EXPRESSION", help="such as: price<50 and category in (Shirt, Dress)")
     command.add_argument("--mode", choices=MODES, default="adaptive", help="which vectors answer (default adaptive)")
     command.add_argument("--json", action="store_true", help="print JSON")
-    command.add_argument("--queries", type=Path, metavar="FILE", help="one query a line")
+    command.add_argument("--queries", type=arguments.file, metavar="FILE", help="one query a line")
     command.add_argument(
-        "--run", type=Path, metavar="RUN.trec", help="with --queries: write a TREC run; topic = line number"
+        "--run",
+        type=arguments.new_file,
+        metavar="RUN.trec",
+        help="with --queries: write a TREC run; topic = line number",
     )
 
 
@@ -244,12 +257,18 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         "serve an index: HTTP API and search page",
         "smar serve index --port 8080\nsmar serve index --workers 4 --model run --keys keys.txt --rate 20",
     )
-    command.add_argument("index", type=Path, metavar="INDEX")
+    command.add_argument("index", type=arguments.made, metavar="INDEX")
     command.add_argument("--host", default="127.0.0.1")
     command.add_argument("--port", type=int, default=8080)
-    command.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes that answer (default 1)")
-    command.add_argument("--model", type=Path, metavar="RUN", help="run of the index: items can be written over HTTP")
-    command.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line; or SMAR_API_KEYS=KEY,KEY")
+    command.add_argument(
+        "--workers", type=arguments.positive, default=1, metavar="N", help="processes that answer (default 1)"
+    )
+    command.add_argument(
+        "--model", type=arguments.made, metavar="RUN", help="run of the index: items can be written over HTTP"
+    )
+    command.add_argument(
+        "--keys", type=arguments.file, metavar="FILE", help="API keys, one a line; or SMAR_API_KEYS=KEY,KEY"
+    )
     command.add_argument("--protect-reads", action="store_true", help="searching needs a key, too")
     command.add_argument("--rate", type=float, default=0.0, metavar="N", help="requests a second and client (no limit)")
     command.add_argument("--log", choices=("errors", "requests", "queries"), default="errors", help="what is logged")
@@ -262,41 +281,10 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         "the whole line on a generated shop, then the search page",
         "smar demo\nsmar demo --out /tmp/shop --no-serve",
     )
-    command.add_argument("--out", type=_folder, default=Path("demo"), metavar="DIR")
+    command.add_argument("--out", type=arguments.folder, default=Path("demo"), metavar="DIR")
     command.add_argument("--no-serve", action="store_true", help="stop before serving")
     command.add_argument("--host", default="127.0.0.1")
     command.add_argument("--port", type=int, default=8080)
-
-
-def _date(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a date such as 2026-09-27") from None
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _named_file(text: str) -> tuple[str, Path]:
-    name, sign, file = text.partition("=")
-    if not (name and sign and file):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE, such as solr=solr.trec")
-    return name, Path(file)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
-
-
-def _folder(text: str) -> Path:
-    path = Path(text)
-    if path.exists() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a file; give a folder, new or made by this command before")
-    return path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from shop_tables import START, click, items, log, picture, read, rejects, run, write_table
 
-from smar.data.tables import file_format, find_files
+from smar.data.sources import file_format, find_files
 from smar.errors import InputError
 
 SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
@@ -178,16 +178,16 @@ def test_lines_that_are_no_rows_are_rejected(tmp_path: Path) -> None:
 
 def test_no_file_unknown_type_mixed_formats(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no file matched"):
-        find_files([str(tmp_path / "*.csv")], "items")
+        find_files([str(tmp_path / "*.csv")], "items", tmp_path)
     with pytest.raises(InputError, match="holds no table"):
-        find_files([str(tmp_path)], "items")
+        find_files([str(tmp_path)], "items", tmp_path)
     (tmp_path / "a.xlsx").write_text("x")
     with pytest.raises(InputError, match=r"unknown file type. Allowed: .parquet"):
-        find_files([str(tmp_path / "a.xlsx")], "items")
+        find_files([str(tmp_path / "a.xlsx")], "items", tmp_path)
     write_table(tmp_path / "t" / "a.csv", log())
     write_table(tmp_path / "t" / "b.parquet", log())
     with pytest.raises(InputError, match=r"mixed formats .csv, parquet"):
-        find_files([str(tmp_path / "t")], "clicks")
+        find_files([str(tmp_path / "t")], "clicks", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["empty.csv", "header.csv", "empty.jsonl", "empty.parquet"])

@@ -7,14 +7,15 @@ from smar.data.catalogue import build_items, item_columns, write_items
 from smar.data.database import connect, number
 from smar.data.dataset import Dataset, DatasetManifest
 from smar.data.pictures import pack
-from smar.data.tables import open_table
+from smar.data.selected import Tables
+from smar.data.sources import Given
 from smar.files import FileEntry, describe
 from smar.progress import console
 from smar.sections.data import DataSettings
 
 
 def prepare_changes(
-    settings: DataSettings, items: list[str], images: list[str], folder: Path
+    settings: DataSettings, items: Given, images: Given, folder: Path
 ) -> tuple[Dataset, dict[str, int]]:
     """Prepare items as `smar prepare` does, into `folder`; returns the dataset, and reason -> rejected rows.
 
@@ -24,13 +25,13 @@ def prepare_changes(
     work = folder / "work"
     work.mkdir(parents=True)
     with connect(settings, work) as con:
-        text = ("item_id", "title", *settings.text_fields)
-        catalogue = open_table(con, items, "items", settings.columns.items, work, text)
+        tables = Tables.of(con, settings, {"items": items, "images": images}, work)
+        catalogue = tables.open("items", ("item_id", "title", *settings.text_fields))
         columns = item_columns(catalogue, settings)
-        pictures = open_table(con, images, "images", settings.columns.images, work, ("item_id",)) if images else None
+        pictures = tables.open_optional("images", ("item_id",))
         build_items(con, catalogue)
         packed = pack(con, catalogue, pictures, columns.settings, folder)
-        for note in packed.notes:  # images.parquet goes when the items are in the index
+        for note in [*tables.notes, *packed.notes]:  # images.parquet goes when the items are in the index
             console.print(note, markup=False, soft_wrap=True)
         con.execute("CREATE TEMP VIEW train AS SELECT 0 AS item_index WHERE false")
         write_items(con, catalogue, columns, folder / "items.parquet")

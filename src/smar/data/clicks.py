@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
-from smar.data.columns import as_flag, as_number, as_text, as_time, require
 from smar.data.database import Connection, copy, literal, number, script, set_variables
-from smar.data.tables import ROW, Table
-from smar.data.text import MAX_QUERY_CHARACTERS
+from smar.data.log import open_log
+from smar.data.tables import Table
 from smar.errors import InputError
 from smar.sections.data import DataSettings
 
@@ -48,6 +47,7 @@ class LogCounts:
     dropped_clicks: int
     """Clicks of valid and test whose pair was dropped for that reason (``repeat_pairs: drop``)."""
     split: Split
+    notes: tuple[str, ...] = ()
 
 
 def build_pairs(
@@ -59,66 +59,50 @@ def build_pairs(
         InputError: missing columns, no known item, no click, or an empty training or test period.
         LeakError: the written files do not pass the leak check.
     """
-    timed = open_log(con, table, settings)
-    if not timed and test_from is not None:
+    log = open_log(con, table, settings)
+    if not log.timed and test_from is not None:
         raise InputError("--test-from needs a log with the columns timestamp and clicked; this table has neither.")
     rejected, period = _count_rows(con, table)
     split = _borders(settings, test_from, period)
     set_variables(con, test_from=split.test_from, valid_from=split.valid_from)
     con.execute(script("position_count"))
     positives = number(con, "SELECT sum(clicks) FROM position_count")
-    if timed:
+    drawn = log.parted and not number(con, "SELECT sum(clicks) FROM position_count WHERE part = 1")
+    set_variables(con, valid_drawn=drawn)
+    if log.timed:
         split = _check_borders(con, split)
         set_variables(con, valid_from=split.valid_from)
     con.execute(script("position_weight"))
     con.execute(script("pairs"))
     pairs, clicks, dropped = _write_parts(con, settings, folder)
     if not (pairs["train"] and pairs["test"]):
+        advice = "give rows of both in its column split" if log.parted else "give more clicks, change data.test_share"
         raise InputError(
             f"--clicks: the split left {pairs['train']} training and {pairs['test']} test pairs of "
-            f"{positives} clicks; give more clicks, or change data.test_share or data.repeat_pairs."
+            f"{positives} clicks; {advice}, or data.repeat_pairs."
         )
     _check_leaks(con, positives, dropped)
     copy(con, script("qrels"), folder / "qrels.parquet")
+    irrelevant = number(con, "SELECT count(*) FROM judged WHERE clicks = 0")
+    con.execute("DROP VIEW pair; DROP TABLE judged")
     seen = number(con, "SELECT count_if(seen_in_train) FROM (FROM valid UNION ALL FROM test)")
-    return LogCounts(rejected, positives, pairs, clicks, seen, dropped, split)
+    notes = (*log.notes, *_split_notes(drawn, pairs["valid"], settings), *_label_notes(irrelevant))
+    return LogCounts(rejected, positives, pairs, clicks, seen, dropped, split, notes)
 
 
-def open_log(con: Connection, table: Table, settings: DataSettings) -> bool:
-    """Create the SQL views ``log`` and ``event``; return whether the log has times.
+def _split_notes(drawn: bool, valid: int, settings: DataSettings) -> list[str]:
+    if not drawn:
+        return []
+    share = f"clicks: column 'split' names no validation pairs: {settings.valid_share:.0%} of the training queries"
+    return [f"{share} ({valid:,} pairs) are taken for it"]
 
-    A table with neither ``timestamp`` nor ``clicked`` is a plain table of positives with an optional weight.
-    """
-    require(table)
-    timed = any(table.column(name) for name in ("timestamp", "clicked"))
-    if timed:
-        require(table, ("timestamp", "clicked"), because=" (a log needs both; a plain table of pairs has neither)")
-    has = {name: timed == (name != "weight") and table.column(name) for name in ("ordered", "position", "weight")}
-    columns = {
-        "query": as_text(table, "query"),
-        "item_id": as_text(table, "item_id"),
-        "timestamp": as_time(table, "timestamp") if timed else "CAST(NULL AS TIMESTAMP)",
-        "clicked": as_flag(table, "clicked") if timed else "true",
-        "ordered": as_flag(table, "ordered") if has["ordered"] else "false",
-        "position": f"TRY_CAST({as_number(table, 'position')} AS BIGINT)"
-        if has["position"] and settings.position_bias
-        else "CAST(NULL AS BIGINT)",
-        "weight": as_number(table, "weight") if has["weight"] else "CAST(1 AS DOUBLE)",
-    }
-    select = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
-    con.execute(f"CREATE TEMP VIEW log_source AS SELECT {ROW}, {select} FROM {table.scan}")
-    set_variables(
-        con,
-        timed=timed,
-        max_query_characters=MAX_QUERY_CHARACTERS,
-        order_weight=settings.order_weight,
-        max_position_weight=settings.max_position_weight,
-        keep_repeats=settings.repeat_pairs == "keep",
-        test_share=settings.test_share,
-        valid_share=settings.valid_share,
-    )
-    con.execute(script("log"))
-    return timed
+
+def _label_notes(irrelevant: int) -> list[str]:
+    if not irrelevant:
+        return []
+    return [
+        f"clicks: {irrelevant:,} pairs are judged irrelevant: in no part, and 0 in the qrels where they are of test"
+    ]
 
 
 def _count_rows(con: Connection, table: Table) -> tuple[dict[str, int], tuple[datetime | None, datetime | None]]:
@@ -205,7 +189,6 @@ def _write_parts(con: Connection, settings: DataSettings, folder: Path) -> tuple
             con,
             "SELECT sum(clicks) FROM (FROM pair WHERE part > 0) SEMI JOIN train USING (query, item_index)",
         )
-    con.execute("DROP TABLE pair")
     return pairs, clicks, dropped
 
 

@@ -10,7 +10,18 @@ REQUIRED = {
     "images": ("item_id", "image"),
     "queries": ("query",),
 }
-LOG_COLUMNS = ("query", "item_id", "timestamp", "clicked", "user_id", "position", "ordered", "weight")
+LOG_COLUMNS = (
+    "query",
+    "item_id",
+    "timestamp",
+    "clicked",
+    "user_id",
+    "position",
+    "ordered",
+    "weight",
+    "relevance",
+    "split",
+)
 OPTIONAL_TEXT = ("category", "brand")
 """Item columns of the default configuration that a catalogue may lack."""
 RESERVED = (

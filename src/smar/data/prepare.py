@@ -19,7 +19,9 @@ from smar.data.columns import check_mapping
 from smar.data.database import Connection, connect, copy, number, script, set_variables
 from smar.data.dataset import FORMAT, DatasetManifest
 from smar.data.pictures import PictureCounts, pack
-from smar.data.tables import Table, open_table
+from smar.data.selected import Tables
+from smar.data.sources import Given
+from smar.data.tables import Table
 from smar.errors import InputError
 from smar.files import FileEntry, describe, publish
 from smar.progress import console
@@ -65,14 +67,25 @@ class PrepareSummary:
 
 def prepare(
     settings: DataSettings,
-    items: list[str],
-    clicks: list[str],
-    images: list[str],
-    queries: list[str],
-    test_from: date | datetime | None,
-    out: Path,
+    items: Given,
+    clicks: Given = (),
+    images: Given = (),
+    queries: Given = (),
+    test_from: date | datetime | None = None,
+    out: Path = Path("dataset"),
 ) -> PrepareSummary:
-    """Build the dataset folder `out`; each list holds the files, directories or globs of one table.
+    """Build the dataset folder `out` from the user's tables.
+
+        prepare(DataSettings(text_fields=("title",), slice_columns=()), frame, "log/*.csv")
+
+    Args:
+        settings: the section ``data`` of the configuration.
+        items: files, folders, globs, addresses or tables in memory (pyarrow, pandas, polars), which are one table.
+        clicks: the log or the pairs, likewise.
+        images: pictures in a table of their own.
+        queries: attributes of queries.
+        test_from: first moment of the test period.
+        out: the dataset.
 
     Raises:
         InputError: a table, the settings, the date or `out` is wrong; `out` is then as it was before.
@@ -85,7 +98,8 @@ def prepare(
     summary = PrepareSummary(out)
     try:
         with connect(settings, work) as con:
-            settings = _build(con, settings, (items, clicks, images, queries), test_from, partial, summary)
+            given = {"items": items, "clicks": clicks, "images": images, "queries": queries}
+            settings = _build(con, Tables.of(con, settings, given, work), test_from, partial, summary)
         shutil.rmtree(work)
         with summary.stage("checksums"):
             _write_manifest(settings, partial, summary)
@@ -106,27 +120,22 @@ def _check_out(out: Path) -> None:
 
 def _build(
     con: Connection,
-    settings: DataSettings,
-    paths: tuple[list[str], list[str], list[str], list[str]],
+    tables: Tables,
     test_from: date | datetime | None,
     folder: Path,
     summary: PrepareSummary,
 ) -> DataSettings:
     """Run the stages; returns the settings as applied."""
-    work = folder / "work"
+    settings = tables.settings
     with summary.stage("reading tables"):
-        text = ("item_id", "title", *settings.text_fields)
-        catalogue = open_table(con, paths[0], "items", settings.columns.items, work, text)
+        catalogue = tables.open("items", ("item_id", "title", *settings.text_fields))
         columns = item_columns(catalogue, settings)
-        log = open_table(con, paths[1], "clicks", settings.columns.clicks, work, None)
+        log = tables.open("clicks", None)
         check_mapping(log)
-        pictures = attributes = None
-        if paths[2]:
-            pictures = open_table(con, paths[2], "images", settings.columns.images, work, ("item_id",))
-        if paths[3]:
-            attributes = open_table(con, paths[3], "queries", settings.columns.queries, work, ("query",))
+        pictures = tables.open_optional("images", ("item_id",))
+        attributes = tables.open_optional("queries", ("query",))
         build_items(con, catalogue)
-    summary.notes += columns.notes
+    summary.notes += [*columns.notes, *tables.notes]
     with summary.stage("pairs"):
         counted = build_pairs(con, log, settings, test_from, folder)
     if attributes is not None:
@@ -187,6 +196,7 @@ def _count(
     }
     summary.image_status = packed.item_status
     summary.test_from, summary.valid_from = counted.split.test_from, counted.split.valid_from
+    summary.notes += counted.notes
     if counted.split.note:
         summary.notes.append(counted.split.note)
 

@@ -1,11 +1,10 @@
-"""The user's tables: Parquet, CSV, TSV and JSON lines; a file, a directory or a glob is one table.
+"""The user's tables, each of one or several files (`smar.data.sources` finds them).
 
 Parquet is read where it lies. Text formats are copied once into Parquet in the work folder, so that
 everything after this module sees one format, numbers rows the same way, and parses a log only once.
 """
 
-import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -15,19 +14,10 @@ import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
 from smar.data.database import Connection, literal, quote
+from smar.data.sources import Given, as_list, find_files
 from smar.data.staging import BadLine, infer_types, stage
 from smar.errors import InputError
 
-FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "json lines",
-    ".ndjson": "json lines",
-    ".json": "json",
-}
-_COMPRESSED = (".gz", ".zst")
 ROW = "__row"
 """Name of the row number (0-based over the whole table) in every source view."""
 
@@ -80,92 +70,38 @@ class Table:
         )
 
 
-def file_format(path: Path) -> str | None:
-    """Format of a file by its name, None when it is none of ours."""
-    suffixes = path.suffixes[:-1] if path.suffix.lower() in _COMPRESSED else path.suffixes
-    kind = FORMATS.get(suffixes[-1].lower()) if suffixes else None
-    return None if kind == "parquet" and path.suffix.lower() in _COMPRESSED else kind
-
-
-def find_files(paths: list[str], kind: str) -> tuple[list[Path], str]:
-    """Expand files, directories and globs into the files of one table and their common format.
-
-    Raises:
-        InputError: nothing matched, a file has an unknown format, or the formats are mixed.
-    """
-    if not paths:
-        raise InputError(f"--{kind}: no file was given.")
-    found: dict[Path, str] = {}
-    for path in paths:
-        for file in _expand(path, kind):
-            name = file_format(file)
-            if name is None:
-                known = ", ".join(FORMATS)
-                raise InputError(f"--{kind} {file}: unknown file type. Allowed: {known} (text also with .gz or .zst).")
-            found.setdefault(file, name)
-    formats = sorted(set(found.values()))
-    if len(formats) > 1:
-        examples = ", ".join(next(str(file) for file in found if found[file] == name) for name in formats)
-        raise InputError(
-            f"--{kind}: one table in mixed formats ({', '.join(formats)}; for example {examples}). "
-            f"Give files of one format, or a narrower glob."
-        )
-    return list(found), formats[0]
-
-
-def _expand(path: str, kind: str) -> list[Path]:
-    target = Path(path)
-    if target.is_dir():
-        files = sorted(f for f in target.rglob("*") if f.is_file() and file_format(f) and not _hidden(f, target))
-        if not files:
-            raise InputError(f"--{kind} {path}: the directory holds no table. Allowed: {', '.join(FORMATS)}.")
-        return files
-    if target.is_file():
-        return [target]
-    files = _matches(path)
-    if not files:
-        raise InputError(f"--{kind} {path}: no file matched. Give an existing file, a directory or a glob.")
-    return files
-
-
-def _matches(pattern: str) -> list[Path]:
-    found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-    return sorted(path for path in map(Path, found) if path.is_file())
-
-
-def _hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
-
-
 def open_table(
     con: Connection,
-    paths: list[str],
+    sources: Given,
     kind: str,
     mapping: dict[str, str],
     work: Path,
     text: tuple[str, ...] | None,
+    header: Sequence[str] = (),
 ) -> Table:
     """Find, check and (for text formats) stage one table.
 
     Args:
         con: the database.
-        paths: files, directories or globs.
+        sources: files, folders, globs, addresses or tables in memory.
         kind: items, clicks, images or queries; names the table in messages.
         mapping: our column name -> the user's.
         work: folder for the staged copies.
         text: our columns to read as text (007 must not become a number); None reads all as text.
+        header: names of the columns, for CSV and TSV files without a line of them.
 
     Raises:
         InputError: no such file, an unreadable or empty table, or a mapped column that the table lacks.
     """
-    files, name = find_files(paths, kind)
+    found = find_files(as_list(sources), kind, work, header)
+    files, name = list(found.local), found.format
     keep = None if text is None else [mapping.get(column, column) for column in text]
     staged = files if name == "parquet" else [work / f"{kind}-{n:05d}.parquet" for n in range(len(files))]
     bad: list[BadLine] = []
     if name != "parquet":
         for file, target in zip(files, staged, strict=True):
             bad += stage(con, file, name, target, keep, kind)
-    table = _count_rows(kind, files, staged, mapping, tuple(bad))
+    table = _count_rows(kind, list(found.named), staged, mapping, tuple(bad))
     try:
         described = con.execute(f"DESCRIBE SELECT * EXCLUDE ({ROW}) FROM {table.scan}").fetchall()
     except duckdb.OutOfMemoryException:

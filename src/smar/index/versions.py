@@ -72,7 +72,7 @@ def file_stamp(path: Path) -> Stamp | None:
     try:
         seen = path.stat()
         return seen.st_ino, seen.st_mtime_ns, path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # `read_current` says which
         return None
 
 

@@ -17,6 +17,24 @@ class ColumnMap(Section):
     queries: dict[str, str] = {}
 
 
+class SelectSettings(Section):
+    """A DuckDB SELECT for each table that is not handed over as it shall be; see `smar.data.selected`."""
+
+    items: str | None = None
+    clicks: str | None = None
+    images: str | None = None
+    queries: str | None = None
+
+
+class HeaderSettings(Section):
+    """Names of the columns of CSV and TSV files that lack the line with them."""
+
+    items: tuple[str, ...] = ()
+    clicks: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    queries: tuple[str, ...] = ()
+
+
 class FetchSettings(Section):
     """How pictures given as URLs are downloaded."""
 
@@ -31,6 +49,8 @@ class DataSettings(Section):
 
     note: str = Field("", description="what kind of data this is; printed on every report")
     columns: ColumnMap = ColumnMap()
+    select: SelectSettings = SelectSettings()
+    header: HeaderSettings = HeaderSettings()
     text_fields: tuple[str, ...] = Field(("title", "category", "brand"), min_length=1)
     drop_columns: tuple[str, ...] = Field((), description="item columns that are not carried into the dataset")
     slice_columns: tuple[str, ...] = Field(("category",), description="item columns whose values are report slices")

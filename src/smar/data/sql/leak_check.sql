@@ -17,10 +17,16 @@ UNION ALL
 SELECT 'a pair is in train and also in valid or test although repeats are dropped or parts are drawn by pair', count(*)
 FROM (SELECT query, item_index FROM valid UNION ALL SELECT query, item_index FROM test)
 SEMI JOIN train USING (query, item_index)
-WHERE NOT getvariable('keep_repeats') OR NOT getvariable('timed')
+WHERE NOT getvariable('keep_repeats') OR getvariable('drawn')
 UNION ALL
 SELECT 'seen_in_train is wrong', count(*)
 FROM (SELECT * FROM valid UNION ALL SELECT * FROM test) AS later
 LEFT JOIN (SELECT query, item_index FROM train) AS seen
      ON later.query = seen.query AND later.item_index = seen.item_index
 WHERE later.seen_in_train <> (seen.query IS NOT NULL)
+UNION ALL
+SELECT 'a pair that is judged irrelevant is in a part', count(*)
+FROM (SELECT query, item_index FROM train UNION ALL SELECT query, item_index FROM valid
+      UNION ALL SELECT query, item_index FROM test)
+SEMI JOIN (SELECT query, item_index FROM judged WHERE clicks = 0
+           EXCEPT SELECT query, item_index FROM judged WHERE clicks > 0) USING (query, item_index)

@@ -1,18 +1,25 @@
--- One row per (part, query, item) with clicks. A click at an unknown position weighs 1.
--- A table without time has no part yet: it is split by a hash of the pair.
-CREATE TEMP TABLE pair AS
+-- One row per (part, query, item) of a log or a table of pairs. A click at an unknown position weighs 1.
+-- A table with neither time nor parts is split by a hash of the pair (drawn); parts without validation pairs get those
+-- of some training queries (valid_drawn).
+CREATE TEMP TABLE judged AS
 WITH grouped AS (
     SELECT part, clean_query(query) AS query, item_index,
-           CAST(count(*) AS INTEGER) AS clicks,
+           CAST(count_if(positive) AS INTEGER) AS clicks,
            CAST(count_if(ordered) AS INTEGER) AS orders,
+           CAST(greatest(max(relevance), 0) AS INTEGER) AS relevance,
            sum(exact(weight * coalesce(position_weight, 1)
-                     * (1 + CASE WHEN ordered THEN getvariable('order_weight') ELSE 0 END))) AS total_weight,
-           min(timestamp) AS first_click,
-           max(timestamp) AS last_click
+                     * (1 + CASE WHEN ordered THEN getvariable('order_weight') ELSE 0 END))) FILTER (positive)
+               AS total_weight,
+           min(timestamp) FILTER (positive) AS first_click,
+           max(timestamp) FILTER (positive) AS last_click
     FROM event LEFT JOIN position_weight USING (position)
-    WHERE positive
+    WHERE positive OR getvariable('graded')
     GROUP BY ALL
 )
-SELECT CASE WHEN getvariable('timed') THEN part ELSE hash_part(query, item.item_id) END AS part,
+SELECT CAST(CASE WHEN getvariable('drawn') THEN hash_part(query, item.item_id)
+                 WHEN part = 0 AND getvariable('valid_drawn') AND pair_hash(query, '') < getvariable('valid_share')
+                 THEN 1 ELSE part END AS UTINYINT) AS part,
        grouped.* EXCLUDE (part)
 FROM grouped JOIN item USING (item_index);
+
+CREATE TEMP VIEW pair AS FROM judged WHERE clicks > 0;
