@@ -105,7 +105,8 @@ def read_picture(path: Path, max_bytes: int) -> bytes:
             raise Unusable("too_large", f"{info.st_size:,} bytes, allowed {max_bytes:,}")
         return path.read_bytes()
     except (OSError, ValueError) as error:
-        raise Unusable("missing", f"{type(error).__name__}: {error}") from None
+        # without the path, which the table names: equal reasons are counted together
+        raise Unusable("missing", getattr(error, "strerror", None) or f"no path: {error}") from None
 
 
 def decode(source: bytes | Path, options: ImageOptions) -> Decoded:
