@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ from PIL import Image, UnidentifiedImageError
 
 from smar.data.colour import to_rgb
 from smar.data.metadata import bare
-from smar.sections.data import DataSettings
+from smar.errors import one_of
+from smar.sections.data import DataSettings, Fit
 
 Status = Literal["ok", "missing", "truncated", "corrupt", "too_large", "not_an_image", "fetch_failed"]
 STATUSES: tuple[Status, ...] = (
@@ -66,6 +67,10 @@ class ImageOptions:
     thumbnail: int
     max_bytes: int
     max_pixels: int
+
+    def __post_init__(self) -> None:
+        if self.fit not in get_args(Fit):
+            raise one_of(self.fit, get_args(Fit), "the fit of a picture")
 
     @classmethod
     def of(cls, settings: DataSettings) -> "ImageOptions":

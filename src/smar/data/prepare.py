@@ -21,7 +21,7 @@ from smar.data.dataset import FORMAT, DatasetManifest
 from smar.data.pictures import PictureCounts, pack
 from smar.data.tables import Table, open_table
 from smar.errors import InputError
-from smar.files import FileEntry, describe, publish
+from smar.files import FileEntry, StrPath, describe, publish
 from smar.progress import console
 from smar.sections.data import DataSettings
 
@@ -70,13 +70,14 @@ def prepare(
     images: list[str],
     queries: list[str],
     test_from: date | datetime | None,
-    out: Path,
+    out: StrPath,
 ) -> PrepareSummary:
     """Build the dataset folder `out`; each list holds the files, directories or globs of one table.
 
     Raises:
         InputError: a table, the settings, the date or `out` is wrong; `out` is then as it was before.
     """
+    out = Path(out)
     _check_out(out)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -34,6 +34,7 @@ from smar.evaluation.scores import DEPTH, Task, rank_blocks
 from smar.evaluation.slices import Slices, build_slices, needs_image
 from smar.evaluation.systems import ALWAYS, RankedRun, System, name_systems, rank_run
 from smar.evaluation.trec import write_trec
+from smar.files import StrPath
 from smar.model.run import run_settings
 from smar.sections.evaluate import EvaluateSettings
 
@@ -71,9 +72,9 @@ def read_qrels(path: str) -> pa.Table:
 
 
 def evaluate_runs(
-    runs: Sequence[Path],
-    dataset_path: Path,
-    out: Path,
+    runs: Sequence[StrPath],
+    dataset_path: StrPath,
+    out: StrPath,
     qrels: str | None = None,
     names: Sequence[str] = (),
     assignments: Sequence[str] = (),
@@ -91,12 +92,14 @@ def evaluate_runs(
     Raises:
         InputError: a run is unfinished or damaged, two have one name, or the judgements do not fit the dataset.
     """
+    dataset_path = Path(dataset_path)
+    out = Path(out)
     started = time.perf_counter()
     if wrong := [text for text in assignments if not text.startswith("evaluate.")]:
         raise InputError(f"--set {wrong[0]}: a report takes evaluate.* only; everything else is the run's own.")
     refuse_foreign(out)
     dataset, settings = Dataset.open(dataset_path), run_settings(runs[0], assignments)
-    named = name_runs(runs, names)
+    named = name_runs([Path(run) for run in runs], names)
     test = _test(dataset, settings.evaluate, dataset.qrels() if qrels is None else read_qrels(qrels))
     ranked = [
         rank_run(run.path, run.name, dataset, test.judged.queries, test.task, test.options.controls) for run in named
