@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from smar.errors import InputError
 
 T = TypeVar("T")
+StrPath = str | Path
+"""A path as the functions that others call take it."""
 _READ = 1 << 23
 
 
@@ -43,9 +45,9 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @classmethod
-    def read(cls, folder: Path, made_by: str) -> Self:
+    def read(cls, folder: StrPath, made_by: str) -> Self:
         """Read ``folder/manifest.json``; raises InputError naming the command that should have made it."""
-        path = folder / "manifest.json"
+        path = Path(folder) / "manifest.json"
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:

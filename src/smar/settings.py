@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from smar.errors import InputError
+from smar.files import StrPath
 from smar.overrides import faults, overridden
 from smar.sections.base import Section
 from smar.sections.data import DataSettings
@@ -135,7 +136,7 @@ def _refuse_other_data(given: DataSettings, prepared: dict[str, Any], assignment
 
 
 def load_settings(
-    path: Path | None = None, assignments: Sequence[str] = (), data: dict[str, Any] | None = None
+    path: StrPath | None = None, assignments: Sequence[str] = (), data: dict[str, Any] | None = None
 ) -> Settings:
     """Read a YAML file (all defaults when None), apply ``section.key=value`` assignments, validate.
 
@@ -147,6 +148,7 @@ def load_settings(
     Raises:
         InputError: the file is missing or not YAML, or a key or value is wrong; the message names each one.
     """
+    path = None if path is None else Path(path)
     tree: dict[str, Any] = {}
     if path is not None:
         try:
@@ -168,6 +170,7 @@ def load_settings(
         raise InputError("the configuration is not valid:\n  " + "\n  ".join(faults(error))) from None
 
 
-def save_settings(settings: Settings, path: Path) -> None:
+def save_settings(settings: Settings, path: StrPath) -> None:
     """Write the complete configuration as YAML that `load_settings` reads back unchanged."""
+    path = Path(path)
     path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), encoding="utf-8")

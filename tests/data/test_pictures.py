@@ -117,7 +117,8 @@ def test_no_path_leads_out_of_the_root(tmp_path: Path, path: str, rooted: bool) 
     assert colours(tmp_path) == [None, BLUE]
     assert first["status"] == "fetch_failed"
     assert "set data.images_root" in first["error"]
-    assert f"pictures: 1 fetch_failed: {first['error']}" in summary.notes
+    named = repr(path.format(outside=tmp_path))
+    assert f"pictures: 1 fetch_failed: {first['error']}; for example {named} of item 'i0'" in summary.notes
 
 
 def test_links_that_stay_below_the_root_are_followed(tmp_path: Path) -> None:
@@ -137,14 +138,34 @@ def test_links_that_stay_below_the_root_are_followed(tmp_path: Path) -> None:
 
 
 def test_the_reasons_of_most_refusals_are_notes(tmp_path: Path) -> None:
-    summary = run(tmp_path, with_images("/a.png", "ftp://a/b.png", "../a.png", None, "gs://a/b", "az://a"), log())
+    summary = run(tmp_path, with_images("/a.png", "ftp://a/b.png", "../a.png", None, "gs://a/b", "b.png"), log())
     root = tmp_path.resolve()
     advice = "set data.images_root to a folder that holds it (relative paths then start there)"
     assert [note for note in summary.notes if note.startswith("pictures")] == [
-        f"pictures: 2 fetch_failed: leads out of {root}, links followed: {advice}",
-        "pictures: 1 fetch_failed: ftp: only http and https are fetched",
-        "pictures: 1 fetch_failed: gs: only http and https are fetched",
+        f"pictures: 2 fetch_failed: leads out of {root}, links followed: {advice}; for example '/a.png' of item 'i0'",
+        "pictures: 1 fetch_failed: ftp: only http and https are fetched; for example 'ftp://a/b.png' of item 'i1'",
+        "pictures: 1 fetch_failed: gs: only http and https are fetched; for example 'gs://a/b' of item 'i4'",
+        f"pictures: 1 missing: No such file or directory; for example 'b.png' below {root} of item 'i5'",
+        "pictures: 1 items name none, for example 'i3'",
     ]
+
+
+def test_reasons_are_counted_whatever_sizes_they_name_and_only_the_most_frequent_told(tmp_path: Path) -> None:
+    pages = [b"<html>" + bytes(n) for n in range(5)]
+    more = [{"item_id": f"i{n}", "image": f"{scheme}://x"} for n, scheme in enumerate("abcdefghij")]
+    summary = run(tmp_path, with_images(*pages, *[None] * 5), log(), images=more)
+    notes = [note for note in summary.notes if note.startswith("pictures")]
+    assert len(notes) == 9
+    assert notes[0].startswith("pictures: 5 not_an_image: 6 bytes of unknown content; allowed: JPEG")
+    assert notes[0].endswith("; for example the 6 bytes of item 'i0'")
+    assert notes[-1] == "pictures: 3 for 3 other reasons, which images.parquet lists"
+
+
+def test_a_wrong_images_root_is_one_sentence(tmp_path: Path) -> None:
+    summary = run(tmp_path, with_images("a.png", "b.png", None, None), log(), images_root=tmp_path / "elsewhere")
+    first, second, _ = [note for note in summary.notes if note.startswith("pictures")]
+    assert first.startswith(f"pictures: none of the 2 files is there. Paths start at {tmp_path / 'elsewhere'}: where ")
+    assert second.startswith("pictures: 2 missing: No such file or directory; for example 'a.png' below")
 
 
 def test_an_update_says_why_pictures_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

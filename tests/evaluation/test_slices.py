@@ -1,7 +1,9 @@
 """Slices on a small dataset folder whose every slice is known by hand, and on the generated shop."""
 
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -86,6 +88,20 @@ def test_a_group_column_of_the_items_serves_where_queries_have_none(tmp_path: Pa
     got = entries(build_slices(dataset(tmp_path, group=group), QUERIES, RELEVANCE, SMALL))
     assert got["group=Fashion"] == ENTRIES[:3] + ENTRIES[5:]
     assert got["group=Not-fashion"] == ENTRIES[3:5]
+
+
+@pytest.mark.parametrize(
+    ("dress", "kettle", "names"),
+    [(7, 12, ("7", "12")), (True, False, ("true", "false")), (0.5, 2.0, ("0.5", "2")),
+     (Decimal("1.50"), Decimal("2.00"), ("1.50", "2.00")),
+     (date(2026, 1, 2), date(2026, 1, 3), ("2026-01-02", "2026-01-03")),
+     (["Dress", "Red"], ["Kettle"], ("Dress Red", "Kettle"))],
+)  # fmt: skip
+def test_categories_of_every_type(tmp_path: Path, dress: Any, kettle: Any, names: tuple[str, str]) -> None:
+    got = entries(build_slices(dataset(tmp_path, category=[dress] * 3 + [kettle, None]), QUERIES, RELEVANCE, SMALL))
+    assert got[f"category={names[0]}"] == ENTRIES[:3] + ENTRIES[5:]
+    assert got[f"category={names[1]}"] == ENTRIES[3:5]
+    assert len([name for name in got if name.startswith("category=")]) == 2
 
 
 def test_a_group_column_that_is_a_key_makes_no_slices(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def test_towers_start_from_pretrained_folders_frozen_where_asked(checkpoints):
     assert not any(p.requires_grad for p in model.image_tower.encoder.parameters())
     assert all(p.requires_grad for p in model.image_tower.projection.parameters())
     assert list(processor.image_processor.image_mean) == [0.4] * 3
-    output = Encoder(model, processor).encode_item(FIELDS[:1], pictures(3), np.ones(3, bool))
+    output = Encoder(model, processor).encode_item([*FIELDS, FIELDS[1]], pictures(3), np.ones(3, bool))
     assert output.multimodal.shape == (3, 16)
 
 
@@ -291,3 +291,43 @@ def test_a_picture_alone_gets_the_image_vector_of_an_item_that_shows_it(kind):
 def test_a_model_of_words_encodes_no_picture():
     with pytest.raises(InputError, match="kind dpsr"):
         make("dpsr").encode_pictures(pictures(1))
+
+
+@pytest.mark.parametrize(
+    ("fields", "images", "counts", "message"),
+    [
+        (FIELDS[:1], pictures(3), [1, 1, 1], "1 text fields were given; the model reads 2, in order: title, brand"),
+        ([*FIELDS, FIELDS[0]], pictures(3), [1, 1, 1], "3 text fields were given; the model reads 2"),
+        (["red dress", "acme"], pictures(3), [1, 1, 1], "the fields are texts; give one list of texts"),
+        ([FIELDS[0], ["acme"]], pictures(3), [1, 1, 1], "a text field has 1 texts for 3 items"),
+        (FIELDS, pictures(3)[:, :8], [1, 1, 1], r"are uint8 \[3, 8, 16, 3\]; the model reads uint8 \[m, 16, 16, 3\]"),
+        (FIELDS, pictures(3).repeat(2, 1).repeat(2, 2), [1, 1, 1], r"uint8 \[3, 32, 32, 3\]; the model reads uint8"),
+        (FIELDS, pictures(3).transpose(0, 3, 1, 2), [1, 1, 1], r"uint8 \[3, 3, 16, 16\]; the model reads"),
+        (FIELDS, pictures(3) / np.float32(255), [1, 1, 1], r"the pictures are float32 \[3, 16, 16, 3\]; the model"),
+        (FIELDS, pictures(2), [1, 1, 1], "the items have 3 pictures by their numbers; 2 pictures were given"),
+        (FIELDS, pictures(3), [True, False, True], "the items have 2 pictures by their numbers; 3 pictures were given"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_model_is_refused(fields, images, counts, message):
+    encoder = make()
+    with pytest.raises(InputError, match=message):
+        encoder.encode_item(fields, images, np.array(counts))
+    if images.shape[1:] != (SIZE, SIZE, 3) or images.dtype != np.uint8:
+        with pytest.raises(InputError, match="the model reads uint8"):
+            encoder.encode_pictures(images)
+    elif len(fields) != 2 or len(fields[1]) != 3:
+        with pytest.raises(InputError):
+            next(encoder.encode_items(fields, images, np.arange(3)))
+
+
+@pytest.mark.parametrize("name", ["kind", "pooling", "fusion"])
+def test_a_configuration_with_an_unknown_name_is_refused(name, tmp_path):
+    encoder = make()
+    encoder.model.save_pretrained(tmp_path)
+    encoder.processor.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(file.read_text().replace(f'"{name}": "{getattr(encoder.config, name)}"', f'"{name}": "nonsense"'))
+    with pytest.raises(
+        InputError, match=rf"is damaged and cannot be loaded: .*'{name}'(.|\n)*expected one of .*nonsense"
+    ):
+        Encoder.from_pretrained(str(tmp_path))

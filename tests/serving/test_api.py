@@ -1,9 +1,11 @@
 """The HTTP API over a real index, in process."""
 
+import gzip
 import io
 import json
 import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -98,18 +100,53 @@ def test_wrong_requests(client: TestClient, body: object, code: str, message: st
     assert len(error["message"]) < 500
 
 
-def test_broken_bodies(client: TestClient) -> None:
-    headers = {"content-type": "application/json"}
-    for content, status in (
-        (b'{"query":', 422),
-        (b"", 422),
-        (b"\xff\xfe", 422),
-        (b"[" * 9999, 422),
-        (b"[" * 99_999, 413),
-    ):
-        response = client.post("/v1/search", content=content, headers=headers)
-        assert response.status_code == status
-        assert error_of(response, response.status_code)["message"]
+QUERY = '{"query": "red shirt"}'
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "message"),
+    [
+        (b"", {}, 422, "the body is empty; a JSON object is wanted."),
+        (b" \n", {}, 422, "the body is empty; a JSON object is wanted."),
+        (b'{"query":', {}, 422, "the body is not JSON: EOF while parsing a value at line 1 column 9."),
+        (b'{"query": "red}', {}, 422, "the body is not JSON: EOF while parsing a string at line 1 column 15."),
+        (b'{"query": "red",}', {}, 422, "the body is not JSON: trailing comma at line 1 column 17."),
+        (b"{'query': 'red'}", {}, 422, "the body is not JSON: key must be a string at line 1 column 2."),
+        (b'{"query": "\\ud83d"}', {}, 422, "the body is not JSON: unexpected end of hex escape at line 1 column 18."),
+        (b'{"query": "\\ude00"}', {}, 422, "the body is not JSON: lone leading surrogate in hex escape"),
+        (b'{"query": "\xed\xa0\xbd"}', {}, 422, "the body is not JSON in UTF-8: byte 12 (ED) begins a lone UTF-16"),
+        (b'{"query": "caf\xe9"}', {}, 422, "the body is not JSON in UTF-8: byte 15 (E9) begins no UTF-8 character."),
+        (QUERY.encode("utf-16"), {}, 422, "the body is not JSON but UTF-16 or UTF-32 (it begins with the byte order"),
+        (QUERY.encode("utf-16-be"), {}, 422, "the body is not JSON in UTF-8: it holds zero bytes, as UTF-16"),
+        (QUERY.encode("utf-16-le"), {}, 422, "the body is not JSON in UTF-8: it holds zero bytes, as UTF-16"),
+        (QUERY.encode("utf-8-sig"), {}, 422, "the body is not JSON but UTF-8 with a byte order mark (EF BB BF); leave"),
+        (gzip.compress(QUERY.encode()), {}, 422, "the body is not JSON but compressed with gzip; send it as it is."),
+        (gzip.compress(QUERY.encode()), {"content-encoding": "gzip"}, 415, "the body has Content-Encoding: gzip,"),
+        (zlib.compress(QUERY.encode()), {"content-encoding": "deflate"}, 415, "the body has Content-Encoding: deflate"),
+        (b"query=red", {"content-type": "application/x-www-form-urlencoded"}, 422,
+         "the body is not JSON (it was sent as application/x-www-form-urlencoded): expected value at line 1 column 1."),
+        (b"\xff\xd8\xff\xe0", {"content-type": "image/jpeg"}, 422, "the body is not JSON but a JPEG picture."),
+        (b"[]", {}, 422, "body: Input should be an object"),
+        (b"null", {}, 422, "body: Input should be an object"),
+        (b"[" * 9999, {}, 422, "the body is not JSON: recursion limit exceeded"),
+        (b"[" * 99_999, {}, 413, "the request's body has"),
+    ],
+)  # fmt: skip
+def test_broken_bodies_are_called_what_they_are(
+    client: TestClient, content: bytes, headers: dict[str, str], status: int, message: str
+) -> None:
+    sent = {"content-type": "application/json"} | headers
+    error = error_of(client.post("/v1/search", content=content, headers=sent), status)
+    assert error["message"].startswith(message), error
+    assert error["code"] == {413: "body_too_large", 415: "unsupported_media_type", 422: "invalid_request"}[status]
+
+
+def test_what_a_client_calls_a_good_body_does_not_matter(client: TestClient) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16"):
+        assert client.post("/v1/search", content=QUERY, headers={"content-type": kind}).status_code == 200
+
+
+def test_other_routes_and_methods(client: TestClient) -> None:
     assert error_of(client.get("/v1/search"), 405)["code"] == "method_not_allowed"
     assert error_of(client.get("/nothing"), 404)["code"] == "not_found"
 
@@ -226,7 +263,7 @@ def test_openapi_describes_the_answers(client: TestClient) -> None:
     described = client.get("/openapi.json")
     assert "HTTPValidationError" not in described.text  # FastAPI's own shape of errors, which is never sent
     paths = described.json()["paths"]
-    assert set(paths["/v1/search"]["post"]["responses"]) == {"200", "413", "422", "429", "503"}
+    assert set(paths["/v1/search"]["post"]["responses"]) == {"200", "413", "415", "422", "429", "503"}
     assert {"/v1/items/{item_id}", "/v1/items/{item_id}/picture", "/v1/facets", "/healthz", "/readyz"} < set(paths)
 
 

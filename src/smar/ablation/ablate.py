@@ -13,6 +13,7 @@ from smar.ablation.table import print_rows, write_table
 from smar.ablation.variants import Plan, chosen, make_plan
 from smar.data.dataset import Dataset
 from smar.errors import TrainingError
+from smar.files import StrPath
 from smar.progress import console
 
 
@@ -27,9 +28,18 @@ class AblateSummary:
 
 
 def _jobs(
-    config: Path, dataset_path: Path, out: Path, only: Sequence[str], qrels: Path | None, assignments: Sequence[str]
+    config: StrPath,
+    dataset_path: StrPath,
+    out: StrPath,
+    only: Sequence[str],
+    qrels: StrPath | None,
+    assignments: Sequence[str],
 ) -> tuple[Dataset, Plan, list[Job], list[Job]]:
     """The dataset, the plan, all jobs and the chosen ones."""
+    config = Path(config)
+    dataset_path = Path(dataset_path)
+    out = Path(out)
+    qrels = None if qrels is None else Path(qrels)
     dataset = Dataset.open(dataset_path)
     plan = make_plan(config, assignments, dataset)
     wanted = {variant.name for variant in chosen(plan, only)}
@@ -38,13 +48,13 @@ def _jobs(
 
 
 def ablate(
-    config: Path,
-    dataset_path: Path,
-    out: Path,
+    config: StrPath,
+    dataset_path: StrPath,
+    out: StrPath,
     *,
     only: Sequence[str] = (),
     workers: int = 1,
-    qrels: Path | None = None,
+    qrels: StrPath | None = None,
     assignments: Sequence[str] = (),
 ) -> AblateSummary:
     """Train and measure the variants that have no row yet, and write ``ablation.md``, ``ablation.json`` and charts.
@@ -62,7 +72,7 @@ def ablate(
         InputError: configuration, dataset, a variant or a folder of an earlier call is wrong; nothing was trained.
         TrainingError: variants failed; the others have their rows.
     """
-    started = time.perf_counter()
+    started, out = time.perf_counter(), Path(out)
     dataset, plan, jobs, wanted = _jobs(config, dataset_path, out, only, qrels, assignments)
     waiting = [job for job in wanted if not job.finished()]
     failed: list[str] = []
@@ -82,12 +92,12 @@ def ablate(
 
 
 def print_plan(
-    config: Path,
-    dataset_path: Path,
-    out: Path,
+    config: StrPath,
+    dataset_path: StrPath,
+    out: StrPath,
     *,
     only: Sequence[str] = (),
-    qrels: Path | None = None,
+    qrels: StrPath | None = None,
     assignments: Sequence[str] = (),
 ) -> None:
     """Print the variants that `ablate` would train, and the built-in ones left out; nothing is written."""

@@ -2,20 +2,21 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from smar.data.dataset import Dataset
-from smar.errors import InputError
+from smar.errors import InputError, one_of
 from smar.evaluation.hidden import HIDDEN, hidden_metrics, hidden_pairs
 from smar.evaluation.metrics import Integers, Judgements, QueryMetrics, Relevance, per_query, read_judgements
 from smar.evaluation.qrels import read_qrels
 from smar.evaluation.scores import DEPTH, Catalogue, Ranked, Task, mixed_blocks, rank_blocks, shortened
 from smar.evaluation.slices import Slice, build_slices
 from smar.model.encoder import Encoder
-from smar.sections.evaluate import EvaluateSettings
+from smar.sections.evaluate import EvaluateOn, EvaluateSettings
 
 JUDGED = "judged "
 """Before the names of slices that come from ``--qrels``."""
@@ -51,6 +52,8 @@ def collect(dataset: Dataset, settings: EvaluateSettings, evaluate_on: str, qrel
     Raises:
         InputError: the period has no click, or the file does not fit the dataset.
     """
+    if evaluate_on not in get_args(EvaluateOn):
+        raise one_of(evaluate_on, get_args(EvaluateOn), "evaluate_on")
     clicks = dataset.qrels() if evaluate_on == "test" else validation_qrels(dataset)
     if not len(clicks):
         raise InputError(f"{dataset.path} has no {evaluate_on} pair to measure: prepare it with a longer period.")

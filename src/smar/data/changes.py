@@ -9,19 +9,20 @@ from smar.data.dataset import Dataset, DatasetManifest
 from smar.data.pictures import pack
 from smar.data.selected import Tables
 from smar.data.sources import Given
-from smar.files import FileEntry, describe
+from smar.files import FileEntry, StrPath, describe
 from smar.progress import console
 from smar.sections.data import DataSettings
 
 
 def prepare_changes(
-    settings: DataSettings, items: Given, images: Given, folder: Path
+    settings: DataSettings, items: Given, images: Given, folder: StrPath
 ) -> tuple[Dataset, dict[str, int]]:
     """Prepare items as `smar prepare` does, into `folder`; returns the dataset, and reason -> rejected rows.
 
     Raises:
         InputError: a table or the settings are wrong.
     """
+    folder = Path(folder)
     work = folder / "work"
     work.mkdir(parents=True)
     with connect(settings, work) as con:

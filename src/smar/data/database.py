@@ -80,5 +80,5 @@ def copy(con: Connection, select: str, path: Path) -> None:
 
 def number(con: Connection, select: str) -> int:
     """Return the one number that a query yields; null counts as 0."""
-    row = con.execute(select).fetchone()
-    return int(row[0] or 0) if row else 0
+    rows = con.execute(select).fetchall()  # all: nothing can be registered while a result is unfinished
+    return int(rows[0][0] or 0) if rows else 0

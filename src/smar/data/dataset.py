@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from smar.errors import InputError, one_of
-from smar.files import FileEntry, Manifest, sha256
+from smar.files import FileEntry, Manifest, StrPath, sha256
 
 OWN_COLUMNS = frozenset({"image_row", "image_rows", "clicked_in_train"})
 """Item columns that only a dataset has: where its packed pictures are, and what its log says."""
@@ -47,8 +47,9 @@ class Dataset:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, path: Path) -> "Dataset":
+    def open(cls, path: StrPath) -> "Dataset":
         """Open a dataset; raises InputError if it is none, or a file is missing or has another size."""
+        path = Path(path)
         manifest = DatasetManifest.read(path, "smar prepare")
         for name, entry in manifest.files.items():
             file = path / name
@@ -115,6 +116,8 @@ class Dataset:
         """Pairs of a part; columns query, item_index, clicks, orders, weight, first_click, last_click,
         seen_in_train.
         """
+        if part not in get_args(Part):
+            raise one_of(part, get_args(Part), "the part of a dataset")
         return self._read(f"pairs/{part}.parquet")
 
     def qrels(self) -> pa.Table:

@@ -21,7 +21,7 @@ from smar.data.demo_draw import Canvas, blend
 from smar.data.demo_fashion import FASHION
 from smar.data.demo_log import Log, Query, draw_queries, simulate
 from smar.errors import InputError
-from smar.files import publish
+from smar.files import StrPath, publish
 from smar.progress import track
 
 MISSING, BROKEN = 0.02, 0.005
@@ -73,7 +73,7 @@ def draw_picture(item: Item, rng: np.random.Generator) -> bytes:
     return canvas.jpeg()
 
 
-def generate_shop(out: Path, items: int = 4000, searches: int = 60000, seed: int = 0) -> ShopSummary:
+def generate_shop(out: StrPath, items: int = 4000, searches: int = 60000, seed: int = 0) -> ShopSummary:
     """Write a generated shop into the folder `out`; README.txt there says what each file is.
 
     Args:
@@ -85,6 +85,7 @@ def generate_shop(out: Path, items: int = 4000, searches: int = 60000, seed: int
     Raises:
         InputError: `out` holds something else, or a number is too small.
     """
+    out = Path(out)
     if items < 64 or searches < 100:
         raise InputError(f"a generated shop needs 64 items and 100 searches or more; got {items} and {searches}.")
     _refuse_foreign(out)

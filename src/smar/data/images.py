@@ -14,13 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from smar.sections.data import DataSettings
+from smar.data.colour import to_rgb
+from smar.data.metadata import bare
+from smar.errors import one_of
+from smar.sections.data import DataSettings, Fit
 
 Status = Literal["ok", "missing", "truncated", "corrupt", "too_large", "not_an_image", "fetch_failed"]
 STATUSES: tuple[Status, ...] = (
@@ -65,6 +68,10 @@ class ImageOptions:
     max_bytes: int
     max_pixels: int
 
+    def __post_init__(self) -> None:
+        if self.fit not in get_args(Fit):
+            raise one_of(self.fit, get_args(Fit), "the fit of a picture")
+
     @classmethod
     def of(cls, settings: DataSettings) -> "ImageOptions":
         """Take the picture options out of the data settings."""
@@ -83,6 +90,7 @@ class Decoded:
 
     status: Status
     error: str = ""
+    """Why it is not used; of a picture that is `ok`, what is wrong with its colours."""
     width: int = 0
     """Width in the file's header, before any EXIF rotation; 0 if the header could not be read."""
     height: int = 0
@@ -102,7 +110,8 @@ def read_picture(path: Path, max_bytes: int) -> bytes:
             raise Unusable("too_large", f"{info.st_size:,} bytes, allowed {max_bytes:,}")
         return path.read_bytes()
     except (OSError, ValueError) as error:
-        raise Unusable("missing", f"{type(error).__name__}: {error}") from None
+        # without the path, which the table names: equal reasons are counted together
+        raise Unusable("missing", getattr(error, "strerror", None) or f"no path: {error}") from None
 
 
 def decode(source: bytes | Path, options: ImageOptions) -> Decoded:
@@ -172,18 +181,18 @@ def is_cut(data: bytes, error: Exception | None = None) -> bool:
 
 def _decode(image: Image.Image, data: bytes, options: ImageOptions) -> Decoded:
     width, height = image.size
-    keep = options.thumbnail > 0 and _shown_as_is(image, data, options.thumbnail)
+    kept = _shown_as_is(image, data, options.thumbnail) if options.thumbnail else None
     if image.format in ("JPEG", "MPO"):
         image.draft(image.mode, _needed_size(width, height, options))
     image.load()  # before anything that may load by itself and hide the error
     turn = _orientation(image)
-    upright = to_rgb(image)
+    upright, moved, problem = to_rgb(image)
     if turn is not None:
-        keep = False
         upright = upright.transpose(turn)
     packed = fit_square(upright, options.size, options.fit)
-    display = b"" if not options.thumbnail else data if keep else _display(upright, options.thumbnail)
-    return Decoded("ok", "", width, height, packed, display)
+    if kept is None or moved or turn is not None:
+        kept = _display(upright, options.thumbnail) if options.thumbnail else b""
+    return Decoded("ok", problem and f"{problem}: not applied", width, height, packed, kept)
 
 
 def _orientation(image: Image.Image) -> Image.Transpose | None:
@@ -195,12 +204,15 @@ def _orientation(image: Image.Image) -> Image.Transpose | None:
     return _TURNS.get(value) if isinstance(value, int) else None
 
 
-def _shown_as_is(image: Image.Image, data: bytes, longest: int) -> bool:
-    """Whether the source bytes may go to the page: small, still, of a common kind, without ballast."""
+def _shown_as_is(image: Image.Image, data: bytes, longest: int) -> bytes | None:
+    """The source without its metadata, if it may go to the page: small, still, of a common kind, without ballast."""
     width, height = image.size
     still = getattr(image, "n_frames", 1) == 1
-    small = max(width, height) <= longest and len(data) <= 3 * width * height + 16_384
-    return small and still and image.format in _BROWSER_FORMATS and image.mode in ("RGB", "L", "RGBA", "P", "LA", "1")
+    known = image.format in _BROWSER_FORMATS and image.mode in ("RGB", "L", "RGBA", "P", "LA", "1")
+    if max(width, height) > longest or not still or not known:
+        return None
+    small = bare(data)
+    return small if small is not None and len(small) <= 3 * width * height + 16_384 else None
 
 
 def _needed_size(width: int, height: int, options: ImageOptions) -> tuple[int, int]:
@@ -208,31 +220,6 @@ def _needed_size(width: int, height: int, options: ImageOptions) -> tuple[int, i
     side = max(width, height) if options.fit == "pad" else min(width, height)
     scale = min(1.0, max(options.size / side, options.thumbnail / max(width, height)))
     return max(1, math.ceil(width * scale)), max(1, math.ceil(height * scale))
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB: transparency on white, 16 bits and floats scaled to 8."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_eight_bits(image)).convert("RGB")
-    clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-    if not clear:
-        return image.convert("RGB")
-    coloured = image.convert("RGBA")
-    white = Image.new("RGBA", coloured.size, "white")
-    return Image.alpha_composite(white, coloured).convert("RGB")
-
-
-def _to_eight_bits(image: Image.Image) -> NDArray[np.uint8]:
-    """Scale deep grey [h, w] to uint8; I and F declare no range, so it is read off the values."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    top = values.max()
-    if image.mode.startswith("I;16"):
-        limit = 65535.0
-    elif image.mode == "F" and top <= 1:
-        limit = 1.0
-    else:
-        limit = 255.0 if top <= 255 else 65535.0 if top <= 65535 else float(top)
-    return np.asarray(np.clip(values / limit * 255.0, 0, 255).round(), dtype=np.uint8)
 
 
 def fit_square(image: Image.Image, size: int, fit: str) -> NDArray[np.uint8]:
@@ -258,6 +245,7 @@ def _display(image: Image.Image, longest: int) -> bytes:
     """Encode an RGB picture as JPEG with at most `longest` pixels a side."""
     small = image.copy()
     small.thumbnail((longest, longest), Image.Resampling.BICUBIC)
+    small.info = {}  # Pillow would write a comment that the source has
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

@@ -6,7 +6,6 @@ download and one decode, and the outcome depends on nothing but the input.
 """
 
 import io
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +19,10 @@ from numpy.typing import NDArray
 from smar.data.database import Connection, copy
 from smar.data.fetch import Fetcher
 from smar.data.images import STATUSES, Decoded, ImageOptions
-from smar.data.listing import Listing, Tables, list_pictures, sources
+from smar.data.listing import Listing, Tables, list_pictures, named
 from smar.data.pool import DecoderPool, Picture, available_cores
+from smar.data.reasons import reasons
+from smar.data.references import source
 from smar.data.tables import Table
 from smar.progress import bar
 from smar.sections.data import DataSettings
@@ -53,6 +54,11 @@ class Outcomes:
             self.display[index] = display.tell(), len(outcome.display)
             display.write(outcome.display)
 
+    def states(self) -> list[str]:
+        """The status of each picture by its name, "" where it was not tried."""
+        names: list[str] = np.array((*STATUSES, ""))[np.minimum(self.status, len(STATUSES))].tolist()
+        return names
+
     @classmethod
     def empty(cls, pictures: int) -> "Outcomes":
         """No picture tried yet."""
@@ -71,12 +77,12 @@ class PictureCounts:
     several: dict[str, int]
     """Only where an item may have several: items that do, and pictures that were tried and are broken."""
     notes: tuple[str, ...]
-    """The three most frequent reasons of `fetch_failed`, with their pictures: one wrong setting fails them all."""
+    """Why pictures are not used: the most frequent reasons, each with its number and an example."""
 
 
 def pack(con: Connection, items: Table, images: Table | None, settings: DataSettings, folder: Path) -> PictureCounts:
     """Write images.npy, pictures.bin and images.parquet; create ``item_picture`` for items.parquet."""
-    listing = list_pictures(con, items, images)
+    listing = list_pictures(con, items, images, settings)
     most = settings.pictures_per_item
     start = _starts(listing, most)
     array = folder / "images.npy"
@@ -92,13 +98,8 @@ def pack(con: Connection, items: Table, images: Table | None, settings: DataSett
     tried = int((outcomes.status != _NOT_TRIED).sum())
     own = rows["image_rows"].to_numpy()
     several = {"items_with_several_pictures": int((own > 1).sum()), "pictures_broken": tried - len(kept)}
-    return PictureCounts(len(listing.item), tried, len(kept), counts, several if most > 1 else {}, _failed(outcomes))
-
-
-def _failed(outcomes: Outcomes) -> tuple[str, ...]:
-    failed = outcomes.status == STATUSES.index("fetch_failed")
-    reasons = Counter(reason for index, reason in outcomes.errors.items() if failed[index])
-    return tuple(f"pictures: {count:,} fetch_failed: {reason}" for reason, count in reasons.most_common(3))
+    notes = reasons(con, listing, outcomes.states(), outcomes.errors, (items, images), settings)
+    return PictureCounts(len(listing.item), tried, len(kept), counts, several if most > 1 else {}, notes)
 
 
 def _starts(listing: Listing, most: int) -> NDArray[np.int64]:
@@ -139,8 +140,8 @@ def _decode_all(
             chosen = np.flatnonzero((listing.position == position) & lacking[listing.item])
             rows = dict(zip(chosen.tolist(), (start[:-1] + found)[listing.item[chosen]].tolist(), strict=True))
             progress.update(task, total=int(progress.tasks[0].completed) + len(chosen))
-            fetched = fetcher.in_order(sources(listing, chosen, tables, settings))
-            pictures: Iterator[Picture] = ((rows[index], source) for index, source in fetched)
+            wanted = ((index, source(value, root)) for index, value, root in named(listing, chosen, tables, settings))
+            pictures: Iterator[Picture] = ((rows[index], found) for index, found in fetcher.in_order(wanted))
             for index, outcome in zip(chosen.tolist(), pool.decode(pictures), strict=True):
                 item = listing.item[index]
                 outcomes.record(index, outcome, None if found[item] else display)

@@ -23,7 +23,7 @@ from smar.data.selected import Tables
 from smar.data.sources import Given
 from smar.data.tables import Table
 from smar.errors import InputError
-from smar.files import FileEntry, describe, publish
+from smar.files import FileEntry, StrPath, describe, publish
 from smar.progress import console
 from smar.sections.data import DataSettings
 
@@ -72,7 +72,7 @@ def prepare(
     images: Given = (),
     queries: Given = (),
     test_from: date | datetime | None = None,
-    out: Path = Path("dataset"),
+    out: StrPath = "dataset",
 ) -> PrepareSummary:
     """Build the dataset folder `out` from the user's tables.
 
@@ -90,6 +90,7 @@ def prepare(
     Raises:
         InputError: a table, the settings, the date or `out` is wrong; `out` is then as it was before.
     """
+    out = Path(out)
     _check_out(out)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

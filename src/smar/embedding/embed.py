@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from smar.data.dataset import OWN_COLUMNS, Dataset
 from smar.errors import InputError
 from smar.export.onnx import export_query
-from smar.files import Manifest, atomic, link_or_copy, xxh3
+from smar.files import Manifest, StrPath, atomic, link_or_copy, xxh3
 from smar.index.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, VALID_FILE, EmbeddingManifest, ShardEntry
 from smar.model.encoder import Encoder, Floats
 from smar.progress import track
@@ -44,12 +44,13 @@ class EmbedSummary:
     seconds: float
 
 
-def embed(encoder: Encoder, dataset: Dataset, out: Path, shard_rows: int = SHARD_ROWS) -> EmbedSummary:
+def embed(encoder: Encoder, dataset: Dataset, out: StrPath, shard_rows: int = SHARD_ROWS) -> EmbedSummary:
     """Encode the catalogue of `dataset` into `out`.
 
     Raises:
         InputError: `out` holds vectors of another model or dataset.
     """
+    out = Path(out)
     started = time.perf_counter()
     _claim(encoder, dataset, out, shard_rows)
     total = len(dataset.image_row)

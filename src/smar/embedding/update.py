@@ -12,6 +12,7 @@ import pyarrow as pa
 from smar.data.changes import prepare_changes
 from smar.data.dataset import OWN_COLUMNS, Dataset
 from smar.errors import InputError
+from smar.files import StrPath
 from smar.index.base import INTERNAL_COLUMNS
 from smar.index.delta import Items
 from smar.index.live import UpdatableIndex
@@ -33,12 +34,14 @@ class UpdateSummary:
     seconds: float = 0.0
 
 
-def update_index(folder: Path, run: Path, items: list[str], images: list[str]) -> UpdateSummary:
+def update_index(folder: StrPath, run: StrPath, items: list[str], images: list[str]) -> UpdateSummary:
     """Upsert the items of some tables; what was written before an interruption stays.
 
     Raises:
         InputError: the index is of another model, or the tables do not fit it.
     """
+    folder = Path(folder)
+    run = Path(run)
     started = time.perf_counter()
     index, encoder = open_for_update(folder, run)
     with tempfile.TemporaryDirectory(prefix="update-", dir=folder) as work:
@@ -49,12 +52,14 @@ def update_index(folder: Path, run: Path, items: list[str], images: list[str]) -
     return UpdateSummary(total, dataset.manifest.image_status, rejects, time.perf_counter() - started)
 
 
-def open_for_update(folder: Path, run: Path, check: bool = True) -> tuple[UpdatableIndex, Encoder]:
+def open_for_update(folder: StrPath, run: StrPath, check: bool = True) -> tuple[UpdatableIndex, Encoder]:
     """The index (`check` as for `UpdatableIndex.open`) and the model of the run.
 
     Raises:
         InputError: the index is of another model, or one of the two is damaged.
     """
+    folder = Path(folder)
+    run = Path(run)
     index = UpdatableIndex.open(folder, check)
     encoder = load_encoder(run)
     if encoder.fingerprint != index.snapshot.fingerprint:

@@ -36,6 +36,7 @@ from smar.evaluation.slices import Slices, build_slices, needs_image
 from smar.evaluation.systems import ALWAYS, RankedRun, System, name_systems, rank_run
 from smar.evaluation.trec import write_trec
 from smar.evaluation.trec_input import read_topics
+from smar.files import StrPath
 from smar.model.run import run_settings
 from smar.sections.evaluate import EvaluateSettings
 
@@ -60,9 +61,9 @@ class EvaluateSummary:
 
 
 def evaluate_runs(
-    runs: Sequence[Path],
-    dataset_path: Path,
-    out: Path,
+    runs: Sequence[StrPath],
+    dataset_path: StrPath,
+    out: StrPath,
     qrels: str | None = None,
     names: Sequence[str] = (),
     assignments: Sequence[str] = (),
@@ -86,12 +87,14 @@ def evaluate_runs(
         InputError: a run is unfinished or damaged, two have one name, judgements or rankings do not fit the dataset, or
             `out` cannot be written; nothing was encoded.
     """
+    dataset_path = Path(dataset_path)
+    out = Path(out)
     started = time.perf_counter()
     if wrong := [text for text in assignments if not text.startswith("evaluate.")]:
         raise InputError(f"--set {wrong[0]}: a report takes evaluate.* only; everything else is the run's own.")
     refuse_foreign(out)
     dataset, settings = Dataset.open(dataset_path), run_settings(runs[0], assignments)
-    named, ids = name_runs(runs, names), dataset.items["item_id"]
+    named, ids = name_runs([Path(run) for run in runs], names), dataset.items["item_id"]
     groups = seed_groups(named)
     check_names(trec_runs, [run.name for run in named])
     given = None if topics is None else read_topics(topics)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from smar.data.dataset import Dataset
+from smar.data.dataset import Dataset, text_columns
 from smar.errors import InputError, one_of
 from smar.evaluation.metrics import Integers, Mask, Relevance
 from smar.sections.evaluate import EvaluateSettings
@@ -128,6 +128,9 @@ def _by_training(dataset: Dataset, queries: Sequence[str], relevance: Relevance)
 
 def _codes(column: pa.ChunkedArray) -> tuple[list[str], Integers]:
     """Distinct values in order of the alphabet, and each row's number in them (-1: null)."""
+    if pa.types.is_nested(column.type):  # lists: as the towers read them
+        (texts,) = text_columns(pa.table({"": column}), [""])
+        column = pa.chunked_array([[value or None for value in texts]], pa.string())
     text = pc.cast(column, pa.string())
     values = sorted(pc.unique(text.drop_null()).to_pylist())
     codes = pc.fill_null(pc.index_in(text, value_set=pa.array(values, pa.string())), -1)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from smar.errors import InputError
 from smar.export.fused import OPERATORS, fused, straighten
-from smar.files import sha256
+from smar.files import StrPath, sha256
 from smar.index.query import INPUTS, MODEL_FILE, OUTPUTS, TOKENIZER_FILE, QueryEncoder, QueryManifest
 from smar.model.encoder import Encoder
 from smar.model.modeling import SmarModel
@@ -28,12 +28,13 @@ class _QueryPath(nn.Module):
         return query.embedding, query.image_probability
 
 
-def export_query(encoder: Encoder, out: Path, probe: list[str]) -> QueryManifest:
+def export_query(encoder: Encoder, out: StrPath, probe: list[str]) -> QueryManifest:
     """Write the query encoder folder `out` and compare it with PyTorch on the queries `probe`.
 
     Raises:
         InputError: the graph's vectors differ from PyTorch's by more than 1e-5.
     """
+    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     ids, mask = torch.ones(2, 7, dtype=torch.long), torch.ones(2, 7, dtype=torch.long)
     axes = {name: {0: "queries", 1: "tokens"} for name in INPUTS} | {name: {0: "queries"} for name in OUTPUTS}

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from smar.errors import InputError
-from smar.files import sha256
+from smar.errors import InputError, member
+from smar.files import StrPath, sha256
 from smar.index.base import Mode, widen
 from smar.index.embeddings import Embeddings, sample_clicks
 from smar.index.query import INT8_FILE, Int8Cost, Precision, QueryEncoder, QueryManifest
@@ -25,13 +25,16 @@ K = 50
 _QUERIES = 1000
 
 
-def add_int8(folder: Path, embeddings: Path, default: Precision = Precision.FLOAT32) -> QueryManifest:
+def add_int8(folder: StrPath, embeddings: StrPath, default: Precision | str = Precision.FLOAT32) -> QueryManifest:
     """Add ``model.int8.onnx`` to an exported query encoder, with its measured cost in the manifest.
 
     Raises:
         InputError: the embeddings are of another model or hold no validation queries, or int8 shall be the default and
             costs more than `MAX_COST`. The folder then stays as it was.
     """
+    folder = Path(folder)
+    embeddings = Path(embeddings)
+    default = member(Precision, default, "precision")
     source = Embeddings(embeddings)
     manifest = QueryManifest.read(folder, "smar export")
     if source.manifest.fingerprint != manifest.fingerprint:

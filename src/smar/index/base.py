@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from smar.errors import member
 from smar.index.filters import Filter
 from smar.index.query import QueryVectors
 from smar.index.ranked import Found
@@ -115,7 +116,7 @@ class Index(Protocol):
         self,
         vectors: QueryVectors,
         k: int = 10,
-        mode: Mode = Mode.ADAPTIVE,
+        mode: Mode | str = Mode.ADAPTIVE,
         filter: Filter | None = None,
         explain: bool = False,
     ) -> list[Ranked]:
@@ -125,18 +126,19 @@ class Index(Protocol):
         self,
         vectors: QueryVectors,
         k: int = 10,
-        mode: Mode = Mode.ADAPTIVE,
+        mode: Mode | str = Mode.ADAPTIVE,
         filter: Filter | None = None,
         explain: bool = False,
     ) -> list[list[Hit]]:
         """The best `k` items of each query, best first; fewer only when fewer match the filter."""
 
 
-def weigh(vectors: QueryVectors, mode: Mode) -> npt.NDArray[np.float32]:
+def weigh(vectors: QueryVectors, mode: Mode | str) -> npt.NDArray[np.float32]:
     """Share of the multimodal score in each query's score, float32 [n]: p when adaptive or hybrid, else 0 or 1.
 
-    Routing rounds p to 0 or 1 at the model's threshold.
+    Routing rounds p to 0 or 1 at the model's threshold. Raises InputError where there is no such mode.
     """
+    mode = member(Mode, mode, "mode")
     if mode in (Mode.ADAPTIVE, Mode.HYBRID):
         return vectors.image_probability.astype(np.float32)
     if mode is Mode.ROUTE:
@@ -144,7 +146,7 @@ def weigh(vectors: QueryVectors, mode: Mode) -> npt.NDArray[np.float32]:
     return np.full(len(vectors.embedding), mode is Mode.MULTIMODAL, np.float32)
 
 
-def widen(vectors: QueryVectors, mode: Mode) -> npt.NDArray[np.float32]:
+def widen(vectors: QueryVectors, mode: Mode | str) -> npt.NDArray[np.float32]:
     """Query vectors of the 2k-dim index, float32 [n, 2k]: ``[w*Q ; (1-w)*Q]`` with w from `weigh`."""
     share = weigh(vectors, mode)[:, None]
     return np.concatenate([share * vectors.embedding, (1 - share) * vectors.embedding], axis=1, dtype=np.float32)

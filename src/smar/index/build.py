@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smar.errors import InputError
-from smar.files import describe, link_or_copy
+from smar.files import StrPath, describe, link_or_copy
 from smar.index.catalogue import Catalogue
 from smar.index.embedded import FAISS_FILE, IndexedFile, IndexManifest, check_fingerprint
 from smar.index.embeddings import PICTURES_FILE, QUERY_FOLDER, VALID_FILE, Embeddings
@@ -81,11 +81,11 @@ class Source:
 
 
 def build_index(
-    embeddings: Path,
-    out: Path,
+    embeddings: StrPath,
+    out: StrPath,
     exact_limit: int = EXACT_LIMIT,
     recall: float = RECALL_TARGET,
-    query: Path | None = None,
+    query: StrPath | None = None,
 ) -> IndexSummary:
     """Add a version made of an embeddings folder to the index folder `out`, and serve it.
 
@@ -97,6 +97,9 @@ def build_index(
         InputError: the embeddings are incomplete or damaged, their query encoder is of another model, there are no
             items, or `out` is something other than an index.
     """
+    embeddings = Path(embeddings)
+    out = Path(out)
+    query = None if query is None else Path(query)
     started = time.perf_counter()
     if not 0 < recall <= 1:
         raise InputError(f"the recall target is {recall}; allowed: above 0, at most 1.")

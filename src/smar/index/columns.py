@@ -144,6 +144,16 @@ class Columns:
         """A text column as codes; None when it has more than 65,536 distinct values."""
         return self._keep("codes", name, lambda: _codes(_plain(self.table[name])))
 
+    def labels(self, name: str) -> Codes | None:
+        """A column as codes of its values as a filter names them (3, true, 2026-09-27); None where `codes` is.
+
+        Lists have none: a filter does not compare them.
+        """
+        kind = self.kind(name)
+        if kind in (None, Kind.EMPTY, Kind.OTHER):
+            return None
+        return self.codes(name) if kind is Kind.TEXT else self._keep("labels", name, lambda: _labels(self, name))
+
     def codes_of(self, name: str, values: Sequence[str]) -> Codes:
         """A text column as codes of `values` at least; where it has too many others, they are all one."""
         codes = self.codes(name)
@@ -215,4 +225,9 @@ def _codes(array: pa.Array) -> Codes | None:
         coded = array[:size].dictionary_encode()
         if len(coded.dictionary) > _MAX_CODES:
             return None
-    return Codes.of(coded.dictionary.to_pylist(), coded.indices)
+    return Codes.of(coded.dictionary.cast(pa.string()).to_pylist(), coded.indices)
+
+
+def _labels(columns: Columns, name: str) -> Codes | None:
+    array, present = _plain(columns.table[name]), pa.array(columns.present(name))
+    return _codes(pc.if_else(present, array, pa.scalar(None, array.type)))

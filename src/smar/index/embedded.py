@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from smar.errors import InputError
-from smar.files import verify, xxh3
+from smar.errors import InputError, member
+from smar.files import StrPath, verify, xxh3
 from smar.index.base import MAX_HITS, Hit, Mode, Ranked, weigh
 from smar.index.embeddings import QUERY_FOLDER
 from smar.index.facets import FacetCounts, count_facets, price_borders
@@ -142,7 +142,7 @@ class EmbeddedIndex:
         self.facets = _counter(self.segments)
 
     @classmethod
-    def open(cls, path: Path, check: bool = True) -> Self:
+    def open(cls, path: StrPath, check: bool = True) -> Self:
         """Open and verify one version of an index; of an index folder the current one, without later updates.
 
         Args:
@@ -154,6 +154,7 @@ class EmbeddedIndex:
             InputError: it is not an index, a file is missing, truncated or damaged, or the query encoder inside is of
                 another model; the message names the file and, for a model, both fingerprints.
         """
+        path = Path(path)
         path = current_version(path)
         manifest = IndexManifest.read(path, MADE_BY)
         check_fingerprint(path / QUERY_FOLDER, manifest.fingerprint, manifest.dim)
@@ -193,7 +194,7 @@ class EmbeddedIndex:
         self,
         vectors: QueryVectors,
         k: int = 10,
-        mode: Mode = Mode.ADAPTIVE,
+        mode: Mode | str = Mode.ADAPTIVE,
         filter: Filter | None = None,
         explain: bool = False,
     ) -> list[list[Hit]]:
@@ -204,7 +205,7 @@ class EmbeddedIndex:
         self,
         vectors: QueryVectors,
         k: int = 10,
-        mode: Mode = Mode.ADAPTIVE,
+        mode: Mode | str = Mode.ADAPTIVE,
         filter: Filter | None = None,
         explain: bool = False,
     ) -> list[Ranked]:
@@ -212,8 +213,12 @@ class EmbeddedIndex:
 
         With `explain`, items know their rank without pictures, which costs a second search in the text
         vectors.
+
+        Raises:
+            InputError: `k` is out of range, or there is no such mode.
         """
         _check_k(k)
+        mode = member(Mode, mode, "mode")
         queries = Queries(vectors.embedding, weigh(vectors, mode))
         found = self._top(queries, depth_of(k) if mode is Mode.HYBRID else k, filter)
         words: list[Vectors | None] = [None] * len(found)

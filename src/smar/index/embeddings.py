@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from smar.errors import InputError
-from smar.files import Manifest, verify, xxh3
+from smar.files import Manifest, StrPath, verify, xxh3
 
 PAYLOAD_FILE = "payload.parquet"
 PICTURES_FILE = "pictures.bin"
@@ -97,7 +97,8 @@ class Embeddings:
         InputError: a file is missing, damaged or does not fit the manifest; the message names the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: StrPath) -> None:
+        path = Path(path)
         self.path = path
         self.manifest = EmbeddingManifest.read(path, MADE_BY)
         rows = sum(shard.rows for shard in self.manifest.shards)

@@ -26,8 +26,8 @@ class PriceCount:
 class FacetCounts:
     """What was counted over `items` items.
 
-    `values` holds, per text column, value -> (items, row of the first of them with a picture or None), most frequent
-    first. `prices` has round borders, chosen once for the whole catalogue; it is empty without prices.
+    `values` holds, per column, value as a filter names it -> (items, row of the first of them with a picture or None),
+    most frequent first. `prices` has round borders, chosen once for the whole catalogue; it is empty without prices.
     """
 
     items: int
@@ -51,7 +51,7 @@ class Part:
 def count_facets(
     parts: Iterable[Part], names: tuple[str, ...], borders: tuple[float, ...], top: int | None = None
 ) -> FacetCounts:
-    """Count the `top` most frequent values of the text columns `names`, and prices between `borders`."""
+    """Count the `top` most frequent values of the columns `names`, and prices between `borders`."""
     parts = list(parts)
     prices = np.concatenate([_prices(part.columns, part.mask) for part in parts])
     below = [np.count_nonzero(prices < low) for low in borders[:-1]]  # np.histogram sorts: 60 ms for 1 M
@@ -98,7 +98,7 @@ def _prices(columns: Columns, mask: Mask) -> np.ndarray[tuple[int], np.dtype[np.
 def _values(parts: list[Part], name: str, top: int | None) -> dict[str, tuple[int, int | None]]:
     coded = []
     for part in parts:
-        codes = part.columns.codes(name) if part.columns.kind(name) is Kind.TEXT else None
+        codes = part.columns.labels(name)
         if codes is None:
             return {}
         code = codes.code[np.flatnonzero(part.mask)]

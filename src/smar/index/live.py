@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from smar.errors import InputError
+from smar.files import StrPath
 from smar.index.delta import Delta, Items
 from smar.index.embedded import EmbeddedIndex
 from smar.index.updates import OpenLog, UpdateLog
@@ -32,14 +33,15 @@ class LastItem(InputError):
 class UpdatableIndex:
     """An index folder open for searching and changing; safe to share between threads."""
 
-    def __init__(self, folder: Path, check: bool) -> None:
+    def __init__(self, folder: StrPath, check: bool) -> None:
+        folder = Path(folder)
         self.folder = folder
         self._refreshing = threading.Lock()
         self._refused: tuple[Stamp | None, float, str] | None = None
         self._load(check)
 
     @classmethod
-    def open(cls, folder: Path, check: bool = True) -> "UpdatableIndex":
+    def open(cls, folder: StrPath, check: bool = True) -> "UpdatableIndex":
         """Open the current version and its updates.
 
         Args:

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from smar.errors import InputError
-from smar.files import Manifest, verify
+from smar.errors import InputError, member
+from smar.files import Manifest, StrPath, verify
 
 MODEL_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
@@ -64,9 +64,10 @@ class QueryManifest(Manifest):
     int8: Int8Cost | None = Field(None, description="the measured cost of the int8 graph, where there is one")
     files: dict[str, str]
 
-    def model_file(self, precision: Precision | None = None) -> str:
-        """Name of the graph of a precision, the default one when not given."""
-        return INT8_FILE if (precision or self.precision) is Precision.INT8 else MODEL_FILE
+    def model_file(self, precision: Precision | str | None = None) -> str:
+        """Name of the graph of a precision, the default one when not given; InputError where there is none such."""
+        chosen = self.precision if precision is None else member(Precision, precision, "precision")
+        return INT8_FILE if chosen is Precision.INT8 else MODEL_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +101,13 @@ class QueryEncoder:
         self._unknown = tokenizer.token_to_id("[UNK]") or 0
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1, precision: Precision | None = None) -> Self:
+    def load(cls, folder: StrPath, threads: int = 1, precision: Precision | str | None = None) -> Self:
         """Load and verify an encoder folder; `precision` instead of the one that it names as its default.
 
         Raises:
             InputError: a file is missing, damaged, or not what the manifest says; the message names it.
         """
+        folder = Path(folder)
         import onnxruntime as ort
         from tokenizers import Tokenizer
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from smar.errors import InputError
-from smar.files import Manifest, atomic
+from smar.files import Manifest, StrPath, atomic
 
 _SEAL = re.compile(rb'"seal": "([0-9a-f]{64})"')
 _FORMAT = re.compile(rb'"format": "(smar-[\w/-]{1,40})"')
@@ -19,9 +19,9 @@ class Sealed(Manifest):
     seal: str = "0" * 64
 
     @classmethod
-    def read(cls, folder: Path, made_by: str) -> Self:
+    def read(cls, folder: StrPath, made_by: str) -> Self:
         """As `Manifest.read`, and refuse a file that differs by a byte from what was written."""
-        return cls.read_file(folder / "manifest.json", made_by)
+        return cls.read_file(Path(folder) / "manifest.json", made_by)
 
     @classmethod
     def read_file(cls, path: Path, made_by: str) -> Self:

@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias
 from pydantic import Field
 
 from smar.errors import InputError
+from smar.files import StrPath
 from smar.index.sealed import Sealed
 
 MADE_BY = "smar index"
@@ -40,8 +41,9 @@ def read_current(folder: Path) -> Current:
     return Current.read_file(folder / CURRENT_FILE, MADE_BY)
 
 
-def current_version(folder: Path) -> Path:
+def current_version(folder: StrPath) -> Path:
     """The version folder that is served; `folder` itself when it is a version folder."""
+    folder = Path(folder)
     if (folder / "manifest.json").is_file() and not (folder / CURRENT_FILE).exists():
         return folder
     path = folder / read_current(folder).version
@@ -178,12 +180,13 @@ def _number(name: str) -> int:
     return int(found[1] or 0) if found else 0
 
 
-def rollback(folder: Path) -> Current:
+def rollback(folder: StrPath) -> Current:
     """Serve the previous version again, with the updates it had; a second call goes forward again.
 
     Raises:
         InputError: there is no previous version.
     """
+    folder = Path(folder)
     with locked(folder):
         now = read_current(folder)
         if now.previous is None or not (folder / now.previous).is_dir():

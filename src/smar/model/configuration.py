@@ -9,7 +9,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 from smar.errors import InputError
 from smar.sections.losses import LossSettings
-from smar.sections.model import ModelSettings, TowerSettings, VisionSettings
+from smar.sections.model import FusionName, Kind, ModelSettings, Pooling, TowerSettings, VisionSettings
 
 
 @strict
@@ -32,11 +32,11 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     query_config: PreTrainedConfig | dict[str, Any] | None = None
     text_config: PreTrainedConfig | dict[str, Any] | None = None
     vision_config: PreTrainedConfig | dict[str, Any] | None = None
-    kind: str = "smar"
+    kind: Kind = "smar"
     dim: int = 128
-    pooling: str = "cls"
+    pooling: Pooling = "cls"
     share_text: bool = False
-    fusion: str = "cross"
+    fusion: FusionName = "cross"
     fusion_layers: int = 1
     image_adapter: int = 0
     query_length: int = 30

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from smar.errors import InputError
@@ -59,7 +60,7 @@ class Encoder:
             with quiet():
                 model = SmarModel.from_pretrained(folder, attn_implementation="eager")
                 processor = SmarProcessor.from_pretrained(folder)
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError) as error:
             raise InputError(
                 f"the model in {folder} is damaged and cannot be loaded: {error}. Train it again."
             ) from None
@@ -89,7 +90,14 @@ class Encoder:
             fields: one list of n strings a text field, in the order of `config.text_fields`.
             images: fitted pictures uint8 [m, s, s, 3], those of an item one after the other, in the order of items.
             pictures: how many of them each item has, int [n]; or bool [n], True for one.
+
+        Raises:
+            InputError: the fields, their lengths, the pictures' shape or their number do not fit the model.
         """
+        self._check_fields(fields, len(pictures))
+        self._check_pictures(images)
+        if (told := int(np.sum(pictures))) != len(images):
+            raise InputError(f"the items have {told} pictures by their numbers; {len(images)} pictures were given.")
         ids, mask = self._pad(self.processor.token_ids(self.processor.item_texts(fields), self.config.text_length))
         shown = self.config.kind != "dpsr" and len(images) > 0
         pixels = self.processor.pixels(images).to(self.model.device) if shown else None
@@ -103,10 +111,11 @@ class Encoder:
         """S_i of fitted pictures uint8 [m, s, s, 3], each alone: unit vectors [m, k].
 
         Raises:
-            InputError: the model reads no pictures.
+            InputError: the model reads no pictures, or these have another shape.
         """
         if self.config.kind == "dpsr":
             raise InputError("this model (kind dpsr) reads words only, so it cannot encode a picture.")
+        self._check_pictures(images)
         tower = self.model.image_tower
         with self._autocast():
             _, pooled = tower(self.processor.pixels(images).to(self.model.device))
@@ -132,7 +141,11 @@ class Encoder:
             images: packed pictures [rows, s, s, 3]; may be memory-mapped.
             image_row: row of each item's picture, -1 for none, [n]; or the rows of several, [n, N], -1 fills up.
             batch_size: items encoded at once.
+
+        Raises:
+            InputError: as `encode_item` does.
         """
+        self._check_fields(fields, len(image_row))
         for start in range(0, len(image_row), batch_size):
             rows = image_row[start : start + batch_size]
             part = [field[start : start + batch_size] for field in fields]
@@ -141,6 +154,31 @@ class Encoder:
             arrays = [x.float().cpu().numpy() for x in (out.text, out.image, out.multimodal)]
             served = self._mixed(part, arrays[0], arrays[2])
             yield ItemVectors(arrays[0], arrays[1], arrays[2], out.has_image.cpu().numpy(), served)
+
+    def _check_fields(self, fields: Sequence[Sequence[str]], items: int) -> None:
+        """Refuse text that is not one list of strings a field, each as long as there are items."""
+        names = self.config.text_fields or []
+        if isinstance(fields, str) or any(isinstance(field, str) for field in fields):
+            raise InputError("the fields are texts; give one list of texts (one an item) for each field.")
+        if names and len(fields) != len(names):
+            raise InputError(
+                f"{len(fields)} text fields were given; the model reads {len(names)}, in order: {', '.join(names)}. "
+                "Give one list of texts (one an item) for each, with empty texts where an item has none."
+            )
+        if lengths := sorted({len(field) for field in fields} - {items}):
+            raise InputError(f"a text field has {lengths[0]} texts for {items} items; give one text an item.")
+
+    def _check_pictures(self, images: npt.NDArray[np.uint8]) -> None:
+        """Refuse pictures that are not uint8 [m, s, s, 3] with the model's s."""
+        if self.config.kind == "dpsr":
+            return
+        size = self.processor.image_processor.size
+        wanted = (size["height"], size["width"], 3)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
+            raise InputError(
+                f"the pictures are {images.dtype} {list(images.shape)}; the model reads uint8 "
+                f"[m, {', '.join(map(str, wanted))}]: `smar.data.images.decode` with size {wanted[0]} makes them."
+            )
 
     def _mixed(self, fields: Sequence[Sequence[str]], text: Floats, multimodal: Floats) -> Floats:
         shares: dict[str, float] | None = self.config.category_share

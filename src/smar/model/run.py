@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from smar.errors import InputError
-from smar.files import Manifest
+from smar.files import Manifest, StrPath
 from smar.model.encoder import Encoder
 from smar.settings import Settings, load_settings
 
@@ -52,18 +52,20 @@ class StageRecord(Manifest):
     validated: Validated | None = None
 
 
-def run_settings(run: Path, assignments: Sequence[str] = ()) -> Settings:
+def run_settings(run: StrPath, assignments: Sequence[str] = ()) -> Settings:
     """The complete configuration of a run, ``section.key=value`` texts applied; raises InputError where it is none."""
+    run = Path(run)
     RunManifest.read(run, "smar train")
     return load_settings(run / CONFIG_FILE, assignments)
 
 
-def load_encoder(run: Path, baseline: str | None = None) -> Encoder:
+def load_encoder(run: StrPath, baseline: str | None = None) -> Encoder:
     """The finished model of a run, or its baseline of the given name.
 
     Raises:
         InputError: the run is missing, unfinished or damaged.
     """
+    run = Path(run)
     settings = run_settings(run)
     folder = (run if baseline is None else run / "baselines" / baseline) / "stage2"
     if not (folder / "manifest.json").is_file():
@@ -73,14 +75,16 @@ def load_encoder(run: Path, baseline: str | None = None) -> Encoder:
     return Encoder.from_pretrained(folder, bf16=settings.train.bf16)
 
 
-def baselines(run: Path) -> list[str]:
+def baselines(run: StrPath) -> list[str]:
     """Names of the baselines that the run holds, in the order of its configuration."""
+    run = Path(run)
     names = [baseline.label for baseline in run_settings(run).train.baselines]
     return [name for name in names if (run / "baselines" / name).is_dir()]
 
 
-def finished_stages(run: Path) -> list[StageRecord]:
+def finished_stages(run: StrPath) -> list[StageRecord]:
     """Records of every finished stage: the run's own model, then its baselines by name."""
+    run = Path(run)
     folders = [run, *(run / "baselines" / name for name in baselines(run))]
     stages = [folder / stage for folder in folders for stage in STAGES]
     return [StageRecord.read(stage, "smar train") for stage in stages if (stage / "manifest.json").is_file()]

@@ -7,6 +7,9 @@ from pydantic import Field
 
 from smar.sections.base import Section
 
+Fit = Literal["pad", "squash", "crop"]
+"""How a picture becomes a square: with a white border, stretched, or its middle."""
+
 
 class ColumnMap(Section):
     """Our column name -> the column's name in the user's table; names not listed are taken as they are."""
@@ -57,7 +60,7 @@ class DataSettings(Section):
     images_root: Path | None = Field(None, description="folder that picture paths start from and may not leave")
     image_size: int = Field(64, ge=16, le=512, description="side of the packed square picture, in pixels")
     pictures_per_item: int = Field(1, ge=1, le=32, description="decodable pictures of an item that are packed at most")
-    image_fit: Literal["pad", "squash", "crop"] = "pad"
+    image_fit: Fit = "pad"
     thumbnail_size: int = Field(256, ge=0, description="longest side of the picture kept for the page; 0 keeps none")
     max_image_bytes: int = Field(20_000_000, ge=1)
     max_image_pixels: int = Field(64_000_000, ge=1)

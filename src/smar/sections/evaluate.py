@@ -20,11 +20,14 @@ class EvaluateSettings(Section):
     trec: bool = Field(True, description="write judgements and rankings as TREC files, too")
 
 
+EvaluateOn = Literal["test", "valid"]
+
+
 class AblateSettings(Section):
     """`smar ablate`: the rest of the configuration is the row `base`, every variant changes some of its settings."""
 
     steps: tuple[NonNegativeInt, NonNegativeInt] | None = Field(None, description="budget of stage 1 and stage 2")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="each variant is trained once with every seed")
-    evaluate_on: Literal["test", "valid"] = "test"
+    evaluate_on: EvaluateOn = "test"
     builtin: bool = Field(True, description="begin with the paper's ablations, see smar.ablation.variants")
     variants: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], dict[str, Any]] = {}

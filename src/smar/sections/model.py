@@ -55,6 +55,8 @@ class VisionSettings(TowerSettings):
 
 
 Kind = Literal["smar", "dpsr", "dpsr-i", "clip"]
+Pooling = Literal["mean", "cls"]
+FusionName = Literal["cross", "reverse", "both", "merge", "gated", "concat"]
 
 
 class ModelSettings(Section):
@@ -66,11 +68,9 @@ class ModelSettings(Section):
     query: TowerSettings = TowerSettings()
     text: TowerSettings = TowerSettings()
     vision: VisionSettings = VisionSettings()
-    pooling: Literal["mean", "cls"] = Field(
-        "mean", description="cls is the paper's; mean learns several times faster from scratch"
-    )
+    pooling: Pooling = Field("mean", description="cls is the paper's; mean learns several times faster from scratch")
     share_text: bool = Field(True, description="query and item text share one encoder, each with its own projection")
-    fusion: Literal["cross", "reverse", "both", "merge", "gated", "concat"] = "cross"
+    fusion: FusionName = "cross"
     fusion_layers: int = Field(1, ge=1)
     gate: Literal["query", "category"] = Field("query", description="the gate asks the query, or the item's category")
     vocabulary: int = Field(8000, ge=100, description="WordPiece tokens, fitted on catalogue and training queries")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.exceptions import HTTPException
 
 from smar.errors import InputError
 from smar.index.base import Ranked
@@ -22,12 +23,14 @@ from smar.serving.options import ServiceOptions
 from smar.serving.routes import (
     BUSY,
     CROWDED,
+    ENCODED,
     JSON,
     LARGE,
     UNKNOWN,
     WRONG,
     Answers,
     item_response,
+    refuse_encoded,
     row_of,
     sent_path,
 )
@@ -42,7 +45,9 @@ _LOCKED: Answers = {
     403: {"model": ErrorResponse, "description": "the service was started without API keys"},
 }
 _LAST: Answers = {409: {"model": ErrorResponse, "description": "the last item of an index cannot be deleted"}}
-_KIND: Answers = {415: {"model": ErrorResponse, "description": "the body is neither JSON nor multipart/form-data"}}
+_KIND: Answers = {
+    415: {"model": ErrorResponse, "description": "the body is neither JSON nor multipart/form-data, or compressed"}
+}
 _NOT_WRITTEN: Answers = {
     507: {"model": ErrorResponse, "description": "the index cannot be written: a full disk, damage"}
 }
@@ -123,6 +128,7 @@ def _add_writes(router: APIRouter, engine: Engine, client: WriterClient | None) 
     )
     async def put_item(item_id: str, request: Request) -> Response:
         """Add an item or replace the one of this id: its columns, and its picture(s) as base64 text or file parts."""
+        refuse_encoded(request)
         body = await request.body()
         kind = request.headers.get("content-type", "")
         return await told(await _client(client).put(_item_id(request), kind, body))
@@ -164,13 +170,16 @@ def _add_searches(router: APIRouter, engine: Engine, client: WriterClient | None
     @router.post(
         "/v1/search/picture",
         response_model=HitsResponse,
-        responses=WRONG | BUSY | LARGE | _NO_WRITER,
+        responses=WRONG | BUSY | LARGE | ENCODED | _NO_WRITER,
         summary="Search by picture",
         tags=["search"],
         openapi_extra={"requestBody": body},
     )
     async def search_picture(request: Request, k: K = 24, filter: FilterText = None) -> Response:
         """Items whose words and picture fit an encoded picture (JPEG, PNG, WebP, GIF), given as the body."""
+        refuse_encoded(request)
+        if request.headers.get("content-type", "").lower().startswith("multipart/"):
+            raise HTTPException(415, "the body is a form (multipart); send the picture's own bytes as the body.")
         timings = dict[str, float]()
         engine.filter(filter, engine.index)  # a wrong one is refused before a picture is encoded
         with timed(timings, "encode"):

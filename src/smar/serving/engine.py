@@ -13,7 +13,8 @@ from typing import Self
 import pyarrow as pa
 
 from smar.data.text import normalise_query
-from smar.errors import InputError
+from smar.errors import InputError, member
+from smar.files import StrPath
 from smar.index.base import Hit, Mode, Ranked
 from smar.index.embedded import EmbeddedIndex
 from smar.index.facets import FacetCounts
@@ -64,8 +65,9 @@ class Question:
     explain: bool = False
 
     @classmethod
-    def of(cls, query: str, k: int, mode: Mode, filter: str | None, explain: bool = False) -> "Question":
-        """Checked; raises RequestError when the query is empty or too long, or k out of range."""
+    def of(cls, query: str, k: int, mode: Mode | str, filter: str | None, explain: bool = False) -> "Question":
+        """Checked; raises RequestError when the query is empty or too long, k out of range, or the mode unknown."""
+        mode = check_mode(mode)
         if not 1 <= k <= MAX_K:
             raise RequestError("invalid_request", f"k is {k}; allowed: 1 to {MAX_K}.")
         return cls(check_query(query), k, mode, check_filter(filter), explain)
@@ -79,8 +81,9 @@ class Engine:
         self._parse = lru_cache(maxsize=256)(_parse)
 
     @classmethod
-    def open(cls, path: Path, check: bool = True) -> Self:
+    def open(cls, path: StrPath, check: bool = True) -> Self:
         """Open an index folder; raises InputError naming the file when it is damaged or does not fit."""
+        path = Path(path)
         return cls(UpdatableIndex.open(path, check))
 
     @property
@@ -97,14 +100,16 @@ class Engine:
         self,
         query: str,
         k: int = 10,
-        mode: Mode = Mode.ADAPTIVE,
+        mode: Mode | str = Mode.ADAPTIVE,
         filter: str | None = None,
         explain: bool = False,
     ) -> SearchResult:
         """Answer one query with at most `k` (1..200) hits.
 
+            Engine.open("index").search("red dress", mode="hybrid", filter="price<50").hits
+
         Raises:
-            RequestError: the query is empty or too long, k is out of range, or the filter is wrong.
+            RequestError: the query is empty or too long, k is out of range, the mode is unknown or the filter wrong.
         """
         answer = next(self.answer([Question.of(query, k, mode, filter, explain)]))
         if isinstance(answer, Exception):
@@ -144,14 +149,14 @@ class Engine:
         ]
 
     def search_many(
-        self, queries: Sequence[str], k: int = 50, mode: Mode = Mode.ADAPTIVE, filter: str | None = None
+        self, queries: Sequence[str], k: int = 50, mode: Mode | str = Mode.ADAPTIVE, filter: str | None = None
     ) -> Iterator[list[Hit]]:
         """Answer many queries in batches, in order, with at most `k` (1..1000) hits each.
 
         Raises:
             RequestError: as `search` does; for a query, the message names its line, from 1.
         """
-        index = self.index
+        index, mode = self.index, check_mode(mode)
         chosen = self.filter(filter, index)
         texts = [check_query(query, f"line {line}: ") for line, query in enumerate(queries, start=1)]
         for start in range(0, len(texts), 256):
@@ -217,6 +222,14 @@ def check_filter(text: str | None) -> str | None:
     except InputError as error:
         raise RequestError("invalid_filter", str(error)) from None
     return text if text and text.strip() else None
+
+
+def check_mode(mode: Mode | str) -> Mode:
+    """The mode of this name; raises RequestError, which lists them, when there is none."""
+    try:
+        return member(Mode, mode, "mode")
+    except InputError as error:
+        raise RequestError("invalid_request", str(error)) from None
 
 
 def check_query(query: str, where: str = "") -> str:

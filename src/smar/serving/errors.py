@@ -106,7 +106,5 @@ def _explain(entry: dict[str, object]) -> str:
     place = entry["loc"]
     parts = [str(part) for part in place] if isinstance(place, tuple) else []
     name = ".".join(parts[1:]) or "body"  # the first part says where it was: body, query or path
-    if entry["type"] == "json_invalid":
-        return "the body is empty" if name == "body" else f"the body is not JSON, from character {name} on"
     seen = repr(entry.get("input"))
     return f"{name}: {entry['msg']} (got {seen if len(seen) <= 80 else seen[:77] + '...'})"

@@ -11,15 +11,17 @@ import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 
 from smar import __version__
+from smar.errors import not_json
 from smar.index.base import Mode
 from smar.index.catalogue import content_type
 from smar.index.embedded import EmbeddedIndex
 from smar.serving import metrics
 from smar.serving.answers import Cache, as_json, result_out, server_timing
 from smar.serving.batcher import Batcher
-from smar.serving.engine import Engine, Question, SearchResult, timed
+from smar.serving.engine import Engine, Question, RequestError, SearchResult, timed
 from smar.serving.errors import NotFound, NotReady
 from smar.serving.facets import facets_response
 from smar.serving.options import ServiceOptions
@@ -32,6 +34,7 @@ WRONG: Answers = {422: {"model": ErrorResponse, "description": "the request is w
 UNKNOWN: Answers = {404: {"model": ErrorResponse, "description": "no such item or picture"}}
 BUSY: Answers = {429: {"model": ErrorResponse, "description": "too many requests; Retry-After tells when to come back"}}
 LARGE: Answers = {413: {"model": ErrorResponse, "description": "the body is too large"}}
+ENCODED: Answers = {415: {"model": ErrorResponse, "description": "the body is compressed"}}
 CROWDED: Answers = {503: {"model": ErrorResponse, "description": "too many connections are open"}}
 UNREADY: Answers = {503: {"model": ErrorResponse, "description": "a probe query failed"}}
 _PICTURE: Answers = {
@@ -64,9 +67,14 @@ class Searches:
 
     async def answer(self, request: Request) -> Response:
         """``POST /v1/search``."""
+        body = await request.body()
         try:
-            asked = SearchRequest.model_validate_json(await request.body())
+            asked = SearchRequest.model_validate_json(body)
         except ValidationError as error:
+            if (first := error.errors()[0])["type"] == "json_invalid":
+                refuse_encoded(request)
+                problem, kind = str(first["ctx"]["error"]), request.headers.get("content-type", "")
+                raise RequestError("invalid_request", f"{not_json(body, problem, kind)}.") from None
             raise RequestValidationError(
                 [{**entry, "loc": ("body", *entry["loc"])} for entry in error.errors()]
             ) from None
@@ -103,7 +111,7 @@ def _add_search(router: APIRouter, searches: Searches) -> None:
     @router.post(
         SEARCH,
         response_model=SearchResponse,
-        responses=WRONG | BUSY | LARGE | CROWDED,
+        responses=WRONG | BUSY | LARGE | CROWDED | ENCODED,
         summary="Search",
         tags=["search"],
         openapi_extra={"requestBody": body},
@@ -137,6 +145,14 @@ def _add_about(router: APIRouter, engine: Engine, options: ServiceOptions) -> No
             picture_search=options.writer,
             writable=options.writer and bool(options.keys),
         )
+
+
+def refuse_encoded(request: Request) -> None:
+    """Raise HTTPException 415 where the body is compressed: it would be taken for what it is not."""
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("identity", ""):
+        message = f"the body has Content-Encoding: {coding[:100]}, which is not read; send it as it is."
+        raise HTTPException(415, message, {"Accept-Encoding": "identity"})
 
 
 def row_of(index: EmbeddedIndex, item_id: str) -> int:

@@ -22,6 +22,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from smar.data.dataset import Dataset
 from smar.errors import InputError
+from smar.files import StrPath
 from smar.model.encoder import Encoder
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor, processor_parts
@@ -48,12 +49,13 @@ class TrainSummary:
     stages: tuple[StageRecord, ...]
 
 
-def train(dataset: Dataset, run: Path, settings: Settings) -> TrainSummary:
+def train(dataset: Dataset, run: StrPath, settings: Settings) -> TrainSummary:
     """Train everything `settings` asks for into `run`, or finish a run that was interrupted.
 
     Raises:
         InputError: `run` belongs to another dataset or configuration, or a checkpoint is damaged.
     """
+    run = Path(run)
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)
     with processes(), quiet():

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
+from smar.errors import not_json
 from smar.writer.columns import RefusedItem
 
 MAX_BODY = 20_000_000
@@ -143,7 +144,8 @@ def _object(text: str | bytes, what: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RefusedItem("invalid_item", f"{what} is not JSON: {str(error)[:100]}") from None
+        body = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+        raise RefusedItem("invalid_item", f"{not_json(body, str(error), what=what)}.") from None
     if not isinstance(found, dict):
         raise RefusedItem("invalid_item", f'{what} is not an object such as {{"title": "Red dress"}}.')
     return found
