@@ -21,9 +21,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from smar.errors import InputError
+from smar.index.fallback import Part, ask
 from smar.index.filters import Filter
-from smar.index.postings import Postings, WordQuery, best_rows, word_scores
-from smar.index.ranked import Found, Queries, Query, Rows, Vectors, exact_best
+from smar.index.postings import Entries, Postings, WordQuery, best_rows, word_scores
+from smar.index.ranked import Corrections, Found, Queries, Query, Rows, Vectors, exact_best
 from smar.index.segment import Segment
 
 DEPTH = 200
@@ -73,18 +74,19 @@ class HybridFit(BaseModel):
 class Candidates:
     """What either ranking found, by row: `found` with adaptive scores, `words` with BM25 scores [n].
 
-    A rank, from 1, is 0 outside of its ranking. `unit` is what BM25 scores are divided by.
+    A rank, from 1, is 0 outside of its ranking. `asked` is what was searched for by words; BM25 scores are divided by
+    its `unit`.
     """
 
     found: Found
     words: Vectors
     adaptive_rank: Rows
     words_rank: Rows
-    unit: float
+    asked: WordQuery
 
     def weighted(self, weight: float) -> Scores:
         """adaptive + weight * words / unit, [n]."""
-        scores: Scores = self.found.score + weight / self.unit * self.words.astype(np.float64)
+        scores: Scores = self.found.score + weight / self.asked.unit * self.words.astype(np.float64)
         return scores
 
     def reciprocal_ranks(self) -> Scores:
@@ -112,9 +114,10 @@ def gather(
         depth: items to take of the words' ranking.
         filter: which items may be found.
     """
-    parts = [(segment, _words(segment)) for segment in segments]
-    asked = parts[0][1].query(text)
-    by_words = _by_words(parts, asked, depth, filter)
+    parts = [Part(_words(segment), segment.dead) for segment in segments]
+    asked = ask(parts, text)
+    entries = [Entries.of(part.postings, asked) for part in parts]
+    by_words = _by_words(segments, entries, depth, filter)
     further = np.setdiff1d(by_words, found.rows)
     scored = [
         exact_best(segment.store.vectors, query, own, len(own)).moved(segment.first_row)
@@ -123,12 +126,9 @@ def gather(
     ]
     together = Found.joined([found, *scored])
     together = together.pick(np.argsort(together.rows))
-    words = [
-        word_scores(postings, asked, own)
-        for (_, postings), (_, own) in zip(parts, _split(segments, together.rows), strict=True)
-    ]
+    words = [word_scores(held, own) for held, (_, own) in zip(entries, _split(segments, together.rows), strict=True)]
     ranks = [_ranks(together.rows, ranking) for ranking in (found.rows, by_words)]
-    return Candidates(together, np.concatenate(words), ranks[0], ranks[1], asked.unit)
+    return Candidates(together, np.concatenate(words), ranks[0], ranks[1], asked)
 
 
 def _split(segments: Sequence[Segment], rows: Rows) -> Iterator[tuple[Segment, Rows]]:
@@ -138,14 +138,14 @@ def _split(segments: Sequence[Segment], rows: Rows) -> Iterator[tuple[Segment, R
         yield segment, rows[starts[at] : starts[at + 1]] - segment.first_row
 
 
-def _by_words(parts: Sequence[tuple[Segment, Postings]], query: WordQuery, depth: int, filter: Filter | None) -> Rows:
+def _by_words(segments: Sequence[Segment], entries: Sequence[Entries], depth: int, filter: Filter | None) -> Rows:
     """Rows of the index with the `depth` highest BM25 scores, best first."""
     rows, scores = [], []
-    for segment, postings in parts:
+    for segment, held in zip(segments, entries, strict=True):
         allowed = segment.allowed(filter)
-        own = best_rows(postings, query, depth, None if allowed is None else allowed.mask)
+        own = best_rows(held, depth, None if allowed is None else allowed.mask)
         rows.append(own + segment.first_row)
-        scores.append(word_scores(postings, query, own))
+        scores.append(word_scores(held, own))
     together = np.concatenate(rows)
     return together[np.lexsort((together, -np.concatenate(scores)))[:depth]]
 
@@ -173,8 +173,8 @@ def fuse(
     found: Sequence[Found],
     k: int,
     filter: Filter | None,
-) -> list[tuple[Found, Vectors]]:
-    """The best `k` of each query by fused score, and their BM25 scores.
+) -> list[tuple[Found, Vectors, Corrections]]:
+    """The best `k` of each query by fused score, their BM25 scores, and what the query's unknown words were read as.
 
     `found` are the best `depth_of(k)` items of the adaptive ranking.
 
@@ -193,7 +193,7 @@ def fuse(
         scores = candidates.reciprocal_ranks() if weight is None else candidates.weighted(weight)
         best = candidates.best(scores, k)
         items = replace(candidates.found.pick(best), score=scores[best].astype(np.float32))
-        answers.append((items, candidates.words[best]))
+        answers.append((items, candidates.words[best], candidates.asked.corrected()))
     return answers
 
 
