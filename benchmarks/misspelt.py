@@ -28,7 +28,7 @@ from parts.shop import lexicon
 from smar.data.text import normalise_query
 from smar.index.base import Mode, weigh
 from smar.index.embedded import EmbeddedIndex
-from smar.index.fusion import DEPTH, gather
+from smar.index.fusion import DEPTH, ask_all, gather
 from smar.index.ranked import Queries
 
 K = 50
@@ -74,8 +74,8 @@ def rankings(index: EmbeddedIndex, queries: Sequence[str]) -> Rankings:
         found[name] = [ids(index, ranked.rows) for ranked in index.rank(vectors, K, mode)]
     asked = Queries(vectors.embedding, weigh(vectors, Mode.ADAPTIVE))
     tops = index.segments[0].top(asked, DEPTH, None)
-    for at, query in enumerate(queries):
-        both = gather(index.segments, asked[at], query, tops[at], DEPTH, None)
+    for at, words in enumerate(ask_all(index.segments, vectors.texts)):
+        both = gather(index.segments, asked[at], words, tops[at], DEPTH, None)
         found["words"].append(ids(index, both.found.rows[(both.words_rank > 0) & (both.words_rank <= K)]))
     return found
 

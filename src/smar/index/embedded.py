@@ -18,7 +18,7 @@ from smar.index.base import MAX_HITS, Hit, Mode, Ranked, weigh
 from smar.index.embeddings import QUERY_FOLDER
 from smar.index.facets import FacetCounts, count_facets, price_borders
 from smar.index.filters import Filter
-from smar.index.fusion import HybridFit, depth_of, fuse
+from smar.index.fusion import HybridFit, as_read, ask_all, depth_of, fuse
 from smar.index.lists import EXACT_FILE, Lists
 from smar.index.payload import open_payload
 from smar.index.query import QueryEncoder, QueryManifest, QueryVectors
@@ -214,14 +214,17 @@ class EmbeddedIndex:
         vectors.
         """
         _check_k(k)
+        asked = ask_all(self.segments, vectors.texts) if mode is Mode.HYBRID else []
+        if asked:
+            vectors = as_read(vectors, asked, self.encoder)
         queries = Queries(vectors.embedding, weigh(vectors, mode))
         found = self._top(queries, depth_of(k) if mode is Mode.HYBRID else k, filter)
         words: list[Vectors | None] = [None] * len(found)
         corrected: list[Corrections | None] = [None] * len(found)
         if mode is Mode.HYBRID:
-            fused = fuse(self.segments, self.manifest.hybrid, queries, vectors.texts, found, k, filter)
-            found, words = [items for items, _, _ in fused], [scores for _, scores, _ in fused]
-            corrected = [read for _, _, read in fused]
+            fused = fuse(self.segments, self.manifest.hybrid, queries, asked, found, k, filter)
+            found, words = [items for items, _ in fused], [scores for _, scores in fused]
+            corrected = [query.corrected() for query in asked]
         ranks: list[Rows | None] = [None] * len(found)
         if mode is Mode.TEXT:
             ranks = [np.arange(1, len(items) + 1) for items in found]

@@ -34,9 +34,6 @@ _PART = 3  # letters of each of the two at least
 _ALONE = 4  # the same, where no item holds both
 _LOOKED_AT = 4096  # rows of the rarer word that are looked up in the other's
 
-GAMMA=0.1
-def SURE(likes, likely):
-    return max((likes[name].similarity for name in likely), default=1) ** GAMMA
 Words = tuple[str, ...]
 
 
@@ -86,13 +83,11 @@ class _Reader:
         """Readings of a word of the query `order`, the likeliest first."""
         if not has_likes(word):
             return []
-        likes = {**self._alike(word), **dict(self._joined(word, order)), **dict(self._split(word))}
-        likely = self._likely(likes)
+        likely = self._likely({**self._alike(word), **dict(self._joined(word, order)), **dict(self._split(word))})
         alone = self.base.idf(*(name[0] for name in likely if len(name) == 1))
         readings = []
-        top = TOP * SURE(likes, likely)
         for name, likelihood in likely.items():
-            factor = top * likelihood**BETA * (alone / self.base.idf(*name) if len(name) == 1 else 1)
+            factor = TOP * likelihood**BETA * (alone / self.base.idf(*name) if len(name) == 1 else 1)
             readings.append(tuple((one, factor) for one in name))
         return readings
 

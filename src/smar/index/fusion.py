@@ -24,7 +24,8 @@ from smar.errors import InputError
 from smar.index.fallback import Part, ask
 from smar.index.filters import Filter
 from smar.index.postings import Entries, Postings, WordQuery, best_rows, word_scores
-from smar.index.ranked import Corrections, Found, Queries, Query, Rows, Vectors, exact_best
+from smar.index.query import QueryEncoder, QueryVectors
+from smar.index.ranked import Found, Queries, Query, Rows, Vectors, exact_best
 from smar.index.segment import Segment
 
 DEPTH = 200
@@ -74,19 +75,18 @@ class HybridFit(BaseModel):
 class Candidates:
     """What either ranking found, by row: `found` with adaptive scores, `words` with BM25 scores [n].
 
-    A rank, from 1, is 0 outside of its ranking. `asked` is what was searched for by words; BM25 scores are divided by
-    its `unit`.
+    A rank, from 1, is 0 outside of its ranking. `unit` is what BM25 scores are divided by.
     """
 
     found: Found
     words: Vectors
     adaptive_rank: Rows
     words_rank: Rows
-    asked: WordQuery
+    unit: float
 
     def weighted(self, weight: float) -> Scores:
         """adaptive + weight * words / unit, [n]."""
-        scores: Scores = self.found.score + weight / self.asked.unit * self.words.astype(np.float64)
+        scores: Scores = self.found.score + weight / self.unit * self.words.astype(np.float64)
         return scores
 
     def reciprocal_ranks(self) -> Scores:
@@ -101,22 +101,46 @@ class Candidates:
         return order
 
 
+def ask_all(segments: Sequence[Segment], texts: Sequence[str] | None) -> list[WordQuery]:
+    """The words of some queries.
+
+    Raises:
+        InputError: the queries come without their texts, or the index was built without words.
+    """
+    if texts is None:
+        raise InputError(
+            "hybrid search needs the queries' words, and these vectors come without them. "
+            "Encode with QueryEncoder.encode, or give QueryVectors its texts."
+        )
+    parts = [Part(_words(segment), segment.dead) for segment in segments]
+    return [ask(parts, text) for text in texts]
+
+
+def as_read(vectors: QueryVectors, asked: Sequence[WordQuery], encoder: QueryEncoder) -> QueryVectors:
+    """The vectors of queries with the likeliest reading of each word that no item holds: towers misread such words."""
+    places = [at for at, query in enumerate(asked) if query.readings]
+    if not places or vectors.texts is None:
+        return vectors
+    read = encoder.encode([asked[at].as_read(vectors.texts[at]) for at in places])
+    embedding, probability = vectors.embedding.copy(), vectors.image_probability.copy()
+    embedding[places], probability[places] = read.embedding, read.image_probability
+    return replace(vectors, embedding=embedding, image_probability=probability)
+
+
 def gather(
-    segments: Sequence[Segment], query: Query, text: str, found: Found, depth: int, filter: Filter | None
+    segments: Sequence[Segment], query: Query, asked: WordQuery, found: Found, depth: int, filter: Filter | None
 ) -> Candidates:
     """The candidates of one query.
 
     Args:
         segments: the base and what changed since; rows of the index count through them.
         query: as the vectors are searched with it.
-        text: its words.
+        asked: its words.
         found: the adaptive ranking.
         depth: items to take of the words' ranking.
         filter: which items may be found.
     """
-    parts = [Part(_words(segment), segment.dead) for segment in segments]
-    asked = ask(parts, text)
-    entries = [Entries.of(part.postings, asked) for part in parts]
+    entries = [Entries.of(_words(segment), asked) for segment in segments]
     by_words = _by_words(segments, entries, depth, filter)
     further = np.setdiff1d(by_words, found.rows)
     scored = [
@@ -128,7 +152,7 @@ def gather(
     together = together.pick(np.argsort(together.rows))
     words = [word_scores(held, own) for held, (_, own) in zip(entries, _split(segments, together.rows), strict=True)]
     ranks = [_ranks(together.rows, ranking) for ranking in (found.rows, by_words)]
-    return Candidates(together, np.concatenate(words), ranks[0], ranks[1], asked)
+    return Candidates(together, np.concatenate(words), ranks[0], ranks[1], asked.unit)
 
 
 def _split(segments: Sequence[Segment], rows: Rows) -> Iterator[tuple[Segment, Rows]]:
@@ -169,31 +193,23 @@ def fuse(
     segments: Sequence[Segment],
     fit: HybridFit | None,
     queries: Queries,
-    texts: Sequence[str] | None,
+    asked: Sequence[WordQuery],
     found: Sequence[Found],
     k: int,
     filter: Filter | None,
-) -> list[tuple[Found, Vectors, Corrections]]:
-    """The best `k` of each query by fused score, their BM25 scores, and what the query's unknown words were read as.
+) -> list[tuple[Found, Vectors]]:
+    """The best `k` of each query by fused score, and their BM25 scores.
 
     `found` are the best `depth_of(k)` items of the adaptive ranking.
-
-    Raises:
-        InputError: the queries come without their texts, or the index was built without words.
     """
-    if texts is None:
-        raise InputError(
-            "hybrid search needs the queries' words, and these vectors come without them. "
-            "Encode with QueryEncoder.encode, or give QueryVectors its texts."
-        )
     weight = fit.weight if fit is not None and fit.fusion is Fusion.WEIGHTED else None
     answers = []
-    for at, text in enumerate(texts):
-        candidates = gather(segments, queries[at], text, found[at], depth_of(k), filter)
+    for at, words in enumerate(asked):
+        candidates = gather(segments, queries[at], words, found[at], depth_of(k), filter)
         scores = candidates.reciprocal_ranks() if weight is None else candidates.weighted(weight)
         best = candidates.best(scores, k)
         items = replace(candidates.found.pick(best), score=scores[best].astype(np.float32))
-        answers.append((items, candidates.words[best], candidates.asked.corrected()))
+        answers.append((items, candidates.words[best]))
     return answers
 
 

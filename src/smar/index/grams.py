@@ -8,15 +8,12 @@ vocabulary is in the order of length, so the words of some lengths are one slice
 Words with digits are left out: one digit more or less is another model, not a misspelling of this one.
 """
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import regex
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
@@ -33,6 +30,7 @@ _HELD, _INSIDE = 4, 5  # letters from which on a word is looked for in longer on
 FURTHER = 0.1
 OTHER_LETTER = 0.4
 SHARE = 0.5
+_LONGEST = 1 << 16
 _MOST = 256  # words that are compared letter by letter
 _BORDER = "\0"
 _FACTORS = (0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35)
@@ -48,11 +46,6 @@ def has_likes(word: str) -> bool:
     Words of other scripts are two characters long; what shares one of them means something else.
     """
     return _COMPARED.fullmatch(word) is not None and _UNSPACED.search(word) is None
-
-
-def by_length(word: str) -> tuple[int, str]:
-    """The order of a vocabulary."""
-    return len(word), word
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +83,20 @@ def _edits(word: str) -> int:
 
 
 class Grams:
-    """The n-grams of `words` (Arrow strings in the order of length, then of code points)."""
+    """The n-grams of a vocabulary; `first` gives the place of its first word of a length."""
 
-    def __init__(self, folder: Path, words: pa.Array) -> None:
+    def __init__(self, folder: Path, first: Callable[[int], int]) -> None:
         """Map the files.
 
         Raises:
             InputError: a file is missing or does not fit the other; the message names it.
         """
-        self._words = words
+        self._first = first
         self._entries, self._starts = (map_npy(folder / f"{name}.npy", MADE_BY) for name in FILES)
         kinds = [array.dtype for array in (self._entries, self._starts)]
         fits = kinds == list(FILES.values()) and self._starts.shape == (_BUCKETS + 1,)
         if not fits or int(self._starts[-1]) != len(self._entries):
             raise InputError(f"the files of n-grams in {folder} do not fit each other. Run `{MADE_BY}` again.")
-        self._first = lru_cache(maxsize=128)(self._first_of_length)
 
     def candidates(self, word: str) -> Places:
         """Places of words that `similarities` may find like a word, those with most n-grams in common."""
@@ -117,28 +109,25 @@ class Grams:
         else:
             found = [self._sharing(keys, len(keys) - 1 - 3 * allowed, size - allowed, size + allowed)]
         if size >= _HELD:
-            found.append(self._sharing(inner, len(inner), size + 1, None))
+            found.append(self._sharing(inner, len(inner), size + 1, _LONGEST))
         if size > _INSIDE:
             found.append(self._sharing(inner, _INSIDE - 2, _INSIDE, size - 1))
         return np.unique(np.concatenate(found))
 
-    def _sharing(self, keys: npt.NDArray[np.uint16], least: int, shortest: int, longest: int | None) -> Places:
+    def _sharing(self, keys: npt.NDArray[np.uint16], least: int, shortest: int, longest: int) -> Places:
         """Places of words of some lengths that have `least` of the n-grams, two at least; at most `_MOST`."""
-        first, last = self._first(shortest), None if longest is None else self._first(longest + 1)
+        ends = np.array([self._first(shortest), self._first(longest + 1)], np.int32)  # int64 would copy each bucket
         parts = []
         for key in keys.tolist():
             part = self._entries[self._starts[key] : self._starts[key + 1]]
-            parts.append(part[part.searchsorted(first) : None if last is None else part.searchsorted(last)])
+            first, last = part.searchsorted(ends)
+            parts.append(part[first:last])
         found = np.sort(np.concatenate(parts))
-        places = found[np.flatnonzero(np.diff(found, prepend=-1))]
-        counts = np.diff(np.searchsorted(found, places), append=len(found))
+        first = np.flatnonzero(np.diff(found, prepend=-1))
+        counts = np.diff(first, append=len(found))
         enough = counts >= max(2, least)
-        places, counts = places[enough], counts[enough]
+        places, counts = found[first[enough]], counts[enough]
         return places[np.argpartition(-counts, _MOST)[:_MOST]] if len(places) > _MOST else places
-
-    def _first_of_length(self, length: int) -> int:
-        words = self._words
-        return bisect_left(range(len(words)), length, key=lambda place: len(words[place].as_py()))
 
 
 def _trigrams(word: str) -> npt.NDArray[np.uint16]:
