@@ -31,7 +31,7 @@ class Words:
 
 def draw_words(rng: np.random.Generator, clusters: int) -> Words:
     nouns, own = CATEGORIES * _NOUNS, 5 * clusters // 4 + 100
-    word = _lexicon(rng, nouns + own + _ATTRIBUTES + _BRANDS + CATEGORIES)
+    word = lexicon(rng, nouns + own + _ATTRIBUTES + _BRANDS + CATEGORIES)
     noun, own_words, attribute, brand, names = np.split(word, np.cumsum([nouns, own, _ATTRIBUTES, _BRANDS]))
     category = rng.integers(CATEGORIES, size=clusters)
     return Words(
@@ -44,7 +44,7 @@ def draw_words(rng: np.random.Generator, clusters: int) -> Words:
     )
 
 
-def _lexicon(rng: np.random.Generator, size: int) -> np.ndarray:
+def lexicon(rng: np.random.Generator, size: int) -> np.ndarray:
     """Different words of two to four syllables, shorter ones first."""
     syllables = np.array(
         [a + b + c for a in "bcdfghjklmnprstvwz" for b in "aeiou" for c in ("", "", "n", "r", "s", "l")]

@@ -28,7 +28,7 @@ from smar.index.filter_parser import parse_filter
 from smar.index.fitting import WEIGHTS, choose_weight
 from smar.index.fusion import DEPTH, RANK_OFFSET, Fusion, HybridFit
 from smar.index.live import UpdatableIndex
-from smar.index.postings import best_rows, word_scores
+from smar.index.postings import Entries, best_rows, word_scores
 from smar.index.query import QueryVectors
 from smar.index.words import DEFAULT_FIELDS, write_words
 from smar.serving.answers import as_json, result_out
@@ -41,7 +41,7 @@ FIELDS = ("title", "brand", "category")
 QUERIES = ("red shirt", "nike", "small pink watch small", "Le Coq, watch?", "unheard of", "🙂")
 WEIGHTED = HybridFit(fields=FIELDS, mean_length=4, fusion=Fusion.WEIGHTED, weight=0.3)
 RANKS = HybridFit(fields=FIELDS, mean_length=4)
-FILES = ("vocabulary.arrow", "starts.npy", "rows.npy", "weights.npy")
+FILES = ("vocabulary.arrow", "starts.npy", "rows.npy", "weights.npy", "grams.npy", "gram_starts.npy")
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_best_rows_equal_the_twin(tmp_path_factory: pytest.TempPathFactory, data
     k = data.draw(st.integers(1, 8))
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))))
     index = write_words(pa.table({"title": texts}), ["title"], tmp_path_factory.mktemp("words") / "words")
-    scores = word_scores(index, index.query(query), np.arange(len(texts)))
+    scores = word_scores(Entries.of(index, index.query(query)), np.arange(len(texts)))
     if any(texts):
         bm25 = Bm25(texts)
         np.testing.assert_allclose(scores, [bm25.score(query, one) for one in texts], atol=1e-5)
@@ -214,17 +214,17 @@ def test_best_rows_equal_the_twin(tmp_path_factory: pytest.TempPathFactory, data
             kept = [row for row in range(len(texts)) if scores[row] > 0 and (allowed is None or allowed[row])]
             expected = sorted(kept, key=lambda row: (-scores[row], row))[:k]
             for _ in range(2):  # the second search borrows what the first gave back
-                assert best_rows(index, index.query(query), k, allowed).tolist() == expected
+                assert best_rows(Entries.of(index, index.query(query)), k, allowed).tolist() == expected
 
 
 def test_threads_do_not_meet(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     texts = [" ".join(f"w{at}" for at in rng.zipf(1.3, 8) % 50) for _ in range(20_000)]
     index = write_words(pa.table({"title": texts}), ["title"], tmp_path / "words")
-    queries = [index.query(f"w{at % 50} w{at % 7}") for at in range(200)]
-    alone = [best_rows(index, query, 50, None).tolist() for query in queries]
+    queries = [Entries.of(index, index.query(f"w{at % 50} w{at % 7}")) for at in range(200)]
+    alone = [best_rows(query, 50, None).tolist() for query in queries]
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda query: best_rows(index, query, 50, None).tolist(), queries)) == alone
+        assert list(pool.map(lambda query: best_rows(query, 50, None).tolist(), queries)) == alone
 
 
 def test_the_manifest_tells_the_gain(folder: Path, source: Path) -> None:

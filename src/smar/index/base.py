@@ -7,7 +7,7 @@ mode exactly.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, Self
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 from smar.errors import member
 from smar.index.filters import Filter
 from smar.index.query import QueryVectors
-from smar.index.ranked import Found
+from smar.index.ranked import Corrections, Found
 
 MAX_HITS = 1000
 """Largest k of one search: the hits' exact scores are computed one by one."""
@@ -63,7 +63,8 @@ class Ranked:
     """What one query found, as arrays, best first; see `Hit` for the meaning of each.
 
     `rows` int64 [n]; `score`, `text_score`, `multimodal_score` float32 [n]; `rank_text` int64 [n] with -1 for none, or
-    None when it was not asked for; `words_score` float32 [n], or None when the search was not hybrid.
+    None when it was not asked for; `words_score` float32 [n], or None when the search was not hybrid. `corrected` are
+    those of a hybrid search.
     """
 
     rows: npt.NDArray[np.int64]
@@ -72,6 +73,7 @@ class Ranked:
     multimodal_score: npt.NDArray[np.float32]
     rank_text: npt.NDArray[np.int64] | None
     words_score: npt.NDArray[np.float32] | None = None
+    corrected: Corrections = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -79,9 +81,11 @@ class Ranked:
         found: Found,
         rank_text: npt.NDArray[np.int64] | None = None,
         words_score: npt.NDArray[np.float32] | None = None,
+        corrected: Corrections | None = None,
     ) -> Self:
         """What was found, with what else is known of it."""
-        return cls(found.rows, found.score, found.text_score, found.multimodal_score, rank_text, words_score)
+        scores = (found.score, found.text_score, found.multimodal_score)
+        return cls(found.rows, *scores, rank_text, words_score, corrected or {})
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -91,7 +95,7 @@ class Ranked:
         ranks = None if self.rank_text is None else self.rank_text[places]
         words = None if self.words_score is None else self.words_score[places]
         scores = (self.score[places], self.text_score[places], self.multimodal_score[places])
-        return Ranked(self.rows[places], *scores, ranks, words)
+        return Ranked(self.rows[places], *scores, ranks, words, self.corrected)
 
 
 class Index(Protocol):

@@ -18,11 +18,11 @@ from smar.index.base import MAX_HITS, Hit, Mode, Ranked, weigh
 from smar.index.embeddings import QUERY_FOLDER
 from smar.index.facets import FacetCounts, count_facets, price_borders
 from smar.index.filters import Filter
-from smar.index.fusion import HybridFit, depth_of, fuse
+from smar.index.fusion import HybridFit, as_read, ask_all, depth_of, fuse
 from smar.index.lists import EXACT_FILE, Lists
 from smar.index.payload import open_payload
 from smar.index.query import QueryEncoder, QueryManifest, QueryVectors
-from smar.index.ranked import Found, Queries, Rows, Vectors
+from smar.index.ranked import Corrections, Found, Queries, Rows, Vectors
 from smar.index.ready import map_npy
 from smar.index.sealed import Sealed
 from smar.index.segment import CatalogueView, Segment, place
@@ -51,7 +51,7 @@ class IndexedFile(BaseModel):
 class IndexManifest(Sealed):
     """``INDEX/v0001/manifest.json``: what the index holds and how each of its files must look."""
 
-    format: Literal["smar-index/6"] = "smar-index/6"
+    format: Literal["smar-index/7"] = "smar-index/7"
     fingerprint: str
     kind: str
     dim: int = Field(ge=1)
@@ -219,19 +219,24 @@ class EmbeddedIndex:
         """
         _check_k(k)
         mode = member(Mode, mode, "mode")
+        asked = ask_all(self.segments, vectors.texts) if mode is Mode.HYBRID else []
+        if asked:
+            vectors = as_read(vectors, asked, self.encoder)
         queries = Queries(vectors.embedding, weigh(vectors, mode))
         found = self._top(queries, depth_of(k) if mode is Mode.HYBRID else k, filter)
         words: list[Vectors | None] = [None] * len(found)
+        corrected: list[Corrections | None] = [None] * len(found)
         if mode is Mode.HYBRID:
-            fused = fuse(self.segments, self.manifest.hybrid, queries, vectors.texts, found, k, filter)
+            fused = fuse(self.segments, self.manifest.hybrid, queries, asked, found, k, filter)
             found, words = [items for items, _ in fused], [scores for _, scores in fused]
+            corrected = [query.corrected() for query in asked]
         ranks: list[Rows | None] = [None] * len(found)
         if mode is Mode.TEXT:
             ranks = [np.arange(1, len(items) + 1) for items in found]
         elif explain:
             by_text = self._top(Queries(vectors.embedding, weigh(vectors, Mode.TEXT)), MAX_HITS, filter)
             ranks = [_ranks(items.rows, text.rows) for items, text in zip(found, by_text, strict=True)]
-        return [Ranked.of(*parts) for parts in zip(found, ranks, words, strict=True)]
+        return [Ranked.of(*parts) for parts in zip(found, ranks, words, corrected, strict=True)]
 
     def prepare(self, filter: Filter) -> None:
         """Find what matches a filter; searches with it are quicker from then on."""

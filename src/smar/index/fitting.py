@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from smar.index.base import Mode, weigh
 from smar.index.embeddings import sample_clicks
-from smar.index.fusion import DEPTH, Candidates, Fusion, FusionRecall, HybridFit, gather
+from smar.index.fusion import DEPTH, Candidates, Fusion, FusionRecall, HybridFit, as_read, ask_all, gather
 from smar.index.query import QueryEncoder
 from smar.index.ranked import Queries, Rows
 from smar.index.segment import Segment
@@ -74,13 +74,16 @@ def _recalls(base: Segment, encoder: QueryEncoder, clicked: dict[str, set[str]])
     wanted = {query: rows for query, rows in known.items() if len(rows)}
     queries = list(wanted)
     vectors = encoder.encode(queries)
-    asked = Queries(vectors.embedding, weigh(vectors, Mode.ADAPTIVE))
+    adaptive = base.top(Queries(vectors.embedding, weigh(vectors, Mode.ADAPTIVE)), _AT, None)
+    words = ask_all([base], queries)
+    vectors = as_read(vectors, words, encoder)
+    asked = Queries(vectors.embedding, weigh(vectors, Mode.HYBRID))
     found = base.top(asked, DEPTH, None)
     recalls = np.empty((len(queries), _PLAIN + len(WEIGHTS)))
     for at, query in enumerate(track(queries, "fit hybrid search")):
-        candidates = gather([base], asked[at], query, found[at], DEPTH, None)
-        hit = np.isin(candidates.found.rows, wanted[query])
-        recalls[at] = [hit[places].sum() / len(wanted[query]) for places in _rankings(candidates)]
+        candidates = gather([base], asked[at], words[at], found[at], DEPTH, None)
+        rankings = [adaptive[at].rows, *(candidates.found.rows[places] for places in _rankings(candidates))]
+        recalls[at] = [np.isin(rows, wanted[query]).sum() / len(wanted[query]) for rows in rankings]
     return recalls
 
 
@@ -89,9 +92,8 @@ def _rows(base: Segment, ids: set[str]) -> Rows:
 
 
 def _rankings(candidates: Candidates) -> Iterator[npt.NDArray[np.int64]]:
-    """Places among the candidates of the best 50 of every column of `_recalls`."""
-    for rank in (candidates.adaptive_rank, candidates.words_rank):
-        yield np.flatnonzero((rank > 0) & (rank <= _AT))
+    """Places among the candidates of the best 50 of every column of `_recalls` after the first."""
+    yield np.flatnonzero((candidates.words_rank > 0) & (candidates.words_rank <= _AT))
     yield candidates.best(candidates.reciprocal_ranks(), _AT)
     for weight in WEIGHTS:
         yield candidates.best(candidates.weighted(weight), _AT)

@@ -21,8 +21,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from smar.errors import InputError
+from smar.index.fallback import Part, ask
 from smar.index.filters import Filter
-from smar.index.postings import Postings, WordQuery, best_rows, word_scores
+from smar.index.postings import Entries, Postings, WordQuery, best_rows, word_scores
+from smar.index.query import QueryEncoder, QueryVectors
 from smar.index.ranked import Found, Queries, Query, Rows, Vectors, exact_best
 from smar.index.segment import Segment
 
@@ -99,22 +101,47 @@ class Candidates:
         return order
 
 
+def ask_all(segments: Sequence[Segment], texts: Sequence[str] | None) -> list[WordQuery]:
+    """The words of some queries.
+
+    Raises:
+        InputError: the queries come without their texts, or the index was built without words.
+    """
+    if texts is None:
+        raise InputError(
+            "hybrid search needs the queries' words, and these vectors come without them. "
+            "Encode with QueryEncoder.encode, or give QueryVectors its texts."
+        )
+    parts = [Part(_words(segment), segment.dead) for segment in segments]
+    return [ask(parts, text) for text in texts]
+
+
+def as_read(vectors: QueryVectors, asked: Sequence[WordQuery], encoder: QueryEncoder) -> QueryVectors:
+    """The vectors of queries with the likeliest reading of each word that no item holds: towers misread such words."""
+    places = [at for at, query in enumerate(asked) if query.readings]
+    if not places or vectors.texts is None:
+        return vectors
+    read = encoder.encode([asked[at].as_read(vectors.texts[at]) for at in places])
+    embedding, probability = vectors.embedding.copy(), vectors.image_probability.copy()
+    embedding[places], probability[places] = read.embedding, read.image_probability
+    return replace(vectors, embedding=embedding, image_probability=probability)
+
+
 def gather(
-    segments: Sequence[Segment], query: Query, text: str, found: Found, depth: int, filter: Filter | None
+    segments: Sequence[Segment], query: Query, asked: WordQuery, found: Found, depth: int, filter: Filter | None
 ) -> Candidates:
     """The candidates of one query.
 
     Args:
         segments: the base and what changed since; rows of the index count through them.
         query: as the vectors are searched with it.
-        text: its words.
+        asked: its words.
         found: the adaptive ranking.
         depth: items to take of the words' ranking.
         filter: which items may be found.
     """
-    parts = [(segment, _words(segment)) for segment in segments]
-    asked = parts[0][1].query(text)
-    by_words = _by_words(parts, asked, depth, filter)
+    entries = [Entries.of(_words(segment), asked) for segment in segments]
+    by_words = _by_words(segments, entries, depth, filter)
     further = np.setdiff1d(by_words, found.rows)
     scored = [
         exact_best(segment.store.vectors, query, own, len(own)).moved(segment.first_row)
@@ -123,10 +150,7 @@ def gather(
     ]
     together = Found.joined([found, *scored])
     together = together.pick(np.argsort(together.rows))
-    words = [
-        word_scores(postings, asked, own)
-        for (_, postings), (_, own) in zip(parts, _split(segments, together.rows), strict=True)
-    ]
+    words = [word_scores(held, own) for held, (_, own) in zip(entries, _split(segments, together.rows), strict=True)]
     ranks = [_ranks(together.rows, ranking) for ranking in (found.rows, by_words)]
     return Candidates(together, np.concatenate(words), ranks[0], ranks[1], asked.unit)
 
@@ -138,14 +162,14 @@ def _split(segments: Sequence[Segment], rows: Rows) -> Iterator[tuple[Segment, R
         yield segment, rows[starts[at] : starts[at + 1]] - segment.first_row
 
 
-def _by_words(parts: Sequence[tuple[Segment, Postings]], query: WordQuery, depth: int, filter: Filter | None) -> Rows:
+def _by_words(segments: Sequence[Segment], entries: Sequence[Entries], depth: int, filter: Filter | None) -> Rows:
     """Rows of the index with the `depth` highest BM25 scores, best first."""
     rows, scores = [], []
-    for segment, postings in parts:
+    for segment, held in zip(segments, entries, strict=True):
         allowed = segment.allowed(filter)
-        own = best_rows(postings, query, depth, None if allowed is None else allowed.mask)
+        own = best_rows(held, depth, None if allowed is None else allowed.mask)
         rows.append(own + segment.first_row)
-        scores.append(word_scores(postings, query, own))
+        scores.append(word_scores(held, own))
     together = np.concatenate(rows)
     return together[np.lexsort((together, -np.concatenate(scores)))[:depth]]
 
@@ -169,7 +193,7 @@ def fuse(
     segments: Sequence[Segment],
     fit: HybridFit | None,
     queries: Queries,
-    texts: Sequence[str] | None,
+    asked: Sequence[WordQuery],
     found: Sequence[Found],
     k: int,
     filter: Filter | None,
@@ -177,19 +201,11 @@ def fuse(
     """The best `k` of each query by fused score, and their BM25 scores.
 
     `found` are the best `depth_of(k)` items of the adaptive ranking.
-
-    Raises:
-        InputError: the queries come without their texts, or the index was built without words.
     """
-    if texts is None:
-        raise InputError(
-            "hybrid search needs the queries' words, and these vectors come without them. "
-            "Encode with QueryEncoder.encode, or give QueryVectors its texts."
-        )
     weight = fit.weight if fit is not None and fit.fusion is Fusion.WEIGHTED else None
     answers = []
-    for at, text in enumerate(texts):
-        candidates = gather(segments, queries[at], text, found[at], depth_of(k), filter)
+    for at, words in enumerate(asked):
+        candidates = gather(segments, queries[at], words, found[at], depth_of(k), filter)
         scores = candidates.reciprocal_ranks() if weight is None else candidates.weighted(weight)
         best = candidates.best(scores, k)
         items = replace(candidates.found.pick(best), score=scores[best].astype(np.float32))

@@ -1,7 +1,7 @@
 """The words of items that were added since a version was built."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from smar.data.words import length_norm, words
-from smar.index.postings import Posting, Scratch, WordQuery
+from smar.index.grams import Like, has_likes, similarities
+from smar.index.postings import Posting, Scratch
 from smar.index.ranked import Vectors
 from smar.index.words import WordIndex, item_texts
 
@@ -23,6 +24,7 @@ class GrowingWords:
     def __init__(self, base: WordIndex) -> None:
         self._base = base
         self._numbers: dict[str, int] = {}
+        self._new: list[str] = []
         self._words, self._rows = np.empty(0, np.int32), np.empty(0, np.int32)
         self._weights: Vectors = np.empty(0, np.float32)
         self._entries = self._items = 0
@@ -45,7 +47,11 @@ class GrowingWords:
                 np.concatenate([old, np.empty(size - at, old.dtype)])
                 for old in (self._words, self._rows, self._weights)
             )
-        self._words[at] = self._numbers.setdefault(word, len(self._numbers))
+        if word not in self._numbers:
+            self._numbers[word] = len(self._numbers)
+            if has_likes(word) and not self._base.holding(word):
+                self._new.append(word)
+        self._words[at] = self._numbers[word]
         self._rows[at], self._weights[at] = self._items, weight
         self._entries = at + 1
 
@@ -53,7 +59,7 @@ class GrowingWords:
         """What there is now."""
         entries = slice(self._entries)
         arrays = (self._words[entries], self._rows[entries], self._weights[entries])
-        return ChangedWords(self._items, self._base, self._numbers, *arrays)
+        return ChangedWords(self._items, self._numbers, self._new[:], *arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +67,8 @@ class ChangedWords:
     """Words of the first `items` items of a log: number, row and weight of every entry, scanned as a whole."""
 
     items: int
-    base: WordIndex
     numbers: Mapping[str, int]
+    new: Sequence[str]
     words: npt.NDArray[np.int32]
     rows: npt.NDArray[np.int32]
     weights: Vectors
@@ -73,6 +79,8 @@ class ChangedWords:
         at = np.flatnonzero(self.words == self.numbers.get(word, -1))
         return self.rows[at], self.weights[at]
 
-    def query(self, text: str) -> WordQuery:
-        """As the version weighs it."""
-        return self.base.query(text)
+    def likes(self, word: str) -> dict[str, Like]:
+        """Words that may be meant by one that no item holds, among those that the version does not have."""
+        found = similarities(word, self.new)
+        near = {self.new[at]: found[at] for at in np.flatnonzero(found).tolist()}
+        return {other: Like(float(share), len(self.posting(other)[0])) for other, share in near.items()}

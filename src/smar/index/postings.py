@@ -5,24 +5,29 @@ A search touches only rows that hold a word of the query; the library's own make
 is 1.4 ms of CPU in the mean and 8 at the 99th percentile, against 130 in the mean.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from smar.index.columns import Mask
-from smar.index.ranked import Rows, Vectors
+from smar.index.grams import Like
+from smar.index.ranked import Corrections, Rows, Vectors
 
 _MANY = 5_000  # entries that are left from which on it pays to ask whether further rows can be left out
+_FEW = 64  # up to one entry for so many rows it pays to sort them
 _SAMPLE = 4096
 _BLOCK = 32_768
 _MARGIN = 1.0001  # float32 sums of the same weights differ by less
 
 Posting = tuple[npt.NDArray[np.int32], Vectors]
 """Rows that hold a word, ascending, and the word's BM25 weight in each."""
+Reading = tuple[tuple[str, float], ...]
+"""Words that stand in for another one together, and what the weight of each is multiplied with."""
 
 
 class Scratch:
@@ -56,31 +61,96 @@ class Postings(Protocol):
     def posting(self, word: str) -> Posting:
         """Where `word` occurs; empty where it does not."""
 
-    def query(self, text: str) -> "WordQuery":
-        """A query's words, weighed as the version weighs them."""
+    def likes(self, word: str) -> Mapping[str, Like]:
+        """Words that may be meant by one that no item holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class WordQuery:
-    """A query's words with their counts; `unit` is the idf of a word that no item holds, the highest there is."""
+    """A query's words with their counts; `unit` is the idf of a word that no item holds, the highest there is.
+
+    `order` are the words as they follow each other, `readings` what stands in for those that no item holds
+    (`smar.index.fallback`).
+    """
 
     counts: Mapping[str, int]
     unit: float
+    order: Sequence[str]
+    readings: Mapping[str, Sequence[Reading]] = field(default_factory=dict)
+
+    def as_read(self, text: str) -> str:
+        """The query with the likeliest reading of each word that no item holds."""
+        for word, found in self.corrected().items():
+            text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", found[0], text)
+        return text
+
+    def corrected(self) -> Corrections:
+        """The words that stand in for each word that no item holds, the best first; those of a pair with a blank."""
+        return {
+            word: [" ".join(one for one, _ in reading) for reading in found] for word, found in self.readings.items()
+        }
 
 
-def best_rows(postings: Postings, query: WordQuery, k: int, allowed: Mask | None) -> Rows:
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Where the words of a query occur in one segment: rows, weights and count of each, the weightiest first."""
+
+    items: int
+    scratch: Scratch
+    words: Sequence[tuple[npt.NDArray[np.int32], Vectors, int]]
+
+    @classmethod
+    def of(cls, postings: Postings, query: WordQuery) -> "Entries":
+        """Look up every word."""
+        words = []
+        for word, count in query.counts.items():
+            readings = query.readings.get(word)
+            words.append((*(postings.posting(word) if readings is None else _read_as(postings, readings)), count))
+        return cls(postings.items, postings.scratch, words)
+
+
+def _read_as(postings: Postings, readings: Sequence[Reading]) -> Posting:
+    """Rows that hold any of the readings, and the weight of the best one in each."""
+
+    def weighed(word: str, factor: float) -> Posting:
+        rows, weights = postings.posting(word)
+        return rows, np.float32(factor) * weights
+
+    sums = [_merged(postings, np.add, [weighed(*each) for each in reading]) for reading in readings]
+    return _merged(postings, np.maximum, sums)
+
+
+def _merged(postings: Postings, how: np.ufunc, parts: Sequence[Posting]) -> Posting:
+    """Rows of any part; where several have one, `how` makes one weight of theirs."""
+    if len(parts) == 1:
+        return parts[0]
+    with postings.scratch.lent(postings.items) as together:
+        for rows, weights in parts:
+            together[rows] = how(together[rows], weights)
+        many = sum(len(rows) for rows, _ in parts) > postings.items // _FEW
+        rows = (
+            np.flatnonzero(together[: postings.items]).astype(np.int32)
+            if many
+            else np.unique(np.concatenate([rows for rows, _ in parts]))
+        )
+        weights = together[rows]
+        together[rows] = 0
+    return rows, weights
+
+
+def best_rows(entries: Entries, k: int, allowed: Mask | None) -> Rows:
     """The `k` rows of highest BM25 score among those `allowed` [items], equal scores by row.
 
     Fewer when fewer hold a word of the query. The weightiest words come first. Once `k` rows score more than all words
     that are left could give, no further row is taken in (MaxScore), which spares most of what frequent words cost.
     That is asked again once as many entries were added as rows were found, which is what asking costs.
     """
-    entries = [(*postings.posting(word), count) for word, count in query.counts.items()]
-    left = np.cumsum([count * float(weights.max(initial=0)) for _, weights, count in reversed(entries)])[::-1]
-    entries_left = np.cumsum([len(rows) for rows, _, _ in reversed(entries)])[::-1]
-    with postings.scratch.lent(postings.items) as scores:
+    words = entries.words
+    left = np.cumsum([count * float(weights.max(initial=0)) for _, weights, count in reversed(words)])[::-1]
+    entries_left = np.cumsum([len(rows) for rows, _, _ in reversed(words)])[::-1]
+    with entries.scratch.lent(entries.items) as scores:
         sums, unasked = _Sums(scores, allowed), 0
-        for (rows, weights, count), bound, further in zip(entries, left, entries_left, strict=True):
+        for (rows, weights, count), bound, further in zip(words, left, entries_left, strict=True):
             if not sums.closed and sums.found >= k and unasked >= sums.found and further > _MANY:
                 sums.closed, unasked = bool(_lowest(scores[sums.rows()], k) > bound * _MARGIN), 0
             unasked += len(rows)
@@ -145,11 +215,10 @@ def _lowest(scores: Vectors, k: int) -> np.float32:
     return lowest
 
 
-def word_scores(postings: Postings, query: WordQuery, rows: Rows) -> Vectors:
+def word_scores(entries: Entries, rows: Rows) -> Vectors:
     """BM25 scores of some rows, float32 [n]; 0 where no word of the query occurs."""
     scores, rows = np.zeros(len(rows), np.float32), rows.astype(np.int32)
-    for word, count in query.counts.items():
-        holding, weights = postings.posting(word)
+    for holding, weights, count in entries.words:
         if len(holding):
             at = np.minimum(np.searchsorted(holding, rows), len(holding) - 1)
             scores += np.where(holding[at] == rows, count * weights[at], np.float32(0))

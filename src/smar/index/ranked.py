@@ -4,7 +4,7 @@ An item's row of 2k numbers is ``[S_m ; S_t]``; the ranking score is ``w * Q.S_m
 wanted for the answer anyway, so they are computed for each candidate and the ranking score is made of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import faiss
@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+Corrections = Mapping[str, Sequence[str]]
+"""What hybrid search read words as that no item holds, the likeliest first; a blank divides words that were one."""
 _BLOCK = 65_536  # rows given to faiss at a time
 
 

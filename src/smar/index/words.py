@@ -1,7 +1,7 @@
 """The words of a version: BM25 weights of every word in every item, memory-mapped, shared by all processes.
 
 The folder ``words/`` holds the matrix of `smar.data.bm25` word by word: the rows that hold the word (ascending) and its
-weight in each.
+weight in each; the words themselves, shorter ones first; and their n-grams (`smar.index.grams`).
 """
 
 from bisect import bisect_left
@@ -18,6 +18,7 @@ import pyarrow as pa
 from smar.data.dataset import text_columns
 from smar.data.words import idf, words
 from smar.errors import InputError
+from smar.index.grams import Grams, Like, similarities, write_grams
 from smar.index.postings import Posting, Scratch, WordQuery
 from smar.index.ready import map_npy
 from smar.index.versions import MADE_BY
@@ -44,32 +45,55 @@ class WordIndex:
         entries = int(self._starts[-1]) if len(self._starts) == len(self._words) + 1 else -1
         if not len(self._rows) == len(self._weights) == entries:
             raise InputError(f"the files in {folder} do not fit each other. Run `{MADE_BY}` again.")
+        self._first = lru_cache(maxsize=256)(self._first_of_length)
+        self._grams = Grams(folder, self._first)
         self._span = lru_cache(maxsize=4096)(self._find)
+        self._idf = lru_cache(maxsize=4096)(lambda holding: float(idf(holding, items)))
 
     def posting(self, word: str) -> Posting:
         """Where `word` occurs; empty where it does not."""
         span = self._span(word)
         return self._rows[span], self._weights[span]
 
-    def idf(self, word: str) -> float:
-        """Weight of a word by its rarity; highest for a word that does not occur."""
-        span = self._span(word)
-        return float(idf(span.stop - span.start, self.items))
+    def holding(self, word: str) -> int:
+        """Number of rows that hold a word."""
+        return len(self.posting(word)[0])
+
+    def idf(self, *words: str) -> float:
+        """Weight by rarity of a word, or of several as if they were one; highest for a word that does not occur."""
+        return self._idf(min(sum(map(self.holding, words)), self.items))
 
     def query(self, text: str) -> WordQuery:
         """A query's words, the weightiest first: every search adds weights in one order, so equal scores are equal."""
-        counts = Counter(words(text))
+        order = words(text)
+        counts = Counter(order)
         weight = {word: count * self.idf(word) for word, count in counts.items()}
-        order = sorted(counts, key=lambda word: (-weight[word], word))
-        return WordQuery({word: counts[word] for word in order}, float(idf(0, self.items)))
+        weightiest = sorted(counts, key=lambda word: (-weight[word], word))
+        return WordQuery({word: counts[word] for word in weightiest}, self._idf(0), order)
+
+    def likes(self, word: str) -> dict[str, Like]:
+        """Words that may be meant by one that does not occur."""
+        places = self._grams.candidates(word)
+        others = self._words.take(pa.array(places)).to_pylist()
+        found = similarities(word, others)
+        near = np.flatnonzero(found)
+        columns = self._columns.take(pa.array(places[near])).to_numpy()
+        holding = self._starts[columns + 1] - self._starts[columns]
+        likes = map(Like, found[near].tolist(), holding.tolist())
+        return dict(zip([others[at] for at in near], likes, strict=True))
 
     def _find(self, word: str) -> slice:
         """The word's entries; a binary search, as a dict of 500 k words costs a worker 50 MB."""
-        at = bisect_left(range(len(self._words)), word, key=lambda place: self._words[place].as_py())
-        if at == len(self._words) or self._words[at].as_py() != word:
+        first, last = self._first(len(word)), self._first(len(word) + 1)
+        at = bisect_left(range(last), word, first, key=lambda place: self._words[place].as_py())
+        if at == last or self._words[at].as_py() != word:
             return slice(0, 0)
         column = self._columns[at].as_py()
         return slice(int(self._starts[column]), int(self._starts[column + 1]))
+
+    def _first_of_length(self, length: int) -> int:
+        """Place of the first word of so many characters."""
+        return bisect_left(range(len(self._words)), length, key=lambda place: len(self._words[place].as_py()))
 
 
 def _map(path: Path, kind: type[np.generic]) -> npt.NDArray[Any]:
@@ -80,7 +104,7 @@ def _map(path: Path, kind: type[np.generic]) -> npt.NDArray[Any]:
 
 
 def _map_vocabulary(path: Path) -> tuple[pa.Array, pa.Array]:
-    """The words in the order of their code points, and the column of the matrix that each has."""
+    """The words in the order of length, then of code points, and the column of the matrix that each has."""
     try:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
@@ -105,9 +129,10 @@ def write_words(table: pa.Table, fields: Sequence[str], folder: Path) -> WordInd
     folder.mkdir()
     for (name, kind), source in zip(ARRAYS.items(), ("indptr", "indices", "data"), strict=True):
         np.save(folder / f"{name}.npy", np.asarray(matrix[source], kind))
-    vocabulary = sorted(columns)
+    vocabulary = sorted(sorted(columns), key=len)
     numbers = pa.array([columns[word] for word in vocabulary], pa.int32())
     written = pa.table({"word": pa.array(vocabulary, pa.string()), "column": numbers})
     with pa.ipc.new_file(str(folder / VOCABULARY_FILE), written.schema) as out:
         out.write_table(written)
+    write_grams(vocabulary, folder)
     return WordIndex(folder, table.num_rows, fields, mean_length)

@@ -61,6 +61,9 @@ class SearchResponse(BaseModel):
     mode: Mode
     image_probability: float = Field(description="the gate: how likely pictures help this query, 0 to 1")
     routed: bool = Field(description="whether the gate, asked for a yes or no, would bring pictures in")
+    corrected: dict[str, list[str]] = Field(
+        description="what a hybrid search read the query's words as that no item holds, the likeliest first"
+    )
     hits: list[HitOut]
 
 
