@@ -244,6 +244,13 @@ class EmbeddedIndex:
         own = np.array(segment.store.vectors[at], np.float32)
         return own[: self.dim], own[self.dim :]
 
+    def unheld(self, text: str) -> float:
+        """Share of a text's words that no item holds; 1 where it has no word, or the index was built without words."""
+        parts = [segment.words for segment in self.segments if segment.words is not None]
+        counts = parts[0].query(text).counts if parts else {}
+        held = sum(any(len(part.posting(word)[0]) for part in parts) for word in counts)
+        return 1 - held / len(counts) if counts else 1.0
+
     def _top(self, queries: Queries, k: int, filter: Filter | None) -> list[Found]:
         """Each query's best `k` of all segments; a row of a later segment counts from its `first_row`."""
         by_segment = [segment.top(queries, k, filter) for segment in self.segments]

@@ -63,6 +63,7 @@ def result_out(result: SearchResult) -> dict[str, Any]:
         "mode": result.mode,
         "image_probability": result.image_probability,
         "routed": result.routed,
+        "unknown": round(result.unknown, _DECIMALS),
         "hits": hits_out(result.index, result.found),
     }
 

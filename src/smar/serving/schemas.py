@@ -61,6 +61,10 @@ class SearchResponse(BaseModel):
     mode: Mode
     image_probability: float = Field(description="the gate: how likely pictures help this query, 0 to 1")
     routed: bool = Field(description="whether the gate, asked for a yes or no, would bring pictures in")
+    unknown: float = Field(
+        description="share of the query that neither the model's vocabulary nor the items' words hold, 0 to 1; above "
+        "0.5 the hits have little to do with it"
+    )
     hits: list[HitOut]
 
 
