@@ -105,8 +105,7 @@ class QueryEncoder:
         self._tokenizer = tokenizer
         ends = tokenizer.encode("").ids  # every query has them; CLIP's end token is its unknown one, too
         self._ends = len(ends)
-        self._unknown = np.zeros(max(manifest.unknown_ids, default=0) + 2, np.bool_)  # the last for all further tokens
-        self._unknown[[at for at in manifest.unknown_ids if at not in ends]] = True
+        self._unknown = frozenset(manifest.unknown_ids).difference(ends)
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1, precision: Precision | None = None) -> Self:
@@ -169,32 +168,30 @@ class QueryEncoder:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Ids and mask [n, tokens], and the share of unknown characters [n]."""
         encodings = self._tokenizer.encode_batch_fast(list(texts))
-        ids = np.array([e.ids for e in encodings], np.int64).reshape(len(texts), -1)
+        tokens = [e.ids for e in encodings]
+        ids = np.array(tokens, np.int64).reshape(len(texts), -1)
         mask = np.array([e.attention_mask for e in encodings], np.int64).reshape(len(texts), -1)
         if ids.shape[1] == 0:  # the tokenizer found nothing at all, e.g. in a lone control character
             ids, mask = np.zeros((len(texts), 1), np.int64), np.zeros((len(texts), 1), np.int64)
-        count = mask.sum(axis=1)
-        blank = count == 0  # pooling over no token would divide by zero
-        ids[blank, 0], mask[blank, 0] = next(iter(self.manifest.unknown_ids), self.manifest.pad_id), 1
         unknown = np.zeros(len(texts), np.float32)
-        doubtful = (self._unknown.take(ids, mode="clip") & (mask > 0)).any(axis=1) | (count <= self._ends)
-        for at in np.flatnonzero(doubtful).tolist():
-            unknown[at] = self._unknown_share(texts[at])  # of few queries: 25 us each
+        for at, own in enumerate(tokens):
+            if not self._unknown.isdisjoint(own):
+                unknown[at] = self._unknown_share(texts[at])
+        if (nothing := mask.sum(axis=1) <= self._ends).any():
+            unknown[nothing] = 1
+            blank = mask.sum(axis=1) == 0  # pooling over no token would divide by zero
+            ids[blank, 0], mask[blank, 0] = next(iter(self.manifest.unknown_ids), self.manifest.pad_id), 1
         return ids, mask, unknown
 
     def _unknown_share(self, text: str) -> float:
         """Share of the characters, blanks left out, that only unknown tokens cover; what is cut off does not count."""
         found = self._tokenizer.encode(text)
-        tokens = [
-            (span, unknown)
-            for span, unknown, added in zip(
-                found.offsets, self._unknown.take(found.ids, mode="clip"), found.special_tokens_mask, strict=True
-            )
-            if not added
-        ]
-        read = {at for span, _ in tokens for at in range(*span) if not text[at].isspace()}
-        lost = {at for span, unknown in tokens for at in range(*span) if unknown}
-        return len(read & lost) / len(read) if read else 1.0
+        read: set[int] = set()
+        lost: set[int] = set()
+        for token, span, added in zip(found.ids, found.offsets, found.special_tokens_mask, strict=True):
+            if not added:
+                (lost if token in self._unknown else read).update(at for at in range(*span) if not text[at].isspace())
+        return len(lost) / len(read | lost) if lost else 0.0
 
 
 def _verify(path: Path, expected: str | None) -> None:
