@@ -245,11 +245,11 @@ class EmbeddedIndex:
         return own[: self.dim], own[self.dim :]
 
     def unheld(self, text: str) -> float:
-        """Share of a text's words that no item holds; 1 where it has no word, or the index was built without words."""
+        """Share of a text's words, by length, that no item holds; 1 where it has none, or the index lacks them."""
         parts = [segment.words for segment in self.segments if segment.words is not None]
-        counts = parts[0].query(text).counts if parts else {}
-        held = sum(any(len(part.posting(word)[0]) for part in parts) for word in counts)
-        return 1 - held / len(counts) if counts else 1.0
+        size = {word: len(word) for word in (parts[0].query(text).counts if parts else ())}
+        held = sum(size[word] for word in size if any(len(part.posting(word)[0]) for part in parts))
+        return 1 - held / sum(size.values()) if size else 1.0
 
     def _top(self, queries: Queries, k: int, filter: Filter | None) -> list[Found]:
         """Each query's best `k` of all segments; a row of a later segment counts from its `first_row`."""
