@@ -46,6 +46,18 @@ def test_update_encodes_what_embed_did(line: Line, index: Path, tmp_path: Path) 
         assert pictures[0] == pictures[1]
     found = smar("search", index, "red dress", "--json", "-k", "200")
     assert json.loads(found.out)["hits"]
+    assert json.loads(found.out)["unknown"] == 0
+
+
+def test_a_search_says_that_it_does_not_know_the_words(index: Path) -> None:
+    unknown = ["红色连衣裙", "赤いドレス", "लाल पोशाक"]
+    found = [smar("search", index, query) for query in unknown]
+    assert all("100% of the query is unknown" in one.out for one in found)
+    assert "unknown" not in smar("search", index, "red dress").out
+    vectors = UpdatableIndex.open(index).snapshot.encoder.encode(unknown)
+    alike = vectors.embedding @ vectors.embedding.T
+    assert (alike[np.triu_indices(3, 1)] < 0.999).all()
+    assert len({one.out.split("\n", 2)[2] for one in found}) == 3
 
 
 def test_delete_compact_and_roll_back(line: Line, index: Path, tmp_path: Path) -> None:

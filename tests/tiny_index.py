@@ -76,7 +76,8 @@ def write_query_encoder(folder: Path, fingerprint: str = FINGERPRINT, seed: int 
         dynamo=False,
     )
     files = {name: sha256(folder / name) for name in ("model.onnx", "tokenizer.json")}
-    QueryManifest(fingerprint=fingerprint, kind="smar", dim=DIM, max_length=12, files=files).write(folder)
+    ids = {"pad_id": WORDS.index("[PAD]"), "unknown_ids": (WORDS.index("[UNK]"),)}
+    QueryManifest(fingerprint=fingerprint, kind="smar", dim=DIM, max_length=12, files=files, **ids).write(folder)
 
 
 def bag(texts: list[str], model: TinyQuery) -> np.ndarray:

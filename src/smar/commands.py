@@ -222,6 +222,8 @@ def search(options: argparse.Namespace) -> None:
         print(msgspec.json.format(as_json(result_out(result)), indent=2).decode())
         return
     print(f"pictures help: {result.image_probability:.0%}   {sum(result.timings.values()):.1f} ms")
+    if result.mostly_unknown:
+        print(f"{result.unknown:.0%} of the query is unknown to the model and to the items' words")
     for place, hit in enumerate(result.hits, start=1):
         shown = [hit.payload.get(name) for name in ("brand", "category", "price")]
         facts = ", ".join(str(value) for value in shown if value is not None)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from smar.errors import InputError
 from smar.files import sha256
@@ -68,6 +69,52 @@ def test_long_query_is_truncated(embeddings: Path) -> None:
     encoder = QueryEncoder.load(embeddings / "query")
     long, cut = encoder.encode(["red " * 500, "red " * encoder.manifest.max_length]).embedding
     np.testing.assert_allclose(long, cut, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("red shirt", 0), ("", 1), ("\x00", 1), ("🙂", 1), ("red 红色", 2 / 5), ("red red 红色连衣裙 x", 6 / 12),
+        ("red " * 20 + "红", 0),
+    ],
+)  # fmt: skip
+def test_the_share_of_unknown_characters_is_told(embeddings: Path, text: str, share: float) -> None:
+    """A word of an unknown character is unknown as a whole here; what is cut off was not read."""
+    encoder = QueryEncoder.load(embeddings / "query")
+    assert encoder.encode(["red", text, "red shirt"]).unknown == pytest.approx([0, share, 0])
+    assert encoder.encode([text] * 40)[39:].unknown == pytest.approx([share])
+
+
+def other_tokenizer(folder: Path, tokenizer: Tokenizer, **ids: object) -> QueryEncoder:
+    tokenizer.save(str(folder / "tokenizer.json"))
+    files = {name: sha256(folder / name) for name in (MODEL_FILE, "tokenizer.json")}
+    rewrite_manifest(folder, files=files, **ids)
+    return QueryEncoder.load(folder)
+
+
+def test_bytes_of_a_fallback_are_unknown_characters(folder: Path) -> None:
+    """As SentencePiece has them: one piece of text, blanks as signs."""
+    pieces = [("<unk>", 0.0), ("▁red", -1.0), ("▁", -2.0), *((f"<0x{byte:02X}>", -9.0) for byte in range(256))]
+    tokenizer = Tokenizer(models.Unigram(pieces, 0, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    found = other_tokenizer(folder, tokenizer, pad_id=0, unknown_ids=[0, *range(3, 259)])
+    shares = [found._tokenise([text])[2].item() for text in ("red", "red 红色", "红色连衣裙", "👗")]
+    assert shares == pytest.approx([0, 2 / 5, 1, 1])
+
+
+def test_an_end_token_that_is_the_unknown_one_is_not_counted(folder: Path) -> None:
+    """CLIP's `<|endoftext|>` ends every query, pads it, and is its unknown token."""
+    tokenizer = Tokenizer(models.WordLevel({"<end>": 0, "red": 1}, unk_token="<end>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A <end>", special_tokens=[("<end>", 0)])
+    found = other_tokenizer(folder, tokenizer, pad_id=0, unknown_ids=[0])
+    assert found.encode(["red", "red red"]).unknown.tolist() == [0, 0]
+
+
+def test_an_encoder_of_before_the_unknown_was_told_is_refused(folder: Path) -> None:
+    rewrite_manifest(folder, format="smar-query/1")
+    with pytest.raises(InputError, match=r"Make it again"):
+        QueryEncoder.load(folder)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])

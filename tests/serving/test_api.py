@@ -63,6 +63,14 @@ def test_search(client: TestClient) -> None:
     assert re.fullmatch(r"(\w+;dur=[\d.]+(, )?)+", response.headers["server-timing"])
 
 
+@pytest.mark.parametrize("mode", ["adaptive", "route", "text", "multimodal", "hybrid"])
+def test_the_answer_says_how_much_of_the_query_is_unknown(client: TestClient, mode: str) -> None:
+    asked = {
+        query: search(client, query=query, mode=mode)["unknown"] for query in ("red shirt", "红色连衣裙", "red 红色")
+    }
+    assert asked == pytest.approx({"red shirt": 0, "红色连衣裙": 1, "red 红色": 0.4}, abs=1e-6)
+
+
 def test_modes_and_filter(client: TestClient) -> None:
     words = search(client, mode="text", k=30)
     pictures = search(client, mode="multimodal", k=30)

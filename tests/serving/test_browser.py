@@ -56,6 +56,15 @@ def test_typing_shows_pictures(page: Page) -> None:
     expect(page).to_have_title("red shirt · smar")
 
 
+def test_a_query_that_is_mostly_unknown_is_told_apart(page: Page) -> None:
+    page.goto("/?q=red+红色连衣裙")
+    expect(page.locator("#status")).to_have_text(
+        "Best 48 for “red 红色连衣裙”. 63 % of it is unknown here, so these may not fit"
+    )
+    page.get_by_role("searchbox").fill("red 鞋")
+    expect(page.locator("#status")).to_have_text("Best 48 for “red 鞋”")
+
+
 def test_an_item_without_picture_says_so(page: Page) -> None:
     page.goto("/?q=shirt&category=Shirt")
     tile = page.locator(".card").filter(has_text="No picture").first

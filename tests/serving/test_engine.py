@@ -1,15 +1,20 @@
 """The engine: limits, normal form, gate, batches."""
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from smar.index.base import Mode
+from smar.index.delta import Items
+from smar.index.live import UpdatableIndex
 from smar.index.ready import plain
 from smar.serving.engine import Engine, Question, RequestError, SearchResult
 from smar.serving.schemas import MAX_QUERY
+from tiny_index import vectors_of
 
 
 def test_answers_with_gate_and_timings(engine: Engine) -> None:
@@ -43,6 +48,26 @@ def test_any_other_text_is_answered(engine: Engine, query: str) -> None:
     hits = engine.search(query, k=3).hits
     assert len(hits) == 3
     assert all(math.isfinite(hit.score) for hit in hits)
+
+
+@pytest.mark.parametrize(
+    ("query", "share"), [("red", 0), ("红色连衣裙", 1), ("red 红色", 2 / 5), ("red 红色连衣裙", 5 / 8), ("🙂", 1)]
+)
+def test_what_is_unknown_is_told(engine: Engine, query: str, share: float) -> None:
+    result = engine.search(query)
+    assert result.unknown == pytest.approx(share)
+    assert result.mostly_unknown == (share > 0.5)
+
+
+def test_a_word_that_an_item_holds_is_not_unknown(index_path: Path, tmp_path: Path) -> None:
+    """Though the model's vocabulary lacks it; the item came with an update."""
+    live = UpdatableIndex.open(Path(shutil.copytree(index_path, tmp_path / "index")))
+    vectors = [half[None] for half in vectors_of(live.snapshot, "item/00001")]
+    engine = Engine(live)
+    assert engine.search("kaffeemühle").unknown == 1
+    payload = pa.table({"item_id": ["new"], "title": ["Kaffeemühle"]})
+    live.upsert(Items(live.snapshot.fingerprint, payload, *vectors, [None]))
+    assert [engine.search(query).unknown for query in ("kaffeemühle", "kaffeemühle 鞋")] == pytest.approx([0, 1 / 12])
 
 
 @pytest.mark.parametrize("k", [0, 201, -5])

@@ -12,9 +12,19 @@ from smar.files import StrPath, sha256
 from smar.index.query import INPUTS, MODEL_FILE, OUTPUTS, TOKENIZER_FILE, QueryEncoder, QueryManifest
 from smar.model.encoder import Encoder
 from smar.model.modeling import SmarModel
+from smar.model.tokenizer import unknown_ids
 
 TOLERANCE = 1e-5
-PROBE = ["red", "red dress for women", "kettle 1.7 l", "a long query of many words " * 4, "☃", "42"]
+PROBE = [
+    "red",
+    "red dress for women",
+    "kettle 1.7 l",
+    "a long query of many words " * 4,
+    "☃",
+    "42",
+    "红色连衣裙",
+    "สีแดง",
+]
 """Texts of several lengths to compare the graph with PyTorch on, where no real queries are at hand."""
 
 
@@ -51,12 +61,15 @@ def export_query(encoder: Encoder, out: StrPath, probe: list[str]) -> QueryManif
             custom_opsets=OPERATORS,
         )
     straighten(out / MODEL_FILE)
-    encoder.processor.tokenizer.backend_tokenizer.save(str(out / TOKENIZER_FILE))
+    tokenizer = encoder.processor.tokenizer
+    tokenizer.backend_tokenizer.save(str(out / TOKENIZER_FILE))
     manifest = QueryManifest(
         fingerprint=encoder.fingerprint,
         kind=encoder.config.kind,
         dim=encoder.config.dim,
         max_length=encoder.config.query_length,
+        pad_id=tokenizer.pad_token_id,
+        unknown_ids=unknown_ids(tokenizer),
         threshold=encoder.config.threshold,
         files={name: sha256(out / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
     )

@@ -254,6 +254,13 @@ class EmbeddedIndex:
         own = np.array(segment.store.vectors[at], np.float32)
         return own[: self.dim], own[self.dim :]
 
+    def unheld(self, text: str) -> float:
+        """Share of a text's words, by length, that no item holds; 1 where it has none, or the index lacks them."""
+        parts = [segment.words for segment in self.segments if segment.words is not None]
+        size = {word: len(word) for word in (parts[0].query(text).counts if parts else ())}
+        held = sum(size[word] for word in size if any(len(part.posting(word)[0]) for part in parts))
+        return 1 - held / sum(size.values()) if size else 1.0
+
     def _top(self, queries: Queries, k: int, filter: Filter | None) -> list[Found]:
         """Each query's best `k` of all segments; a row of a later segment counts from its `first_row`."""
         by_segment = [segment.top(queries, k, filter) for segment in self.segments]

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from smar.errors import InputError, member
 from smar.files import Manifest, StrPath, verify
@@ -54,11 +54,15 @@ class Int8Cost(BaseModel):
 class QueryManifest(Manifest):
     """``query/manifest.json``: which model this is, and the checksum of each of its files."""
 
-    format: Literal["smar-query/1"] = "smar-query/1"
+    format: Literal["smar-query/2"] = "smar-query/2"
     fingerprint: str
     kind: str
     dim: int = Field(ge=1)
     max_length: int = Field(ge=1, description="tokens kept of a query")
+    pad_id: int = Field(ge=0, description="token that fills up shorter queries")
+    unknown_ids: tuple[NonNegativeInt, ...] = Field(
+        description="tokens that stand for what the vocabulary lacks, bytes among them"
+    )
     threshold: float = Field(0.5, ge=0, le=1, description="pictures are brought in when image_probability exceeds it")
     precision: Precision = Field(Precision.FLOAT32, description="used when nothing else is asked for")
     int8: Int8Cost | None = Field(None, description="the measured cost of the int8 graph, where there is one")
@@ -75,20 +79,22 @@ class QueryVectors:
     """Encoded queries: `embedding` float32 [n, k], L2-normalised; `image_probability` float32 [n], 0..1.
 
     Routing asks the pictures where the probability exceeds `threshold`. Hybrid search needs `texts` [n], the queries
-    in their normal form.
+    in their normal form. `unknown` float32 [n] is the share of each query's characters that the vocabulary lacks, 0..1.
     """
 
     embedding: npt.NDArray[np.float32]
     image_probability: npt.NDArray[np.float32]
     threshold: float = 0.5
     texts: tuple[str, ...] | None = None
+    unknown: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.embedding)
 
     def __getitem__(self, part: slice) -> "QueryVectors":
         texts = None if self.texts is None else self.texts[part]
-        return QueryVectors(self.embedding[part], self.image_probability[part], self.threshold, texts)
+        unknown = None if self.unknown is None else self.unknown[part]
+        return QueryVectors(self.embedding[part], self.image_probability[part], self.threshold, texts, unknown)
 
 
 class QueryEncoder:
@@ -98,7 +104,9 @@ class QueryEncoder:
         self.manifest = manifest
         self._session = session
         self._tokenizer = tokenizer
-        self._unknown = tokenizer.token_to_id("[UNK]") or 0
+        ends = tokenizer.encode("").ids  # every query has them; CLIP's end token is its unknown one, too
+        self._ends = len(ends)
+        self._unknown = frozenset(manifest.unknown_ids).difference(ends)
 
     @classmethod
     def load(cls, folder: StrPath, threads: int = 1, precision: Precision | str | None = None) -> Self:
@@ -125,7 +133,7 @@ class QueryEncoder:
             raise InputError(f"{folder} does not hold a query encoder: {error}. Run `{MADE_BY}` again.") from error
         _check_graph(session, folder / model)
         tokenizer.enable_truncation(manifest.max_length)
-        tokenizer.enable_padding(pad_id=tokenizer.token_to_id("[PAD]") or 0, pad_token="[PAD]")
+        tokenizer.enable_padding(pad_id=manifest.pad_id)
         return cls(manifest, session, tokenizer)
 
     def encode(self, texts: Sequence[str], timings: dict[str, float] | None = None) -> QueryVectors:
@@ -135,36 +143,57 @@ class QueryEncoder:
         """
         spent = {} if timings is None else timings
         encode = self._encode if 0 < len(texts) <= _BATCH else self._by_length
-        embedding, probability = encode(texts, spent)
-        return QueryVectors(embedding, probability, self.manifest.threshold, tuple(texts))
+        embedding, probability, unknown = encode(texts, spent)
+        return QueryVectors(embedding, probability, self.manifest.threshold, tuple(texts), unknown)
 
     def _by_length(self, texts: Sequence[str], timings: dict[str, float]) -> tuple[npt.NDArray[np.float32], ...]:
         embedding = np.empty((len(texts), self.manifest.dim), np.float32)
-        probability = np.empty(len(texts), np.float32)
+        probability, unknown = np.empty(len(texts), np.float32), np.empty(len(texts), np.float32)
         order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
         for start in range(0, len(texts), _BATCH):
             batch = order[start : start + _BATCH]
-            embedding[batch], probability[batch] = self._encode([texts[at] for at in batch], timings)
-        return embedding, probability
+            encoded = self._encode([texts[at] for at in batch], timings)
+            embedding[batch], probability[batch], unknown[batch] = encoded
+        return embedding, probability, unknown
 
     def _encode(self, texts: Sequence[str], timings: dict[str, float]) -> tuple[npt.NDArray[np.float32], ...]:
         started = time.perf_counter()
-        ids, mask = self._tokenise(texts)
+        ids, mask, unknown = self._tokenise(texts)
         tokenised = time.perf_counter()
         embedding, probability = self._session.run(OUTPUTS, dict(zip(INPUTS, (ids, mask), strict=True)))
         for stage, spent in (("tokenise", tokenised - started), ("encode", time.perf_counter() - tokenised)):
             timings[stage] = timings.get(stage, 0.0) + 1000 * spent
-        return embedding, probability.reshape(len(texts))
+        return embedding, probability.reshape(len(texts)), unknown
 
-    def _tokenise(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _tokenise(
+        self, texts: Sequence[str]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Ids and mask [n, tokens], and the share of unknown characters [n]."""
         encodings = self._tokenizer.encode_batch_fast(list(texts))
-        ids = np.array([e.ids for e in encodings], np.int64).reshape(len(texts), -1)
+        tokens = [e.ids for e in encodings]
+        ids = np.array(tokens, np.int64).reshape(len(texts), -1)
         mask = np.array([e.attention_mask for e in encodings], np.int64).reshape(len(texts), -1)
         if ids.shape[1] == 0:  # the tokenizer found nothing at all, e.g. in a lone control character
             ids, mask = np.zeros((len(texts), 1), np.int64), np.zeros((len(texts), 1), np.int64)
-        blank = mask.sum(axis=1) == 0  # pooling over no token would divide by zero
-        ids[blank, 0], mask[blank, 0] = self._unknown, 1
-        return ids, mask
+        unknown = np.zeros(len(texts), np.float32)
+        for at, own in enumerate(tokens):
+            if not self._unknown.isdisjoint(own):
+                unknown[at] = self._unknown_share(texts[at])
+        if (nothing := mask.sum(axis=1) <= self._ends).any():
+            unknown[nothing] = 1
+            blank = mask.sum(axis=1) == 0  # pooling over no token would divide by zero
+            ids[blank, 0], mask[blank, 0] = next(iter(self.manifest.unknown_ids), self.manifest.pad_id), 1
+        return ids, mask, unknown
+
+    def _unknown_share(self, text: str) -> float:
+        """Share of the characters, blanks left out, that only unknown tokens cover; what is cut off does not count."""
+        found = self._tokenizer.encode(text)
+        read: set[int] = set()
+        lost: set[int] = set()
+        for token, span, added in zip(found.ids, found.offsets, found.special_tokens_mask, strict=True):
+            if not added:
+                (lost if token in self._unknown else read).update(at for at in range(*span) if not text[at].isspace())
+        return len(lost) / len(read | lost) if lost else 0.0
 
 
 def _verify(path: Path, expected: str | None) -> None:

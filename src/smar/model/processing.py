@@ -10,20 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoImageProcessor,
-    AutoTokenizer,
-    PreTrainedTokenizerFast,
-    ProcessorMixin,
-    ViTImageProcessorPil,
-)
+from transformers import AutoImageProcessor, AutoTokenizer, ProcessorMixin, ViTImageProcessorPil
 
 from smar.errors import InputError
 from smar.model.configuration import pinned
+from smar.model.tokenizer import fit_tokenizer
 from smar.sections.model import ModelSettings
-
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 class SmarProcessor(ProcessorMixin):  # type: ignore[misc]
@@ -49,44 +41,6 @@ class SmarProcessor(ProcessorMixin):  # type: ignore[misc]
         std = torch.tensor(self.image_processor.image_std, device=raw.device) * 255
         scaled = (raw.float() - mean) / std
         return scaled.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-
-
-def _word_pieces(model: models.WordPiece) -> Tokenizer:
-    """A tokenizer that lower-cases and splits at blanks and punctuation."""
-    tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return tokenizer
-
-
-def _words(tokenizer: Tokenizer, text: str) -> list[str]:
-    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))]
-
-
-def fit_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Fit a lower-casing WordPiece tokenizer of at most `vocabulary` tokens on the shop's own words.
-
-    The library numbers letters inside words (``##a``) in the order of a randomly seeded hash table and breaks ties by
-    number, so the same words give another vocabulary every time. Letters named beforehand have fixed numbers.
-    """
-    draft, texts = _word_pieces(models.WordPiece(unk_token="[UNK]")), list(texts)
-    words = {word for text in texts for word in _words(draft, text)}
-    inside = [f"##{letter}" for letter in sorted({letter for word in words for letter in word[1:]})]
-    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=SPECIAL + inside, show_progress=False)
-    draft.train_from_iterator(texts, trainer)
-    # A new tokenizer, for which `inside` are tokens like any other.
-    tokenizer = _word_pieces(models.WordPiece(draft.get_vocab(), unk_token="[UNK]"))
-    tokenizer.add_special_tokens(SPECIAL)
-    ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
 
 
 def processor_parts(settings: ModelSettings) -> tuple[object, ...]:

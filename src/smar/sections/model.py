@@ -73,7 +73,9 @@ class ModelSettings(Section):
     fusion: FusionName = "cross"
     fusion_layers: int = Field(1, ge=1)
     gate: Literal["query", "category"] = Field("query", description="the gate asks the query, or the item's category")
-    vocabulary: int = Field(8000, ge=100, description="WordPiece tokens, fitted on catalogue and training queries")
+    vocabulary: int = Field(
+        8000, ge=100, description="tokens fitted on catalogue and training queries, bytes not counted"
+    )
     query_length: int = Field(30, ge=4)
     text_length: int = Field(100, ge=4)
     modality_dropout: float = Field(0.1, ge=0, lt=1, description="share of training items whose picture is hidden")

@@ -64,6 +64,7 @@ def result_out(result: SearchResult) -> dict[str, Any]:
         "image_probability": result.image_probability,
         "routed": result.routed,
         "corrected": result.found.corrected,
+        "unknown": round(result.unknown, _DECIMALS),
         "hits": hits_out(result.index, result.found),
     }
 

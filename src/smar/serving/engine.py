@@ -38,15 +38,24 @@ class RequestError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits of one query, the gate's word on it, milliseconds by stage, and the index that answered."""
+    """Hits of one query, the gate's word on it, milliseconds by stage, and the index that answered.
+
+    `unknown` is the share of the query that neither the model's vocabulary nor the items' words hold, 0..1.
+    """
 
     query: str
     mode: Mode
     image_probability: float
     routed: bool
+    unknown: float
     found: Ranked
     timings: dict[str, float] = field(compare=False)
     index: EmbeddedIndex = field(compare=False, repr=False)
+
+    @property
+    def mostly_unknown(self) -> bool:
+        """Whether the ranking says little about the query, as most of it is unknown."""
+        return self.unknown > 0.5
 
     @property
     def hits(self) -> list[Hit]:
@@ -142,10 +151,14 @@ class Engine:
         chosen = self.prepared(alike[0].filter, index, timings)
         with timed(timings, "search"):
             found = index.rank(vectors, alike[0].k, alike[0].mode, chosen, alike[0].explain)
+        unknown = [
+            min(share, index.unheld(question.query)) if share else 0.0
+            for question, share in zip(alike, vectors.unknown.tolist(), strict=True)
+        ]
         each = shared | {stage: spent / len(alike) for stage, spent in timings.items()}
         return [
-            SearchResult(question.query, question.mode, share, yes, items, dict(each), index)
-            for question, share, yes, items in zip(alike, probability, routed, found, strict=True)
+            SearchResult(question.query, question.mode, share, yes, new, items, dict(each), index)
+            for question, share, yes, new, items in zip(alike, probability, routed, unknown, found, strict=True)
         ]
 
     def search_many(

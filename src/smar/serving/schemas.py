@@ -64,6 +64,10 @@ class SearchResponse(BaseModel):
     corrected: dict[str, list[str]] = Field(
         description="what a hybrid search read the query's words as that no item holds, the likeliest first"
     )
+    unknown: float = Field(
+        description="share of the query that neither the model's vocabulary nor the items' words hold, 0 to 1; above "
+        "0.5 the hits have little to do with it"
+    )
     hits: list[HitOut]
 
 

@@ -18,6 +18,7 @@ from transformers import Trainer
 from smar.errors import InputError, TrainingError
 from smar.losses.pictures import word_loss
 from smar.model.processing import SmarProcessor
+from smar.model.tokenizer import BYTES
 from smar.model.tokens import Ints, TokenTable
 from smar.model.towers import ImageTower
 from smar.training.batches import Collator, Pairs
@@ -90,11 +91,11 @@ def _text_words(texts: TokenTable, allowed: npt.NDArray[np.bool_]) -> tuple[Ints
 
 
 def words_only(processor: SmarProcessor) -> npt.NDArray[np.bool_]:
-    """Bool [vocabulary]: tokens that hold a letter or digit and are none of the special ones."""
+    """Bool [vocabulary]: tokens that hold a letter or digit and are neither bytes nor special."""
     tokenizer = processor.tokenizer
     tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    special = set(tokenizer.all_special_tokens)
-    return np.array([token not in special and any(map(str.isalnum, token)) for token in tokens])
+    others = {*tokenizer.all_special_tokens, *BYTES}
+    return np.array([token not in others and any(map(str.isalnum, token)) for token in tokens])
 
 
 @dataclass(frozen=True)

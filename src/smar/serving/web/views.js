@@ -80,6 +80,9 @@ export function showGate(answer, mode) {
 
 const scope = (found, k) => (found >= k ? `Best ${number(found)}` : plural(found, "product", "products"));
 
+/** What is said of a query whose hits have little to do with it. */
+const warning = (answer) => (answer.unknown > 0.5 ? `. ${percent(answer.unknown)} of it is unknown here, so these may not fit` : "");
+
 /** The grid of one search. */
 export function showResults(answer, k, more) {
   const context = { mode: answer.mode, probability: answer.image_probability };
@@ -88,7 +91,7 @@ export function showResults(answer, k, more) {
     return card(hit, { eager: at < 6, context, mark: found ? { kind: "new", text: "found by picture" } : null });
   });
   const subject = { picture: "for your picture", similar: `like “${answer.query}”` }[answer.mode];
-  say(`${scope(cards.length, k)} ${subject ?? `for “${answer.query}”`}`);
+  say(`${scope(cards.length, k)} ${subject ?? `for “${answer.query}”`}${warning(answer)}`);
   const further = more && el("p", { className: "more" }, button("Show more", more, "quiet-button"));
   showUnder("Results", el("ul", { className: "grid results" }, ...cards), further ?? "");
 }
@@ -114,7 +117,7 @@ export function showComparison(words, pictures, k) {
   const dropped = words.hits.filter((hit) => !after.has(hit.item_id));
   const context = { probability: pictures.image_probability };
   say(
-    `Pictures brought in ${number(count("new"))}, moved up ${number(count("up"))} and pushed out ${number(dropped.length)} of the best ${number(Math.max(words.hits.length, pictures.hits.length))} for “${pictures.query}”`,
+    `Pictures brought in ${number(count("new"))}, moved up ${number(count("up"))} and pushed out ${number(dropped.length)} of the best ${number(Math.max(words.hits.length, pictures.hits.length))} for “${pictures.query}”${warning(pictures)}`,
   );
   const out = (hit) => (after.has(hit.item_id) ? null : { kind: "out", text: "drops out" });
   showUnder(
