@@ -244,7 +244,7 @@ def test_swapped_query_encoder_under_the_same_name(folder: Path) -> None:
         ({"dim": 16}, "dim 16"),
         (
             {"format": "smar-index/2"},
-            r"is of format smar-index/2; this smar reads smar-index/6. Build it again with `smar index`",
+            r"is of format smar-index/2; this smar reads smar-index/7. Build it again with `smar index`",
         ),
         ({"files": {"../../etc/passwd": {"size": 1, "xxh3": ""}}}, "lies outside the index"),
         ({"surprise": 1}, "is not a manifest"),

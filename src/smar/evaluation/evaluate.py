@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from smar.data.database import literal
 from smar.data.dataset import Dataset
-from smar.data.text import normalise_query
+from smar.data.text import normalise
 from smar.errors import InputError
 from smar.evaluation.bm25 import NAME as BM25
 from smar.evaluation.bm25 import bm25_blocks
@@ -66,7 +66,7 @@ def read_qrels(path: str) -> pa.Table:
     if missing:
         raise InputError(f"--qrels {path} lacks {', '.join(sorted(missing))}; it has {', '.join(table.column_names)}.")
     text = pc.dictionary_encode(table["query"].cast(pa.string())).combine_chunks()
-    normal = pa.array([None if query is None else normalise_query(query) for query in text.dictionary.to_pylist()])
+    normal = pa.array([None if query is None else normalise(query) for query in text.dictionary.to_pylist()])
     return table.set_column(table.column_names.index("query"), "query", normal.take(text.indices))
 
 
@@ -141,7 +141,8 @@ def _bm25(test: _Test) -> list[System]:
     """The BM25 row, where it is asked for."""
     if not test.options.bm25:
         return []
-    blocks = bm25_blocks(test.dataset.fields(test.dataset.text_fields), test.judged.queries)
+    fields = test.dataset.fields(test.dataset.text_fields)
+    blocks = bm25_blocks(fields, test.judged.queries, test.dataset.language)
     return [System(BM25, rank_blocks(blocks, test.task)[BM25], None)]
 
 

@@ -128,7 +128,7 @@ def _by_training(dataset: Dataset, queries: Sequence[str], relevance: Relevance)
 
 def _codes(column: pa.ChunkedArray) -> tuple[list[str], Integers]:
     """Distinct values in order of the alphabet, and each row's number in them (-1: null)."""
-    text = pc.cast(column, pa.string())
+    text = pc.utf8_normalize(pc.cast(column, pa.string()), "NFC")  # one spelling, one slice
     values = sorted(pc.unique(text.drop_null()).to_pylist())
     codes = pc.fill_null(pc.index_in(text, value_set=pa.array(values, pa.string())), -1)
     return values, np.asarray(codes.to_numpy(), dtype=np.int64)

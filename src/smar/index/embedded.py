@@ -51,7 +51,7 @@ class IndexedFile(BaseModel):
 class IndexManifest(Sealed):
     """``INDEX/v0001/manifest.json``: what the index holds and how each of its files must look."""
 
-    format: Literal["smar-index/6"] = "smar-index/6"
+    format: Literal["smar-index/7"] = "smar-index/7"
     fingerprint: str
     kind: str
     dim: int = Field(ge=1)
@@ -119,9 +119,9 @@ def _map_exact(file: Path, shape: tuple[int, int]) -> Vectors:
 
 
 def _words(path: Path, manifest: IndexManifest) -> WordIndex | None:
-    if manifest.hybrid is None:
+    if (fit := manifest.hybrid) is None:
         return None
-    return WordIndex(path / WORDS_FOLDER, manifest.items, manifest.hybrid.fields, manifest.hybrid.mean_length)
+    return WordIndex(path / WORDS_FOLDER, manifest.items, fit.fields, fit.mean_length, fit.language)
 
 
 class EmbeddedIndex:

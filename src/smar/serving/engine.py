@@ -12,7 +12,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from smar.data.text import normalise_query
+from smar.data.text import normalise
 from smar.errors import InputError
 from smar.index.base import Hit, Mode, Ranked
 from smar.index.embedded import EmbeddedIndex
@@ -226,7 +226,7 @@ def check_query(query: str, where: str = "") -> str:
             "query_too_long",
             f"{where}the query has {len(query):,} characters; at most {MAX_QUERY:,} are allowed.",
         )
-    normal = normalise_query(query.encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate has no UTF-8 form
+    normal = normalise(query.encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate has no UTF-8 form
     if not normal:
         raise RequestError("empty_query", f"{where}the query is empty; type what to search for.")
     return normal
