@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from parts.shop import lexicon
-from smar.data.text import normalise_query
+from smar.data.text import normalise
 from smar.index.base import Mode, weigh
 from smar.index.embedded import EmbeddedIndex
 from smar.index.fusion import DEPTH, ask_all, gather
@@ -62,7 +62,7 @@ def wanted_items(path: Path) -> dict[str, set[str]]:
     table, found = pq.read_table(path, columns=["query", "item_id", "relevance"]), defaultdict(set)
     for query, item, relevance in zip(*(column.to_pylist() for column in table.columns), strict=True):
         if relevance >= RELEVANT:
-            found[normalise_query(query)].add(item)
+            found[normalise(query)].add(item)
     return dict(sorted(found.items()))
 
 

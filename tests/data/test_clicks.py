@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shop_tables import START, click, items, log, read, rejects, run
 
 from smar.data import clicks as clicks_module
-from smar.data.text import normalise_query
+from smar.data.text import normalise
 from smar.errors import InputError
 
 PARTS = ("train", "valid", "test")
@@ -43,7 +43,7 @@ def twin(rows: list[dict[str, Any]], test_from: datetime, valid_from: datetime, 
         if not (row["clicked"] or row["ordered"]):
             continue
         part = "test" if row["timestamp"] >= test_from else "valid" if row["timestamp"] >= valid_from else "train"
-        key = normalise_query(row["query"]), known[row["item_id"]]
+        key = normalise(row["query"]), known[row["item_id"]]
         pair = parts[part].setdefault(key, {"clicks": 0, "orders": 0, "weight": 0.0, "times": []})
         bias = min(rate[min(rate)] / rate[row["position"]], top) if row["position"] in rate else 1.0
         pair["clicks"] += 1
@@ -156,7 +156,7 @@ def test_plain_table_is_split_by_a_hash(tmp_path: Path) -> None:
     summary = run(tmp_path, items(7), rows, test_share=0.3)
     expected: Any = {part: defaultdict(float) for part in PARTS}
     for row in rows:
-        query = normalise_query(row["query"])
+        query = normalise(row["query"])
         share = int(hashlib.md5(f"{query}\x1f{row['item_id']}".encode()).hexdigest()[:8], 16) / 2**32
         part = "test" if share < 0.3 else "valid" if share < 0.3 + 0.7 * 0.2 else "train"
         expected[part][query, int(row["item_id"][1:])] += row["weight"]

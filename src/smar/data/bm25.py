@@ -40,12 +40,15 @@ class _Quick(bm25s.BM25):  # type: ignore[misc]
         }
 
 
-def build(texts: Iterable[str]) -> tuple[bm25s.BM25 | None, float]:
-    """The library's index of texts, None when no text has a word (it cannot index nothing); and their mean length."""
+def build(texts: Iterable[str], language: str | None = None) -> tuple[bm25s.BM25 | None, float]:
+    """The library's index of texts, None when no text has a word (it cannot index nothing); and their mean length.
+
+    `language` is that of `smar.data.words.words`.
+    """
     vocabulary: defaultdict[str, int] = defaultdict()
     vocabulary.default_factory = vocabulary.__len__  # the next number
     # ids, not words: at 1 M titles the words of all texts would take half a gigabyte
-    ids = [list(map(vocabulary.__getitem__, words(text))) for text in texts]
+    ids = [list(map(vocabulary.__getitem__, words(text, language))) for text in texts]
     if not vocabulary:
         return None, 0.0
     index = _Quick(k1=K1, b=B, method="lucene", backend="numpy")

@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 import duckdb
+import pyarrow as pa
 from duckdb import DuckDBPyConnection
+from duckdb.func import PythonUDFType
+from duckdb.sqltypes import VARCHAR
 
+from smar.data.text import normalise
 from smar.errors import InputError
 from smar.sections.data import DataSettings
 
@@ -50,8 +54,18 @@ def connect(settings: DataSettings, work: Path) -> Iterator[Connection]:
         config["threads"] = settings.workers
     with duckdb.connect(":memory:", config=config) as con, input_errors(settings):
         con.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
-        con.execute(script("macros"))
+        define_macros(con)
         yield con
+
+
+def define_macros(con: Connection) -> None:
+    """The shared expressions of ``sql/macros.sql``, and `smar.data.text.normalise` for texts that are not ASCII."""
+    con.create_function("normalise", _normalised, [VARCHAR], VARCHAR, type=PythonUDFType.ARROW)
+    con.execute(script("macros"))
+
+
+def _normalised(texts: pa.ChunkedArray) -> pa.Array:
+    return pa.array([None if text is None else normalise(text) for text in texts.to_pylist()], pa.string())
 
 
 @contextmanager

@@ -103,6 +103,11 @@ class Dataset:
         return tuple(self.manifest.settings["text_fields"])
 
     @property
+    def language(self) -> str | None:
+        """``data.language``: whose stemmer shortens the words of texts and queries, None for none."""
+        return self.manifest.settings.get("language")
+
+    @property
     def slice_columns(self) -> tuple[str, ...]:
         """``data.slice_columns`` as applied: the item columns whose values are report slices."""
         return tuple(self.manifest.settings["slice_columns"])

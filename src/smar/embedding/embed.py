@@ -29,7 +29,7 @@ JOB_FILE = "job.json"
 class EmbedJob(Manifest):
     """``EMBEDDINGS/job.json``: what the shards of this folder are made of."""
 
-    format: str = "smar-embed-job/1"
+    format: str = "smar-embed-job/2"
     fingerprint: str
     dataset: str
     shard_rows: int
@@ -74,6 +74,7 @@ def embed(encoder: Encoder, dataset: Dataset, out: StrPath, shard_rows: int = SH
         shards=tuple(entries),
         image_status=dict(Counter(dataset.items["image_status"].to_pylist())),
         text_fields=tuple(encoder.config.text_fields),
+        language=dataset.language,
     )
     _write_payload(dataset, out)
     _write_valid(dataset, ids, out)
@@ -107,8 +108,10 @@ def _claim(encoder: Encoder, dataset: Dataset, out: Path, shard_rows: int) -> No
             raise InputError(f"{path} is damaged: {error}. Delete {out} to embed anew.") from None
         if before != job:
             raise InputError(
-                f"{out} holds vectors of model {before.fingerprint} and dataset {before.dataset[:12]}; this is model "
-                f"{job.fingerprint} and dataset {job.dataset[:12]}. Choose another --out, or delete {out}."
+                f"{out} holds vectors of model {before.fingerprint} and dataset {before.dataset[:12]} "
+                f"({before.format}); this is model "
+                f"{job.fingerprint} and dataset {job.dataset[:12]} ({job.format}). Choose "
+                f"another --out, or delete {out}."
             )
     elif any(file.suffix != ".partial" for file in out.iterdir()):
         raise InputError(f"{out} is not empty and was not made by `smar embed`. Choose another --out.")

@@ -158,7 +158,8 @@ def _bm25(test: _Test) -> list[System]:
     """The BM25 row, where it is asked for."""
     if not test.options.bm25:
         return []
-    blocks = bm25_blocks(test.dataset.fields(test.dataset.text_fields), test.judged.queries)
+    fields = test.dataset.fields(test.dataset.text_fields)
+    blocks = bm25_blocks(fields, test.judged.queries, test.dataset.language)
     return [System(BM25, rank_blocks(blocks, test.task)[BM25], None)]
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from smar.data.database import literal
-from smar.data.text import normalise_query
+from smar.data.text import normalise
 from smar.errors import InputError
 from smar.evaluation.trec_input import GZIP, JUDGED, item_rows, numbers, read_lines, read_topics
 
@@ -53,7 +53,7 @@ def read_qrels(path: str, item_ids: pa.ChunkedArray, topics: Mapping[str, str] |
     if missing:
         raise InputError(f"--qrels {path} lacks {', '.join(sorted(missing))}; it has {', '.join(table.column_names)}.")
     text = pc.dictionary_encode(table["query"].cast(pa.string())).combine_chunks()
-    normal = pa.array([None if query is None else normalise_query(query) for query in text.dictionary.to_pylist()])
+    normal = pa.array([None if query is None else normalise(query) for query in text.dictionary.to_pylist()])
     return Qrels(table.set_column(table.column_names.index("query"), "query", normal.take(text.indices)))
 
 

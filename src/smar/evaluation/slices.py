@@ -131,7 +131,7 @@ def _codes(column: pa.ChunkedArray) -> tuple[list[str], Integers]:
     if pa.types.is_nested(column.type):  # lists: as the towers read them
         (texts,) = text_columns(pa.table({"": column}), [""])
         column = pa.chunked_array([[value or None for value in texts]], pa.string())
-    text = pc.cast(column, pa.string())
+    text = pc.utf8_normalize(pc.cast(column, pa.string()), "NFC")  # one spelling, one slice
     values = sorted(pc.unique(text.drop_null()).to_pylist())
     codes = pc.fill_null(pc.index_in(text, value_set=pa.array(values, pa.string())), -1)
     return values, np.asarray(codes.to_numpy(), dtype=np.int64)

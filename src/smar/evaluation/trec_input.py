@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from smar.data.text import normalise_query
+from smar.data.text import normalise
 from smar.errors import InputError
 from smar.evaluation.metrics import Integers
 from smar.evaluation.trec import document_id
@@ -119,7 +119,7 @@ def read_topics(path: Path) -> dict[str, str]:
         if not line.strip():
             continue
         topic, *text = line.split(None, 1)
-        query = normalise_query(text[0]) if text else ""
+        query = normalise(text[0]) if text else ""
         if not query:
             raise InputError(f"--topics {path}: line {number} has no query: {line[:_SHOWN]!r}; a line is: id query.")
         if topics.setdefault(topic, query) != query:
@@ -149,5 +149,5 @@ def query_numbers(ids: Sequence[str], topics: Mapping[str, str], queries: Sequen
     """
     number = {query: n for n, query in enumerate(queries)}
     by_id = [number.get(topics.get(topic, ""), -1) for topic in ids]
-    by_text = [number.get(normalise_query(topic), -1) for topic in ids]
+    by_text = [number.get(normalise(topic), -1) for topic in ids]
     return np.array(min(by_id, by_text, key=lambda found: found.count(-1)), dtype=np.int64)

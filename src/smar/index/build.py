@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from smar.data.text import normalise
 from smar.errors import InputError
 from smar.files import StrPath, describe, link_or_copy
 from smar.index.catalogue import Catalogue
@@ -65,7 +66,7 @@ class Source:
 
     `blocks` yields float32 [n, 2k] of ``[S_m ; S_t]`` in item order; `write_pictures` makes the pictures file that the
     payload's offsets point into; `valid` holds held-out queries, None when there are none; `fields` are
-    the columns whose words hybrid search reads.
+    the columns whose words hybrid search reads, shortened by the stemmer of `language` where there is one.
     """
 
     fingerprint: str
@@ -77,6 +78,7 @@ class Source:
     query: Path
     valid: pa.Table | None
     fields: tuple[str, ...]
+    language: str | None
     write_pictures: Callable[[Path], None]
 
 
@@ -159,6 +161,7 @@ def _of_embeddings(path: Path, query: Path) -> Source:
         query=query,
         valid=embeddings.valid(),
         fields=manifest.text_fields or DEFAULT_FIELDS,
+        language=manifest.language,
         write_pictures=write_pictures,
     )
 
@@ -213,7 +216,7 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
 
 def _add_words(payload: pa.Table, source: Source, store: VectorStore, encoder: QueryEncoder, folder: Path) -> HybridFit:
     """Write the words of the items, and fit their fusion with the vectors to the validation clicks."""
-    words = write_words(payload, source.fields, folder)
+    words = write_words(payload, source.fields, folder, source.language)
     catalogue = Catalogue(payload.select(["item_id"]), None)
     return fit_hybrid(Segment(store, catalogue, words=words), words, encoder, source.valid)
 
@@ -237,4 +240,4 @@ def _sample_queries(source: Source) -> list[str]:
         return [queries[at] for at in random.permutation(len(queries))[:_SAMPLE_QUERIES]]
     column = "title" if "title" in source.payload.column_names else "item_id"
     titles = source.payload[column].take(random.permutation(source.items)[:_SAMPLE_QUERIES]).to_pylist()
-    return [" ".join((title or "").split()[: 1 + at % 4]).lower() for at, title in enumerate(titles)]
+    return [normalise(" ".join((title or "").split()[: 1 + at % 4])) for at, title in enumerate(titles)]

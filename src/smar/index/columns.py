@@ -141,7 +141,7 @@ class Columns:
         return self._keep("scale", name, scale)
 
     def codes(self, name: str) -> Codes | None:
-        """A text column as codes; None when it has more than 65,536 distinct values."""
+        """A text column as codes of its values in Unicode NFC; None when it has more than 65,536 distinct values."""
         return self._keep("codes", name, lambda: _codes(_plain(self.table[name])))
 
     def labels(self, name: str) -> Codes | None:
@@ -155,10 +155,10 @@ class Columns:
         return self.codes(name) if kind is Kind.TEXT else self._keep("labels", name, lambda: _labels(self, name))
 
     def codes_of(self, name: str, values: Sequence[str]) -> Codes:
-        """A text column as codes of `values` at least; where it has too many others, they are all one."""
+        """A text column as codes of `values` (NFC) at least; where it has too many others, they are all one."""
         codes = self.codes(name)
         if codes is None:
-            array = self._keep("array", name, lambda: _plain(self.table[name]))
+            array = self._keep("array", name, lambda: _composed(_plain(self.table[name])))
             codes = Codes.of(values, pc.index_in(array, value_set=pa.array(values, array.type)))
         return codes
 
@@ -225,9 +225,22 @@ def _codes(array: pa.Array) -> Codes | None:
         coded = array[:size].dictionary_encode()
         if len(coded.dictionary) > _MAX_CODES:
             return None
-    return Codes.of(coded.dictionary.cast(pa.string()).to_pylist(), coded.indices)
+    texts = coded.dictionary.cast(pa.string())
+    values = _composed(texts)
+    if values is texts:
+        return Codes.of(texts.to_pylist(), coded.indices)
+    merged = values.dictionary_encode()  # several spellings of a value are one
+    return Codes.of(merged.dictionary.to_pylist(), merged.indices.take(coded.indices))
 
 
 def _labels(columns: Columns, name: str) -> Codes | None:
     array, present = _plain(columns.table[name]), pa.array(columns.present(name))
     return _codes(pc.if_else(present, array, pa.scalar(None, array.type)))
+
+
+def _composed(texts: pa.Array) -> pa.Array:
+    """Texts in Unicode NFC; the array itself where they are that already."""
+    if pc.all(pc.string_is_ascii(texts)).as_py() is not False:
+        return texts
+    composed = pc.utf8_normalize(texts, "NFC")
+    return texts if composed.equals(texts) else composed

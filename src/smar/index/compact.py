@@ -53,6 +53,7 @@ def _of_index(index: EmbeddedIndex) -> Source:
                 for row in rows[segment.catalogue.picture_lengths[rows] > 0]:
                     out.write(segment.catalogue.picture(int(row)) or b"")
 
+    hybrid = index.manifest.hybrid
     return Source(
         fingerprint=index.fingerprint,
         kind=index.manifest.kind,
@@ -62,7 +63,8 @@ def _of_index(index: EmbeddedIndex) -> Source:
         payload=payload.append_column("picture_length", pa.array(lengths)),
         query=index.path / QUERY_FOLDER,
         valid=read_valid(index.path),
-        fields=DEFAULT_FIELDS if index.manifest.hybrid is None else index.manifest.hybrid.fields,
+        fields=DEFAULT_FIELDS if hybrid is None else hybrid.fields,
+        language=None if hybrid is None else hybrid.language,
         write_pictures=write_pictures,
     )
 

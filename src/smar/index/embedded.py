@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from smar.data.words import words as words_of
 from smar.errors import InputError, member
 from smar.files import StrPath, verify, xxh3
 from smar.index.base import MAX_HITS, Hit, Mode, Ranked, weigh
@@ -119,9 +120,9 @@ def _map_exact(file: Path, shape: tuple[int, int]) -> Vectors:
 
 
 def _words(path: Path, manifest: IndexManifest) -> WordIndex | None:
-    if manifest.hybrid is None:
+    if (fit := manifest.hybrid) is None:
         return None
-    return WordIndex(path / WORDS_FOLDER, manifest.items, manifest.hybrid.fields, manifest.hybrid.mean_length)
+    return WordIndex(path / WORDS_FOLDER, manifest.items, fit.fields, fit.mean_length, fit.language)
 
 
 class EmbeddedIndex:
@@ -256,8 +257,10 @@ class EmbeddedIndex:
 
     def unheld(self, text: str) -> float:
         """Share of a text's words, by length, that no item holds; 1 where it has none, or the index lacks them."""
+        if self.manifest.hybrid is None:
+            return 1.0
         parts = [segment.words for segment in self.segments if segment.words is not None]
-        size = {word: len(word) for word in (parts[0].query(text).counts if parts else ())}
+        size = {word: len(word) for word in words_of(text, self.manifest.hybrid.language)}
         held = sum(size[word] for word in size if any(len(part.posting(word)[0]) for part in parts))
         return 1 - held / sum(size.values()) if size else 1.0
 

@@ -37,7 +37,7 @@ class ShardEntry(BaseModel):
 class EmbeddingManifest(Manifest):
     """``EMBEDDINGS/manifest.json``: written last, so its presence says that every shard is there."""
 
-    format: Literal["smar-embeddings/2"] = "smar-embeddings/2"
+    format: Literal["smar-embeddings/3"] = "smar-embeddings/3"
     fingerprint: str
     kind: str
     gate: Literal["query", "category"] = "query"
@@ -46,6 +46,7 @@ class EmbeddingManifest(Manifest):
     shards: tuple[ShardEntry, ...]
     image_status: dict[str, int] = {}
     text_fields: tuple[str, ...] = ()
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

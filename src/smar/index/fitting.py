@@ -35,7 +35,7 @@ def fit_hybrid(base: Segment, words: WordIndex, encoder: QueryEncoder, valid: pa
         encoder: of the model of the vectors.
         valid: pairs (query, item_id), None when there are none.
     """
-    fit = HybridFit(fields=words.fields, mean_length=words.mean_length)
+    fit = HybridFit(fields=words.fields, language=words.language, mean_length=words.mean_length)
     recall = _recalls(base, encoder, sample_clicks(valid, _QUERIES)) if valid is not None else np.empty((0, 0))
     if not len(recall):
         return fit

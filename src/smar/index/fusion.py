@@ -65,6 +65,7 @@ class HybridFit(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     fields: tuple[str, ...] = Field(description="item columns whose words are searched")
+    language: str | None = Field(None, description="whose stemmer shortens words, None for none")
     mean_length: float = Field(ge=0, description="words of an item's text")
     fusion: Fusion = Fusion.RANKS
     weight: float = Field(0.0, ge=0, description="w of the weighted fusion")

@@ -33,7 +33,7 @@ class GrowingWords:
         """The next items."""
         base = self._base
         for text in item_texts(table, base.fields):
-            found = words(text)
+            found = words(text, base.language)
             norm = length_norm(len(found), base.mean_length)
             for word, count in Counter(found).items():
                 self._append(word, base.idf(word) * count / (norm + count))

@@ -79,7 +79,8 @@ class QueryVectors:
     """Encoded queries: `embedding` float32 [n, k], L2-normalised; `image_probability` float32 [n], 0..1.
 
     Routing asks the pictures where the probability exceeds `threshold`. Hybrid search needs `texts` [n], the queries
-    in their normal form. `unknown` float32 [n] is the share of each query's characters that the vocabulary lacks, 0..1.
+    in their normal form. `unknown` float32 [n] is the share of each query's characters that the vocabulary lacks, 0..1;
+    None where vectors come from elsewhere.
     """
 
     embedding: npt.NDArray[np.float32]

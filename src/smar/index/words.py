@@ -30,15 +30,17 @@ DEFAULT_FIELDS = ("title", "category", "brand")
 
 
 class WordIndex:
-    """The words of one version: `items` rows, texts of `fields`, `mean_length` words each."""
+    """The words of one version: `items` rows, texts of `fields` in a `language`, `mean_length` words each."""
 
-    def __init__(self, folder: Path, items: int, fields: Sequence[str], mean_length: float) -> None:
+    def __init__(
+        self, folder: Path, items: int, fields: Sequence[str], mean_length: float, language: str | None = None
+    ) -> None:
         """Map the files of ``words/``: 3 ms at 200,000 words.
 
         Raises:
             InputError: a file is missing or does not fit the others; the message names it.
         """
-        self.items, self.fields, self.mean_length = items, tuple(fields), mean_length
+        self.items, self.fields, self.mean_length, self.language = items, tuple(fields), mean_length, language
         self.scratch = Scratch()
         self._words, self._columns = _map_vocabulary(folder / VOCABULARY_FILE)
         self._starts, self._rows, self._weights = (_map(folder / f"{name}.npy", kind) for name, kind in ARRAYS.items())
@@ -65,7 +67,7 @@ class WordIndex:
 
     def query(self, text: str) -> WordQuery:
         """A query's words, the weightiest first: every search adds weights in one order, so equal scores are equal."""
-        order = words(text)
+        order = words(text, self.language)
         counts = Counter(order)
         weight = {word: count * self.idf(word) for word, count in counts.items()}
         weightiest = sorted(counts, key=lambda word: (-weight[word], word))
@@ -119,11 +121,14 @@ def item_texts(table: pa.Table, fields: Sequence[str]) -> list[str]:
     return [" ".join(values) for values in zip(*columns, strict=True)] if columns else [""] * table.num_rows
 
 
-def write_words(table: pa.Table, fields: Sequence[str], folder: Path) -> WordIndex:
-    """Write the words of the items' `fields` into the new folder ``words/`` and open it."""
+def write_words(table: pa.Table, fields: Sequence[str], folder: Path, language: str | None = None) -> WordIndex:
+    """Write the words of the items' `fields` into the new folder ``words/`` and open it.
+
+    `language` is that of `smar.data.words.words`.
+    """
     from smar.data.bm25 import build  # its library loads scipy, which searching does not need
 
-    index, mean_length = build(item_texts(table, fields))
+    index, mean_length = build(item_texts(table, fields), language)
     matrix: dict[str, Any] = {"indptr": [0], "indices": [], "data": []} if index is None else index.scores
     columns = {} if index is None else {word: at for word, at in index.vocab_dict.items() if word}
     folder.mkdir()
@@ -135,4 +140,4 @@ def write_words(table: pa.Table, fields: Sequence[str], folder: Path) -> WordInd
     with pa.ipc.new_file(str(folder / VOCABULARY_FILE), written.schema) as out:
         out.write_table(written)
     write_grams(vocabulary, folder)
-    return WordIndex(folder, table.num_rows, fields, mean_length)
+    return WordIndex(folder, table.num_rows, fields, mean_length, language)

@@ -11,6 +11,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
+from smar.data.text import normalise
 from smar.errors import InputError
 from smar.files import sha256
 from smar.model.modeling import ItemOutput, QueryOutput, SmarModel
@@ -71,8 +72,8 @@ class Encoder:
 
     @torch.inference_mode()
     def encode_query(self, texts: Sequence[str]) -> QueryOutput:
-        """Queries -> `QueryOutput` with embedding [n, k] and image probability [n]."""
-        ids, mask = self._pad(self.processor.token_ids(texts, self.config.query_length))
+        """Queries, however written -> `QueryOutput` with embedding [n, k] and image probability [n]."""
+        ids, mask = self._query_ids(texts)
         with self._autocast():
             output: QueryOutput = self.model.encode_query_ids(ids, mask)
         return output
@@ -87,7 +88,7 @@ class Encoder:
         """Encode n items.
 
         Args:
-            fields: one list of n strings a text field, in the order of `config.text_fields`.
+            fields: one list of n strings a text field, however written, in the order of `config.text_fields`.
             images: fitted pictures uint8 [m, s, s, 3], those of an item one after the other, in the order of items.
             pictures: how many of them each item has, int [n]; or bool [n], True for one.
 
@@ -194,11 +195,14 @@ class Encoder:
         """Queries -> embeddings [n, k] and what the gate's last layer sees [n, h], float32 on the CPU."""
         parts: list[tuple[torch.Tensor, torch.Tensor]] = []
         for start in range(0, len(texts), batch_size):
-            ids, mask = self._pad(self.processor.token_ids(texts[start : start + batch_size], self.config.query_length))
+            ids, mask = self._query_ids(texts[start : start + batch_size])
             with self._autocast():
                 _, pooled = self.model.query_tower(ids, mask)
                 parts.append((self.model.query_tower.embed(pooled).cpu(), self.model.gate.features(pooled).cpu()))
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+    def _query_ids(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._pad(self.processor.token_ids(list(map(normalise, texts)), self.config.query_length))
 
     def _pad(self, lists: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         ids, mask = TokenTable.from_lists(lists, self.processor.tokenizer.pad_token_id).rows(np.arange(len(lists)))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from transformers import AutoImageProcessor, AutoTokenizer, ProcessorMixin, ViTImageProcessorPil
 
+from smar.data.text import normalise
 from smar.errors import InputError
 from smar.model.configuration import pinned
 from smar.model.tokenizer import fit_tokenizer
@@ -30,9 +31,12 @@ class SmarProcessor(ProcessorMixin):  # type: ignore[misc]
         return encoded["input_ids"]  # type: ignore[no-any-return]
 
     def item_texts(self, fields: Sequence[Sequence[str]]) -> list[str]:
-        """Join the fields of each item with the separator; empty fields are left out. `fields` is one list a field."""
+        """Join the fields of each item, in their normal form, with the separator; `fields` is one list a field.
+
+        Empty fields are left out. A title that spells the separator does not become one: the normal form lower-cases.
+        """
         separator = f" {self.tokenizer.sep_token or ','} "
-        return [separator.join(filter(None, values)) for values in zip(*fields, strict=True)]
+        return [separator.join(filter(None, map(normalise, values))) for values in zip(*fields, strict=True)]
 
     def pixels(self, images: npt.NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
         """Packed pictures uint8 [m, s, s, 3] -> normalised float32 [m, 3, s, s]."""

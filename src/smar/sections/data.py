@@ -1,9 +1,9 @@
 """`smar prepare`: tables, pictures, pairs."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from smar.sections.base import Section
 
@@ -47,6 +47,14 @@ class FetchSettings(Section):
     private: bool = Field(False, description="fetch from loopback, private and link-local addresses, too")
 
 
+def _known_language(name: str | None) -> str | None:
+    from Stemmer import algorithms
+
+    if name is not None and name not in algorithms():
+        raise ValueError(f"there is no stemmer for {name!r}; allowed: {', '.join(algorithms())}, or null for none")
+    return name
+
+
 class DataSettings(Section):
     """`smar prepare`: tables -> pairs, qrels, packed pictures."""
 
@@ -55,6 +63,9 @@ class DataSettings(Section):
     select: SelectSettings = SelectSettings()
     header: HeaderSettings = HeaderSettings()
     text_fields: tuple[str, ...] = Field(("title", "category", "brand"), min_length=1)
+    language: Annotated[str | None, AfterValidator(_known_language)] = Field(
+        None, description="of the texts: words search and BM25 shorten words by its stemmer"
+    )
     drop_columns: tuple[str, ...] = Field((), description="item columns that are not carried into the dataset")
     slice_columns: tuple[str, ...] = Field(("category",), description="item columns whose values are report slices")
     images_root: Path | None = Field(None, description="folder that picture paths start from and may not leave")

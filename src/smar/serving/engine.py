@@ -12,7 +12,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from smar.data.text import normalise_query
+from smar.data.text import normalise
 from smar.errors import InputError, member
 from smar.files import StrPath
 from smar.index.base import Hit, Mode, Ranked
@@ -151,6 +151,7 @@ class Engine:
         chosen = self.prepared(alike[0].filter, index, timings)
         with timed(timings, "search"):
             found = index.rank(vectors, alike[0].k, alike[0].mode, chosen, alike[0].explain)
+        assert vectors.unknown is not None  # they come from the index's own encoder
         unknown = [
             min(share, index.unheld(question.query)) if share else 0.0
             for question, share in zip(alike, vectors.unknown.tolist(), strict=True)
@@ -252,7 +253,7 @@ def check_query(query: str, where: str = "") -> str:
             "query_too_long",
             f"{where}the query has {len(query):,} characters; at most {MAX_QUERY:,} are allowed.",
         )
-    normal = normalise_query(query.encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate has no UTF-8 form
+    normal = normalise(query.encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate has no UTF-8 form
     if not normal:
         raise RequestError("empty_query", f"{where}the query is empty; type what to search for.")
     return normal

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from smar.data.dataset import Dataset
-from smar.data.text import normalise_query
+from smar.data.text import normalise
 from smar.losses.pictures import alignment_loss
 from smar.model.modeling import ItemOutput, SmarModel
 from smar.model.tokens import Ints
@@ -27,7 +27,7 @@ class ItemKeys:
     @classmethod
     def of(cls, dataset: Dataset) -> "ItemKeys":
         """Number the titles, and the packed pictures by a hash of their bytes."""
-        titles = [normalise_query(title) for title in dataset.fields(["title"])[0]]
+        titles = [normalise(title) for title in dataset.fields(["title"])[0]]
         hashes = [hashlib.blake2b(picture.tobytes(), digest_size=8).digest() for picture in dataset.images]
         rows = first_picture(dataset.image_row)
         picture = np.arange(len(rows), dtype=np.int64) + len(hashes)

@@ -6,6 +6,7 @@ import numpy as np
 from transformers import AutoModel
 
 from smar.data.dataset import Dataset
+from smar.data.text import normalise
 from smar.errors import InputError
 from smar.model.configuration import build_config, pinned, pretrained_config
 from smar.model.modeling import SmarModel
@@ -44,8 +45,8 @@ class TrainingData:
         return cls(dataset, queries.tolist(), dataset.fields(text_fields), pairs, rows)
 
     def texts(self) -> list[str]:
-        """Every text the tokenizer is fitted on."""
-        return [*self.queries, *(text for field in self.fields for text in field)]
+        """Every text the tokenizer is fitted on, in its normal form."""
+        return [normalise(text) for texts in (self.queries, *self.fields) for text in texts]
 
     def categories(self, column: str) -> Ints:
         """Number of each pair's category, int64 [pairs]."""
@@ -58,7 +59,9 @@ class TrainingData:
         items = processor.item_texts(self.fields)
         return Collator(
             pairs=self.pairs,
-            queries=TokenTable.from_lists(processor.token_ids(self.queries, model.query_length), pad),
+            queries=TokenTable.from_lists(
+                processor.token_ids(list(map(normalise, self.queries)), model.query_length), pad
+            ),
             items=TokenTable.from_lists(processor.token_ids(items, model.text_length), pad),
             images=None if model.kind == "dpsr" else self.dataset.images,
             image_row=self.dataset.image_row,

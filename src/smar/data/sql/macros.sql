@@ -1,13 +1,15 @@
--- Shared expressions. clean_query is the SQL twin of smar.data.text.normalise_query.
+-- Shared expressions. clean_query is smar.data.text.normalise, which `normalise` calls where a text is not ASCII.
 CREATE OR REPLACE TEMP MACRO clean_query(text) AS
-    nfc_normalize(lower(trim(regexp_replace(
-        text,
-        '[\s\x{0b}\x{1c}-\x{1f}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+',
-        ' ', 'g'))));
+    CASE WHEN strlen(text) = length(text) THEN lower(trim(regexp_replace(text, '[\s\x{0b}\x{1c}-\x{1f}]+', ' ', 'g')))
+         ELSE normalise(text) END;
 
+-- Whether clean_query would leave nothing: white space, and what Unicode calls default-ignorable, such as U+200B.
 CREATE OR REPLACE TEMP MACRO is_blank(text) AS
     text IS NULL OR NOT regexp_matches(
-        text, '[^\s\x{0b}\x{1c}-\x{1f}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]');
+        text, '[^\s\x{0b}\x{1c}-\x{1f}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}'
+        || '\x{ad}\x{34f}\x{61c}\x{115f}\x{1160}\x{17b4}\x{17b5}\x{180b}-\x{180f}\x{200b}-\x{200f}\x{202a}-\x{202e}'
+        || '\x{2060}-\x{206f}\x{3164}\x{fe00}-\x{fe0f}\x{feff}\x{ffa0}\x{fff0}-\x{fff8}\x{1bca0}-\x{1bca3}'
+        || '\x{1d173}-\x{1d17a}\x{e0000}-\x{e0fff}\x{2122}\x{2120}]');
 
 -- Exact sums: the order in which threads add must not show in the last digit.
 CREATE OR REPLACE TEMP MACRO exact(number) AS CAST(number AS DECIMAL(38, 9));
