@@ -219,6 +219,8 @@ def search(options: argparse.Namespace) -> None:
         print(msgspec.json.format(as_json(result_out(result)), indent=2).decode())
         return
     print(f"pictures help: {result.image_probability:.0%}   {sum(result.timings.values()):.1f} ms")
+    for word, found in result.found.corrected.items():
+        print(f"no item holds {word}: read as {', '.join(found)}")
     for place, hit in enumerate(result.hits, start=1):
         shown = [hit.payload.get(name) for name in ("brand", "category", "price")]
         facts = ", ".join(str(value) for value in shown if value is not None)
