@@ -224,6 +224,8 @@ def search(options: argparse.Namespace) -> None:
     print(f"pictures help: {result.image_probability:.0%}   {sum(result.timings.values()):.1f} ms")
     if result.mostly_unknown:
         print(f"{result.unknown:.0%} of the query is unknown to the model and to the items' words")
+    for word, found in result.found.corrected.items():
+        print(f"no item holds {word}: read as {', '.join(found)}")
     for place, hit in enumerate(result.hits, start=1):
         shown = [hit.payload.get(name) for name in ("brand", "category", "price")]
         facts = ", ".join(str(value) for value in shown if value is not None)

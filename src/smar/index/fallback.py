@@ -24,14 +24,16 @@ from smar.index.grams import Like, has_likes
 from smar.index.postings import Postings, Reading, WordQuery
 from smar.index.words import WordIndex
 
-MOST = 12  # readings
-LEAST = 0.1  # likelihood of one beside the likeliest
-PRIOR = 0.2  # of two words as like, one that 32 times as many items hold is twice as likely
-TOP = 0.95  # weight of the likeliest reading beside a word that was written so
-BETA = 0.5  # the likelihood of others to this power is their weight: the query's other words have a say, too
-SPLIT = 0.5  # likeness of two words that were written as one
+_WORDS = 8  # of a query that are read: what has more is no query of words
+_MOST = 12  # readings
+_LEAST = 0.1  # likelihood of one beside the likeliest
+_PRIOR = 0.2  # of two words as like, one that 32 times as many items hold is twice as likely
+_TOP = 0.95  # weight of the likeliest reading beside a word that was written so
+_OTHERS = 0.5  # the likelihood of others to this power is their weight: the query's other words have a say, too
+_SPLIT = 0.5  # likeness of two words that were written as one
 _PART = 3  # letters of each of the two at least
 _ALONE = 4  # the same, where no item holds both
+_FEW = 64  # rows of which one is alive most often
 _LOOKED_AT = 4096  # rows of the rarer word that are looked up in the other's
 
 Words = tuple[str, ...]
@@ -47,7 +49,9 @@ class Part:
     def holds(self, word: str) -> bool:
         """Whether an item that is alive does."""
         rows = self.postings.posting(word)[0]
-        return len(rows) > 0 and (self.dead is None or not self.dead[rows[0]] or not self.dead[rows].all())
+        if self.dead is None or not len(rows):
+            return len(rows) > 0
+        return not (self.dead[rows[:_FEW]].all() and self.dead[rows].all())
 
 
 def ask(parts: Sequence[Part], text: str) -> WordQuery:
@@ -56,7 +60,7 @@ def ask(parts: Sequence[Part], text: str) -> WordQuery:
     assert isinstance(base, WordIndex)
     query = base.query(text)
     reader = _Reader(base, parts)
-    unknown = [word for word in query.counts if not reader.held(word)]
+    unknown = [word for word in dict.fromkeys(query.order) if not reader.held(word)][:_WORDS]
     if not unknown:
         return query
     readings = {word: found for word in unknown if (found := reader.read(word, query.order))}
@@ -87,16 +91,16 @@ class _Reader:
         alone = self.base.idf(*(name[0] for name in likely if len(name) == 1))
         readings = []
         for name, likelihood in likely.items():
-            factor = TOP * likelihood**BETA * (alone / self.base.idf(*name) if len(name) == 1 else 1)
+            factor = _TOP * likelihood**_OTHERS * (alone / self.base.idf(*name) if len(name) == 1 else 1)
             readings.append(tuple((one, factor) for one in name))
         return readings
 
     def _likely(self, likes: Mapping[Words, Like]) -> dict[Words, float]:
         """The likeliest and their likelihood beside the first one's; 1 that of the first."""
-        likelihood = {name: like.similarity * like.holding**PRIOR for name, like in likes.items()}
+        likelihood = {name: like.similarity * like.holding**_PRIOR for name, like in likes.items()}
         found: dict[Words, float] = {}
         for name in sorted(likelihood, key=lambda name: (-likelihood[name], name)):
-            if len(found) == MOST or (found and likelihood[name] < LEAST * likelihood[next(iter(found))]):
+            if len(found) == _MOST or (found and likelihood[name] < _LEAST * likelihood[next(iter(found))]):
                 break
             if all(map(self.held, name)):
                 found[name] = likelihood[name]
@@ -105,7 +109,7 @@ class _Reader:
     def _alike(self, word: str) -> dict[Words, Like]:
         found: dict[Words, Like] = {}
         for part in self.parts:
-            found |= {(name,): like for name, like in part.postings.likes(word).items()}
+            found |= {(name,): like for name, like in part.postings.likes(word).items() if name != word}
         return found
 
     def _joined(self, word: str, order: Sequence[str]) -> Iterator[tuple[Words, Like]]:
@@ -124,7 +128,7 @@ class _Reader:
             if all(map(self.held, pair)):
                 together = sum(_together(part.postings, *pair) for part in self.parts)
                 if together or min(map(len, pair)) >= _ALONE:
-                    yield pair, Like(SPLIT, max(together, 1))
+                    yield pair, Like(_SPLIT, max(together, 1))
 
 
 def _together(postings: Postings, first: str, second: str) -> int:

@@ -24,24 +24,23 @@ from smar.index.versions import MADE_BY
 
 FILES: dict[str, type[np.generic]] = {"grams": np.int32, "gram_starts": np.int64}
 _BUCKETS = 1 << 16
-_LEAST = 3
+_LEAST, _LONGEST = 3, 64  # letters of a word
 _SHORT = 6
-_HELD, _INSIDE = 4, 5  # letters from which on a word is looked for in longer ones, and shorter ones are in it
-FURTHER = 0.1
-OTHER_LETTER = 0.4
-SHARE = 0.5
-_LONGEST = 1 << 16
-_MOST = 256  # words that are compared letter by letter
+_HELD, _INSIDE = 4, 5  # letters from which on a word is looked for in longer ones, and shorter ones in it
+_MOST = 256  # words of each kind that are compared letter by letter
+_OTHER_LETTER = 0.4  # a letter left out or two swapped can be done in one way, a wrong one in many
+_FURTHER = 0.1  # each further edit
+_SHARE = 0.5  # a word in another one, at the same length
 _BORDER = "\0"
 _FACTORS = (0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35)
-_COMPARED = regex.compile(r"[\p{L}\p{M}]{3,}")
+_COMPARED = regex.compile(rf"[\p{{L}}\p{{M}}]{{{_LEAST},{_LONGEST}}}")
 _UNSPACED = regex.compile(r"[\p{scx=Han}\p{Hangul}\p{scx=Hiragana}\p{scx=Katakana}\p{Line_Break=SA}]")
 
 Places = npt.NDArray[np.int32]
 
 
 def has_likes(word: str) -> bool:
-    """Whether words like this one are looked for: three letters or more of a script that puts blanks between words.
+    """Whether words like this one are looked for: 3 to 64 letters of a script that puts blanks between words.
 
     Words of other scripts are two characters long; what shares one of them means something else.
     """
@@ -66,15 +65,14 @@ def similarities(word: str, others: Sequence[str]) -> npt.NDArray[np.float64]:
         return np.empty(0)
     allowed = _edits(word)
     made = process.cdist([word], others, scorer=OSA.distance, score_cutoff=allowed, dtype=np.int32)[0]
-    found: npt.NDArray[np.float64] = np.where(made <= allowed, FURTHER ** (made - 1.0), 0)
-    for at, edits in enumerate(made.tolist()):
-        other = others[at]
-        if edits == 1 and not (len(other) > len(word) or sorted(other) == sorted(word)):
-            found[at] = OTHER_LETTER
-        elif edits > allowed:
-            short, long = sorted((word, other), key=len)
-            if len(short) >= (_HELD if short == word else _INSIDE) and short in long:
-                found[at] = SHARE * len(short) / len(long)
+    found: npt.NDArray[np.float64] = np.where(made <= allowed, _FURTHER ** (made - 1.0), 0)
+    for at in np.flatnonzero(made == 1).tolist():
+        if len(others[at]) <= len(word) and sorted(others[at]) != sorted(word):
+            found[at] = _OTHER_LETTER
+    for at in [at for at, other in enumerate(others) if other in word or word in other]:
+        short, long = sorted((word, others[at]), key=len)
+        if made[at] > allowed and len(short) >= (_HELD if short == word else _INSIDE):
+            found[at] = _SHARE * len(short) / len(long)
     return found
 
 
