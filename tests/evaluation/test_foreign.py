@@ -26,7 +26,7 @@ def task(depth: int = 100, pairs: np.ndarray | None = None) -> Task:
     return Task(RELEVANCE, K, depth, np.zeros(0, np.int64) if pairs is None else pairs)
 
 
-def read(path: Path, asked: Task | None = None, topics: dict[str, str] = TOPICS) -> ForeignRun:
+def read(path: Path, asked: Task | None = None, topics: dict[str, str] | None = TOPICS) -> ForeignRun:
     return read_run("theirs", path, QUERIES, topics, pa.chunked_array([ITEMS]), asked or task())
 
 
@@ -179,6 +179,17 @@ def test_unusable_runs(tmp_path: Path, text: str | bytes | None, parts: tuple[st
     with pytest.raises(InputError) as refused:
         read(tmp_path / "run")
     assert all(part in str(refused.value) for part in ("--trec-run", *parts)), refused.value
+
+
+def test_topics_that_count_from_1_are_refused_where_ours_count_from_0(tmp_path: Path) -> None:
+    """As `smar search --queries FILE --run FILE` writes them: line numbers."""
+    (tmp_path / "run").write_text("".join(f"{n} Q0 a 1 1 t\n" for n in range(1, 5)))
+    with pytest.raises(InputError, match="counts its topics from 1"):
+        read(tmp_path / "run", topics=None)
+    lines = {str(n): query for n, query in enumerate(QUERIES, start=1)}
+    assert read(tmp_path / "run", topics=lines).ranked.ranking.tolist() == [[0]] * 4
+    (tmp_path / "run").write_text("0 Q0 a 1 1 t\n4 Q0 a 1 1 t\n")
+    assert "1 hits of other topics" in read(tmp_path / "run", topics=None).note
 
 
 @pytest.mark.parametrize("name", ["bm25", "dpsr", "shuffled", "mine", "a b", "../a", "twice"])

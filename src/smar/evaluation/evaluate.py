@@ -150,7 +150,6 @@ def _test(dataset: Dataset, options: EvaluateSettings, qrels: pa.Table) -> _Test
 def _foreign(test: _Test, trec_runs: Sequence[tuple[str, Path]], topics: Mapping[str, str] | None) -> list[ForeignRun]:
     """Other systems' rankings. Topics that nobody named are the numbers of this report's topics.tsv."""
     queries, ids = test.judged.queries, test.dataset.items["item_id"]
-    topics = {str(number): query for number, query in enumerate(queries)} if topics is None else topics
     return [read_run(name, path, queries, topics, ids, test.task) for name, path in trec_runs]
 
 

@@ -52,7 +52,12 @@ def check_names(trec_runs: Sequence[tuple[str, Path]], taken: Sequence[str]) -> 
 
 
 def read_run(
-    name: str, path: Path, queries: Sequence[str], topics: Mapping[str, str], item_ids: pa.ChunkedArray, task: Task
+    name: str,
+    path: Path,
+    queries: Sequence[str],
+    topics: Mapping[str, str] | None,
+    item_ids: pa.ChunkedArray,
+    task: Task,
 ) -> ForeignRun:
     """Read one run file.
 
@@ -60,7 +65,7 @@ def read_run(
         name: of the system in the report.
         path: the file.
         queries: the report's, in its order.
-        topics: id -> query in its normal form.
+        topics: id -> query in its normal form; None: the queries' numbers from 0.
         item_ids: of the catalogue, by row.
         task: what every model is asked.
 
@@ -71,7 +76,7 @@ def read_run(
     lines = read_lines(path, RUN, OPTION)
     score = numbers(lines, "score", float, path, OPTION)
     ids = lines["topic"].combine_chunks().dictionary_encode()
-    query = query_numbers(ids.dictionary.to_pylist(), topics, queries)
+    query = query_numbers(ids.dictionary.to_pylist(), topics, queries, f"{OPTION} {path}")
     topic = ids.indices.to_numpy()
     asked = _one_topic_a_query(query, topic)
     if not asked.any():

@@ -137,17 +137,28 @@ def item_rows(documents: pa.ChunkedArray, item_ids: pa.ChunkedArray) -> Integers
     return np.asarray(pc.fill_null(rows, -1), dtype=np.int64)
 
 
-def query_numbers(ids: Sequence[str], topics: Mapping[str, str], queries: Sequence[str]) -> Integers:
+def query_numbers(ids: Sequence[str], topics: Mapping[str, str] | None, queries: Sequence[str], what: str) -> Integers:
     """Number of each topic's query, -1 where it is not asked.
 
     A file's topics are ids of `topics` or the queries' own texts: whichever more of them fit, ids where it is a tie.
 
     Args:
         ids: distinct topics of a file.
-        topics: id -> query in its normal form.
+        topics: id -> query in its normal form; numbers from 0 where nothing else is given.
         queries: the report's, in its order.
+        what: the option and its file, for messages.
+
+    Raises:
+        InputError: numbers from 0 were meant, and the file counts from 1.
     """
     number = {query: n for n, query in enumerate(queries)}
-    by_id = [number.get(topics.get(topic, ""), -1) for topic in ids]
+    named = {str(n): query for query, n in number.items()} if topics is None else topics
+    by_id = [number.get(named.get(topic, ""), -1) for topic in ids]
     by_text = [number.get(normalise(topic), -1) for topic in ids]
-    return np.array(min(by_id, by_text, key=lambda found: found.count(-1)), dtype=np.int64)
+    best = min(by_id, by_text, key=lambda found: found.count(-1))
+    if topics is None and best is by_id and str(len(queries)) in ids and "0" not in ids:
+        raise InputError(
+            f"{what} counts its topics from 1 (1 to {len(queries)}), REPORT/topics.tsv from 0: each query would get "
+            "another one's hits. Give --topics FILE with its lines `id query`."
+        )
+    return np.array(best, dtype=np.int64)
