@@ -1,6 +1,7 @@
 """Items to add to an index that exists: tables and pictures to a small dataset without a log."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from smar.data.catalogue import build_items, item_columns, write_items
@@ -14,9 +15,15 @@ from smar.sections.data import DataSettings
 
 
 def prepare_changes(
-    settings: DataSettings, items: list[str], images: list[str], folder: Path
+    settings: DataSettings,
+    items: list[str],
+    images: list[str],
+    folder: Path,
+    types: Mapping[str, str] | None = None,
 ) -> tuple[Dataset, dict[str, int]]:
     """Prepare items as `smar prepare` does, into `folder`; returns the dataset, and reason -> rejected rows.
+
+    `types` holds the types of the index's columns (see `smar.data.types`): they rule, whatever else the tables hold.
 
     Raises:
         InputError: a table or the settings are wrong.
@@ -25,10 +32,10 @@ def prepare_changes(
     work.mkdir(parents=True)
     with connect(settings, work) as con:
         text = ("item_id", "title", *settings.text_fields)
-        catalogue = open_table(con, items, "items", settings.columns.items, work, text)
+        catalogue = open_table(con, items, "items", settings, work, text, types)
         columns = item_columns(catalogue, settings)
-        pictures = open_table(con, images, "images", settings.columns.images, work, ("item_id",)) if images else None
-        build_items(con, catalogue)
+        pictures = open_table(con, images, "images", settings, work, None) if images else None
+        build_items(con, catalogue, settings)
         packed = pack(con, catalogue, pictures, columns.settings, folder)
         for note in packed.notes:  # images.parquet goes when the items are in the index
             console.print(note, markup=False, soft_wrap=True)

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
-from smar.data.columns import as_flag, as_number, as_text, as_time, require
-from smar.data.database import Connection, copy, literal, number, script, set_variables
+from smar.data.columns import as_flag, as_number, as_text, as_time, require, words
+from smar.data.database import Connection, copy, literal, number, quote, script, set_variables
 from smar.data.tables import ROW, Table
 from smar.data.text import MAX_QUERY_CHARACTERS
+from smar.data.times import DAY_FIRST, day_first
 from smar.errors import InputError
 from smar.sections.data import DataSettings
 
 PARTS = ("train", "valid", "test")
+_OLD = datetime(1990, 1, 1)
 
 
 class LeakError(RuntimeError):
@@ -48,6 +50,7 @@ class LogCounts:
     dropped_clicks: int
     """Clicks of valid and test whose pair was dropped for that reason (``repeat_pairs: drop``)."""
     split: Split
+    notes: tuple[str, ...] = ()
 
 
 def build_pairs(
@@ -63,6 +66,8 @@ def build_pairs(
     if not timed and test_from is not None:
         raise InputError("--test-from needs a log with the columns timestamp and clicked; this table has neither.")
     rejected, period = _count_rows(con, table)
+    if timed and settings.date_format is None and rejected.get("no readable timestamp"):
+        _refuse_days(con, table)
     split = _borders(settings, test_from, period)
     set_variables(con, test_from=split.test_from, valid_from=split.valid_from)
     con.execute(script("position_count"))
@@ -81,7 +86,8 @@ def build_pairs(
     _check_leaks(con, positives, dropped)
     copy(con, script("qrels"), folder / "qrels.parquet")
     seen = number(con, "SELECT count_if(seen_in_train) FROM (FROM valid UNION ALL FROM test)")
-    return LogCounts(rejected, positives, pairs, clicks, seen, dropped, split)
+    note = improbable_span(period)
+    return LogCounts(rejected, positives, pairs, clicks, seen, dropped, split, (note,) if note else ())
 
 
 def open_log(con: Connection, table: Table, settings: DataSettings) -> bool:
@@ -95,9 +101,9 @@ def open_log(con: Connection, table: Table, settings: DataSettings) -> bool:
         require(table, ("timestamp", "clicked"), because=" (a log needs both; a plain table of pairs has neither)")
     has = {name: timed == (name != "weight") and table.column(name) for name in ("ordered", "position", "weight")}
     columns = {
-        "query": as_text(table, "query"),
+        "query": words(as_text(table, "query"), settings),
         "item_id": as_text(table, "item_id"),
-        "timestamp": as_time(table, "timestamp") if timed else "CAST(NULL AS TIMESTAMP)",
+        "timestamp": as_time(table, "timestamp", settings.date_format) if timed else "CAST(NULL AS TIMESTAMP)",
         "clicked": as_flag(table, "clicked") if timed else "true",
         "ordered": as_flag(table, "ordered") if has["ordered"] else "false",
         "position": f"TRY_CAST({as_number(table, 'position')} AS BIGINT)"
@@ -132,7 +138,13 @@ def _count_rows(con: Connection, table: Table) -> tuple[dict[str, int], tuple[da
             raise InputError("--clicks: the log has no click: no accepted row has clicked (or ordered) true.")
     reasons = ", ".join(f"{reason}: {rows:,}" for reason, rows in rejected.items())
     advice = ""
-    if "unknown item" in rejected:
+    if "no readable timestamp" in rejected:
+        _refuse_days(con, table)
+        seen = _examples(con, f"SELECT {quote(table.column('timestamp') or '')} FROM {table.raw} LIMIT 3")
+        advice = (
+            f" The times are written as {seen}; data.date_format says how to read them, for example %d.%m.%Y %H:%M."
+        )
+    elif "unknown item" in rejected:
         seen = _examples(con, "SELECT item_id FROM log_source WHERE item_id IS NOT NULL LIMIT 3")
         known = _examples(con, "SELECT item_id FROM item ORDER BY item_index LIMIT 3")
         advice = (
@@ -144,6 +156,34 @@ def _count_rows(con: Connection, table: Table) -> tuple[dict[str, int], tuple[da
 
 def _examples(con: Connection, select: str) -> str:
     return ", ".join(repr(row[0]) for row in con.execute(select).fetchall())
+
+
+def _refuse_days(con: Connection, table: Table) -> None:
+    """Days such as 03/04/2025 are not guessed at, where most rows have them."""
+    if table.type("timestamp") != "VARCHAR":
+        return
+    day = f"trim({quote(table.column('timestamp') or '')})"
+    like = f"regexp_full_match({day}, {literal(DAY_FIRST)})"
+    count, examples = con.execute(
+        f"SELECT count_if({like}), min_by({day}, {ROW}, 3) FILTER ({like}) FROM {table.raw}"
+    ).fetchall()[0]
+    if 2 * count > table.rows:
+        raise day_first(f"--clicks: column {table.column('timestamp')!r}", examples)
+
+
+def improbable_span(period: tuple[datetime | None, datetime | None]) -> str | None:
+    """What to say about a log whose clicks are too old or in the future; None where they are not."""
+    first, last = period
+    if first is None or last is None:
+        return None
+    old, late = first < _OLD, last > datetime.now(UTC).replace(tzinfo=None) + timedelta(days=1)
+    if not (old or late):
+        return None
+    why = " and ".join(["before 1990"] * old + ["after tomorrow"] * late)
+    return (
+        f"clicks: the log's clicks run from {first} to {last}, {why}: that is improbable. Look at its timestamps; "
+        "data.date_format says how they are written"
+    )
 
 
 def _borders(

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import duckdb
 from duckdb import DuckDBPyConnection
 
+from smar.data.markup import plain_text
 from smar.errors import InputError
 from smar.sections.data import DataSettings
 
@@ -27,6 +28,11 @@ def quote(name: str) -> str:
 def literal(value: object) -> str:
     """SQL string literal."""
     return "'" + str(value).replace("'", "''") + "'"
+
+
+def once(value: str, name: str, expression: str) -> str:
+    """SQL for an expression that names a value several times, which is computed once."""
+    return f"list_transform([{value}], lambda {name}: {expression})[1]"
 
 
 def script(name: str) -> str:
@@ -51,6 +57,8 @@ def connect(settings: DataSettings, work: Path) -> Iterator[Connection]:
     with duckdb.connect(":memory:", config=config) as con, input_errors(settings):
         con.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
         con.execute(script("macros"))
+        con.execute(script("readings"))
+        con.create_function("plain_text", plain_text, ["VARCHAR"], "VARCHAR")
         yield con
 
 

@@ -19,7 +19,8 @@ from smar.data.columns import check_mapping
 from smar.data.database import Connection, connect, copy, number, script, set_variables
 from smar.data.dataset import FORMAT, DatasetManifest
 from smar.data.pictures import PictureCounts, pack
-from smar.data.tables import Table, open_table
+from smar.data.tables import Table, applied_format, check_types, open_table
+from smar.data.times import check_format
 from smar.errors import InputError
 from smar.files import FileEntry, describe, publish
 from smar.progress import console
@@ -116,31 +117,35 @@ def _build(
     work = folder / "work"
     with summary.stage("reading tables"):
         text = ("item_id", "title", *settings.text_fields)
-        catalogue = open_table(con, paths[0], "items", settings.columns.items, work, text)
+        check_format(con, settings.date_format)
+        catalogue = open_table(con, paths[0], "items", settings, work, text)
         columns = item_columns(catalogue, settings)
-        log = open_table(con, paths[1], "clicks", settings.columns.clicks, work, None)
+        log = open_table(con, paths[1], "clicks", settings, work, None)
         check_mapping(log)
         pictures = attributes = None
         if paths[2]:
-            pictures = open_table(con, paths[2], "images", settings.columns.images, work, ("item_id",))
+            pictures = open_table(con, paths[2], "images", settings, work, None)
         if paths[3]:
-            attributes = open_table(con, paths[3], "queries", settings.columns.queries, work, ("query",))
-        build_items(con, catalogue)
-    summary.notes += columns.notes
+            attributes = open_table(con, paths[3], "queries", settings, work, ("query",))
+        tables = (catalogue, log, pictures, attributes)
+        check_types(settings, catalogue, attributes)
+        build_items(con, catalogue, settings)
+    summary.notes += [*columns.notes, *(note for table in tables if table for note in table.notes)]
     with summary.stage("pairs"):
         counted = build_pairs(con, log, settings, test_from, folder)
+    summary.notes += counted.notes
     if attributes is not None:
-        summary.counts["queries"] = write_queries(con, attributes, folder / "queries.parquet")
+        summary.counts["queries"] = write_queries(con, attributes, settings, folder / "queries.parquet")
     with summary.stage("pictures"):
         packed = pack(con, catalogue, pictures, settings, folder)
     summary.notes += packed.notes
     with summary.stage("items and rejects"):
         write_items(con, catalogue, columns, folder / "items.parquet")
-        _write_rejects(con, (catalogue, log, pictures, attributes), bool(counted.rejected), folder, summary)
+        _write_rejects(con, tables, bool(counted.rejected), folder, summary)
     if prices := unread_prices(con, catalogue):
-        summary.notes.append(f"items: {prices:,} prices are not numbers and became null")
+        summary.notes.append(prices)
     _count(con, catalogue, log, counted, packed, summary)
-    return columns.settings
+    return applied_format(columns.settings, catalogue)
 
 
 def _write_rejects(
@@ -154,7 +159,8 @@ def _write_rejects(
     path = folder / "rejects.parquet"
     copy(con, script("rejects"), path)
     counted = con.execute(
-        """SELECT "table" || ': ' || CASE WHEN row < 0 THEN 'unreadable line' ELSE reason END, count(*)
+        """SELECT "table" || ': ' || CASE WHEN row < 0 THEN 'unreadable line' ELSE split_part(reason, ': ''', 1) END,
+        count(*)
         FROM read_parquet($1) GROUP BY 1 ORDER BY 1""",
         [str(path)],
     ).fetchall()

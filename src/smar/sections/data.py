@@ -1,9 +1,9 @@
 """`smar prepare`: tables, pictures, pairs."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from smar.sections.base import Section
 
@@ -26,11 +26,30 @@ class FetchSettings(Section):
     private: bool = Field(False, description="fetch from loopback, private and link-local addresses, too")
 
 
+def _codec(encoding: str | None) -> str | None:
+    try:
+        "".encode(encoding or "utf-8")
+    except (LookupError, ValueError):
+        raise ValueError(f"{encoding!r} is no encoding that Python knows, such as utf-8, cp1252 or gb18030") from None
+    return encoding
+
+
 class DataSettings(Section):
     """`smar prepare`: tables -> pairs, qrels, packed pictures."""
 
     note: str = Field("", description="what kind of data this is; printed on every report")
     columns: ColumnMap = ColumnMap()
+    types: dict[str, Literal["text", "integer", "decimal", "number", "boolean", "date", "timestamp"]] = Field(
+        {}, description="column of the items or queries -> its type, where its values leave it open"
+    )
+    number_format: Literal["1,234.56", "1.234,56"] | None = Field(
+        None, description="how prices and declared numbers are written, where the column leaves it open"
+    )
+    date_format: str | None = Field(None, description="how times are written, as for strptime, where not as ISO 8601")
+    encoding: Annotated[str | None, AfterValidator(_codec)] = Field(
+        None, description="encoding of text files that are neither UTF-8 nor UTF-16"
+    )
+    html: Literal["decode", "keep"] = Field("decode", description="HTML entities and tags in texts and queries")
     text_fields: tuple[str, ...] = Field(("title", "category", "brand"), min_length=1)
     drop_columns: tuple[str, ...] = Field((), description="item columns that are not carried into the dataset")
     slice_columns: tuple[str, ...] = Field(("category",), description="item columns whose values are report slices")
