@@ -164,11 +164,10 @@ def _refuse_days(con: Connection, table: Table) -> None:
         return
     day = f"trim({quote(table.column('timestamp') or '')})"
     like = f"regexp_full_match({day}, {literal(DAY_FIRST)})"
-    count, examples = con.execute(
-        f"SELECT count_if({like}), min_by({day}, {ROW}, 3) FILTER ({like}) FROM {table.raw}"
-    ).fetchall()[0]
+    examples = f"min_by({day}, {ROW}, 3) FILTER ({like})"
+    count, seen = con.execute(f"SELECT count_if({like}), {examples} FROM {table.raw}").fetchall()[0]
     if 2 * count > table.rows:
-        raise day_first(f"--clicks: column {table.column('timestamp')!r}", examples)
+        raise day_first(f"--clicks: column {table.column('timestamp')!r}", seen)
 
 
 def improbable_span(period: tuple[datetime | None, datetime | None]) -> str | None:

@@ -45,9 +45,8 @@ def index_types(schema: pa.Schema) -> dict[str, str]:
         elif pa.types.is_decimal(kind):
             types[column.name] = f"DECIMAL({min(kind.precision, 38)}, {kind.scale})"
         else:
-            found = [name for is_, name in names.items() if is_(kind)]
-            types.update({column.name: name for name in found})
-    return types
+            types[column.name] = next((name for is_, name in names.items() if is_(kind)), "")
+    return {name: type_ for name, type_ in types.items() if type_}
 
 
 @dataclass(frozen=True)
