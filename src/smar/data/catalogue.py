@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from smar.data.columns import OPTIONAL_TEXT, RESERVED, as_number, as_text, require
+from smar.data.columns import OPTIONAL_TEXT, RESERVED, as_text, require, words
 from smar.data.database import Connection, copy, number, quote, script
 from smar.data.tables import ROW, Table
+from smar.data.types import PRICE
 from smar.errors import InputError, one_of
 from smar.sections.data import DataSettings
 
@@ -35,10 +36,12 @@ def item_columns(table: Table, settings: DataSettings) -> ItemColumns:
     settings, missing = _defaults_present(settings, names)
     notes += missing
     _check_names(settings, names)
-    select = {"item_id": as_text(table, "item_id"), "title": as_text(table, "title")}
+    select = {"item_id": as_text(table, "item_id"), "title": words(as_text(table, "title"), settings)}
     for name in names:
         if name not in select and name != "image" and name not in settings.drop_columns:
-            select[name] = as_number(table, name) if name == "price" else quote(table.column(name) or name)
+            listed = table.type(name).endswith((")", "]"))
+            text = name in settings.text_fields and not listed
+            select[name] = words(as_text(table, name), settings) if text else quote(table.column(name) or name)
     return ItemColumns(select, settings, tuple(notes))
 
 
@@ -74,11 +77,11 @@ def _check_names(settings: DataSettings, names: list[str]) -> None:
         )
 
 
-def build_items(con: Connection, table: Table) -> None:
+def build_items(con: Connection, table: Table, settings: DataSettings) -> None:
     """Create the SQL tables ``item`` (item_index, item_id, __row) and ``reject``."""
     con.execute(
         f"CREATE TEMP VIEW item_key AS SELECT {ROW}, {as_text(table, 'item_id')} AS item_id, "
-        f"{as_text(table, 'title')} AS title FROM {table.scan}"
+        f"{words(as_text(table, 'title'), settings)} AS title, {table.misfit} AS misfit FROM {table.raw}"
     )
     con.execute(script("items"))
     if not number(con, "SELECT count(*) FROM item"):
@@ -99,21 +102,28 @@ def write_items(con: Connection, table: Table, columns: ItemColumns, path: Path)
     )
 
 
-def unread_prices(con: Connection, table: Table) -> int:
-    """How many items have a price that is not a number (it becomes null)."""
-    if table.column("price") is None:
-        return 0
-    column = quote(table.column("price") or "price")
-    unread = f"{column} IS NOT NULL AND ({as_number(table, 'price')}) IS NULL"
-    return number(con, f"SELECT count(*) FROM {table.scan} WHERE {unread}")
+def unread_prices(con: Connection, table: Table) -> str | None:
+    """What to say about prices that are no numbers (they become null); None where there are none."""
+    name = table.column(PRICE)
+    if name is None or table.readings[name].misfit:
+        return None
+    column = f"trim(CAST({quote(name)} AS VARCHAR))"
+    count, example = con.execute(
+        f"SELECT count(*), min({column}) FROM {table.raw} "
+        f"WHERE {column} <> '' AND {column} <> 'nan' AND ({table.readings[name].sql}) IS NULL"
+    ).fetchall()[0]
+    return f"items: {count:,} prices are not numbers and became null, for example {example!r}" if count else None
 
 
-def write_queries(con: Connection, table: Table, path: Path) -> int:
+def write_queries(con: Connection, table: Table, settings: DataSettings, path: Path) -> int:
     """Write ``queries.parquet`` (normalised query + the user's columns); return its number of rows."""
     require(table)
     key = table.column("query") or "query"
     others = ", ".join(f"source.{quote(name)}" for name in table.types if name not in (key, "query"))
-    con.execute(f"CREATE TEMP VIEW query_key AS SELECT {ROW}, {as_text(table, 'query')} AS query FROM {table.scan}")
+    con.execute(
+        f"CREATE TEMP VIEW query_key AS SELECT {ROW}, {words(as_text(table, 'query'), settings)} AS query, "
+        f"{table.misfit} AS misfit FROM {table.raw}"
+    )
     con.execute(script("queries"))
     copy(
         con,

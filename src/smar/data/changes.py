@@ -1,6 +1,7 @@
 """Items to add to an index that exists: tables and pictures to a small dataset without a log."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from smar.data.catalogue import build_items, item_columns, write_items
@@ -15,9 +16,15 @@ from smar.sections.data import DataSettings
 
 
 def prepare_changes(
-    settings: DataSettings, items: Given, images: Given, folder: StrPath
+    settings: DataSettings,
+    items: Given,
+    images: Given,
+    folder: StrPath,
+    types: Mapping[str, str] | None = None,
 ) -> tuple[Dataset, dict[str, int]]:
     """Prepare items as `smar prepare` does, into `folder`; returns the dataset, and reason -> rejected rows.
+
+    `types` holds the types of the index's columns (see `smar.data.types`): they rule, whatever else the tables hold.
 
     Raises:
         InputError: a table or the settings are wrong.
@@ -27,10 +34,10 @@ def prepare_changes(
     work.mkdir(parents=True)
     with connect(settings, work) as con:
         tables = Tables.of(con, settings, {"items": items, "images": images}, work)
-        catalogue = tables.open("items", ("item_id", "title", *settings.text_fields))
+        catalogue = tables.open("items", ("item_id", "title", *settings.text_fields), types)
         columns = item_columns(catalogue, settings)
-        pictures = tables.open_optional("images", ("item_id",))
-        build_items(con, catalogue)
+        pictures = tables.open_optional("images", None)
+        build_items(con, catalogue, settings)
         packed = pack(con, catalogue, pictures, columns.settings, folder)
         for note in [*tables.notes, *packed.notes]:  # images.parquet goes when the items are in the index
             console.print(note, markup=False, soft_wrap=True)

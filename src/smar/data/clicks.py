@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
-from smar.data.database import Connection, copy, literal, number, script, set_variables
+from smar.data.database import Connection, copy, literal, number, quote, script, set_variables
 from smar.data.log import open_log
-from smar.data.tables import Table
+from smar.data.tables import ROW, Table
+from smar.data.times import DAY_FIRST, day_first
 from smar.errors import InputError
 from smar.sections.data import DataSettings
 
 PARTS = ("train", "valid", "test")
+_OLD = datetime(1990, 1, 1)
 
 
 class LeakError(RuntimeError):
@@ -63,6 +65,8 @@ def build_pairs(
     if not log.timed and test_from is not None:
         raise InputError("--test-from needs a log with the columns timestamp and clicked; this table has neither.")
     rejected, period = _count_rows(con, table)
+    if log.timed and settings.date_format is None and rejected.get("no readable timestamp"):
+        _refuse_days(con, table)
     split = _borders(settings, test_from, period)
     set_variables(con, test_from=split.test_from, valid_from=split.valid_from)
     con.execute(script("position_count"))
@@ -86,7 +90,12 @@ def build_pairs(
     irrelevant = number(con, "SELECT count(*) FROM judged WHERE clicks = 0")
     con.execute("DROP VIEW pair; DROP TABLE judged")
     seen = number(con, "SELECT count_if(seen_in_train) FROM (FROM valid UNION ALL FROM test)")
-    notes = (*log.notes, *_split_notes(drawn, pairs["valid"], settings), *_label_notes(irrelevant))
+    notes = (
+        *log.notes,
+        *filter(None, [improbable_span(period)]),
+        *_split_notes(drawn, pairs["valid"], settings),
+        *_label_notes(irrelevant),
+    )
     return LogCounts(rejected, positives, pairs, clicks, seen, dropped, split, notes)
 
 
@@ -116,7 +125,13 @@ def _count_rows(con: Connection, table: Table) -> tuple[dict[str, int], tuple[da
             raise InputError("--clicks: the log has no click: no accepted row has clicked (or ordered) true.")
     reasons = ", ".join(f"{reason}: {rows:,}" for reason, rows in rejected.items())
     advice = ""
-    if "unknown item" in rejected:
+    if "no readable timestamp" in rejected:
+        _refuse_days(con, table)
+        seen = _examples(con, f"SELECT {quote(table.column('timestamp') or '')} FROM {table.raw} LIMIT 3")
+        advice = (
+            f" The times are written as {seen}; data.date_format says how to read them, for example %d.%m.%Y %H:%M."
+        )
+    elif "unknown item" in rejected:
         seen = _examples(con, "SELECT item_id FROM log_source WHERE item_id IS NOT NULL LIMIT 3")
         known = _examples(con, "SELECT item_id FROM item ORDER BY item_index LIMIT 3")
         advice = (
@@ -128,6 +143,33 @@ def _count_rows(con: Connection, table: Table) -> tuple[dict[str, int], tuple[da
 
 def _examples(con: Connection, select: str) -> str:
     return ", ".join(repr(row[0]) for row in con.execute(select).fetchall())
+
+
+def _refuse_days(con: Connection, table: Table) -> None:
+    """Days such as 03/04/2025 are not guessed at, where most rows have them."""
+    if table.type("timestamp") != "VARCHAR":
+        return
+    day = f"trim({quote(table.column('timestamp') or '')})"
+    like = f"regexp_full_match({day}, {literal(DAY_FIRST)})"
+    examples = f"min_by({day}, {ROW}, 3) FILTER ({like})"
+    count, seen = con.execute(f"SELECT count_if({like}), {examples} FROM {table.raw}").fetchall()[0]
+    if 2 * count > table.rows:
+        raise day_first(f"--clicks: column {table.column('timestamp')!r}", seen)
+
+
+def improbable_span(period: tuple[datetime | None, datetime | None]) -> str | None:
+    """What to say about a log whose clicks are too old or in the future; None where they are not."""
+    first, last = period
+    if first is None or last is None:
+        return None
+    old, late = first < _OLD, last > datetime.now(UTC).replace(tzinfo=None) + timedelta(days=1)
+    if not (old or late):
+        return None
+    why = " and ".join(["before 1990"] * old + ["after tomorrow"] * late)
+    return (
+        f"clicks: the log's clicks run from {first} to {last}, {why}: that is improbable. Look at its timestamps; "
+        "data.date_format says how they are written"
+    )
 
 
 def _borders(

@@ -1,8 +1,12 @@
 """What the tables' columns mean: which are required, and how a user's type becomes ours."""
 
-from smar.data.database import quote
+from smar.data.database import literal, quote
+from smar.data.markup import MARKUP
 from smar.data.tables import ROW, Table
+from smar.data.times import formatted, text_time
+from smar.data.types import text_of
 from smar.errors import InputError, one_of
+from smar.sections.data import DataSettings
 
 REQUIRED = {
     "items": ("item_id", "title"),
@@ -60,12 +64,22 @@ def check_mapping(table: Table) -> None:
 
 
 def as_text(table: Table, name: str) -> str:
-    """SQL for a column as text; whole floats lose their .0 (pandas writes integers with gaps as floats)."""
-    column, kind = quote(table.column(name) or name), table.type(name)
-    if kind in ("DOUBLE", "FLOAT"):
-        whole = f"CASE WHEN {column} = floor({column}) THEN CAST(TRY_CAST({column} AS BIGINT) AS VARCHAR) END"
-        return f"coalesce({whole}, CAST({column} AS VARCHAR))"
-    return f"({column} ->> '$')" if kind == "JSON" else f"CAST({column} AS VARCHAR)"
+    """SQL for a column as text; raises InputError where it holds nested values."""
+    kind = table.type(name)
+    if kind.startswith(("STRUCT", "MAP")) or (kind.endswith("]") and kind != "VARCHAR[]"):
+        raise InputError(
+            f"--{table.kind}: column {table.column(name)!r} has type {kind}; allowed: text, numbers, "
+            "or a list of texts, which are joined. Give a column with plain values, or map another one in data.columns."
+        )
+    return text_of(table.column(name) or name, kind)
+
+
+def words(text: str, settings: DataSettings) -> str:
+    """SQL for a text without HTML, unless ``data.html`` keeps it."""
+    if settings.html == "keep":
+        return text
+    found = f"CASE WHEN regexp_matches({text}, {literal(MARKUP)}) THEN plain_text({text}) ELSE {text} END"
+    return f"CASE WHEN contains({text}, '&') OR contains({text}, '<') THEN {found} ELSE {text} END"
 
 
 def as_number(table: Table, name: str) -> str:
@@ -87,14 +101,16 @@ def as_flag(table: Table, name: str) -> str:
     return f"coalesce(TRY_CAST(trim({quote(table.column(name) or name)}) AS BOOLEAN), {number})"
 
 
-def as_time(table: Table, name: str) -> str:
-    """SQL for a column as TIMESTAMP in UTC; text may carry a zone, numbers are epochs; else null."""
+def as_time(table: Table, name: str, date_format: str | None) -> str:
+    """SQL for a column as TIMESTAMP in UTC, null where it is no time; see `smar.data.times`."""
     column, kind = quote(table.column(name) or name), table.type(name)
     if kind.startswith(("TIMESTAMP", "DATE")):
         value = f"CAST({column} AS TIMESTAMP)"
     elif kind == "VARCHAR":
-        zoned = f"CAST(TRY_CAST(trim({column}) AS TIMESTAMPTZ) AS TIMESTAMP)"
-        value = f"coalesce({zoned}, from_epoch({as_number(table, name)}))"
+        value = text_time(column, date_format)
     else:
-        value = f"from_epoch({as_number(table, name)})"
+        whole = kind.endswith("INT") or kind == "INTEGER"
+        value = f"from_epoch(TRY_CAST({column} AS BIGINT))" if whole else f"from_epoch_part({as_number(table, name)})"
+        if date_format is not None:
+            value = f"coalesce({formatted(f'CAST({column} AS VARCHAR)', date_format)}, {value})"
     return f"CASE WHEN isfinite({value}) THEN {value} END"

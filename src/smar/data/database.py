@@ -16,6 +16,7 @@ from duckdb import DuckDBPyConnection
 from duckdb.func import PythonUDFType
 from duckdb.sqltypes import VARCHAR
 
+from smar.data.markup import plain_text
 from smar.data.text import normalise
 from smar.errors import InputError
 from smar.sections.data import DataSettings
@@ -31,6 +32,11 @@ def quote(name: str) -> str:
 def literal(value: object) -> str:
     """SQL string literal."""
     return "'" + str(value).replace("'", "''") + "'"
+
+
+def once(value: str, name: str, expression: str) -> str:
+    """SQL for an expression that names a value several times, which is computed once."""
+    return f"list_transform([{value}], lambda {name}: {expression})[1]"
 
 
 def script(name: str) -> str:
@@ -59,9 +65,11 @@ def connect(settings: DataSettings, work: Path) -> Iterator[Connection]:
 
 
 def define_macros(con: Connection) -> None:
-    """The shared expressions of ``sql/macros.sql``, and `smar.data.text.normalise` for texts that are not ASCII."""
+    """The shared expressions of ``sql/macros.sql`` and ``sql/readings.sql``, and the functions of Python in them."""
     con.create_function("normalise", _normalised, [VARCHAR], VARCHAR, type=PythonUDFType.ARROW)
+    con.create_function("plain_text", plain_text, [VARCHAR], VARCHAR)
     con.execute(script("macros"))
+    con.execute(script("readings"))
 
 
 def _normalised(texts: pa.ChunkedArray) -> pa.Array:

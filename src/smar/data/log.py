@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from smar.data.columns import as_flag, as_number, as_text, as_time, require
+from smar.data.columns import as_flag, as_number, as_text, as_time, require, words
 from smar.data.database import Connection, literal, quote, script, set_variables
 from smar.data.tables import ROW, Table
 from smar.data.text import MAX_QUERY_CHARACTERS
@@ -51,9 +51,9 @@ def open_log(con: Connection, table: Table, settings: DataSettings) -> Log:
     graded, parted = "relevance" in read, "split" in read
     relevance = as_number(table, "relevance") if graded else "CAST(NULL AS DOUBLE)"
     columns = {
-        "query": as_text(table, "query"),
+        "query": words(as_text(table, "query"), settings),
         "item_id": as_text(table, "item_id"),
-        "timestamp": as_time(table, "timestamp") if timed else "CAST(NULL AS TIMESTAMP)",
+        "timestamp": as_time(table, "timestamp", settings.date_format) if timed else "CAST(NULL AS TIMESTAMP)",
         "clicked": as_flag(table, "clicked") if timed else f"{relevance} > 0" if graded else "true",
         "ordered": as_flag(table, "ordered") if "ordered" in read else "false",
         "position": f"TRY_CAST({as_number(table, 'position')} AS BIGINT)"

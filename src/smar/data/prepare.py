@@ -21,7 +21,8 @@ from smar.data.dataset import FORMAT, DatasetManifest
 from smar.data.pictures import PictureCounts, pack
 from smar.data.selected import Tables
 from smar.data.sources import Given
-from smar.data.tables import Table
+from smar.data.tables import Table, applied_format, check_types
+from smar.data.times import check_format
 from smar.errors import InputError
 from smar.files import FileEntry, StrPath, describe, publish
 from smar.progress import console
@@ -129,18 +130,21 @@ def _build(
     """Run the stages; returns the settings as applied."""
     settings = tables.settings
     with summary.stage("reading tables"):
+        check_format(con, settings.date_format)
         catalogue = tables.open("items", ("item_id", "title", *settings.text_fields))
         columns = item_columns(catalogue, settings)
         log = tables.open("clicks", None)
         check_mapping(log)
-        pictures = tables.open_optional("images", ("item_id",))
+        pictures = tables.open_optional("images", None)
         attributes = tables.open_optional("queries", ("query",))
-        build_items(con, catalogue)
+        check_types(settings, catalogue, attributes)
+        build_items(con, catalogue, settings)
     summary.notes += [*columns.notes, *tables.notes]
     with summary.stage("pairs"):
         counted = build_pairs(con, log, settings, test_from, folder)
+    summary.notes += counted.notes
     if attributes is not None:
-        summary.counts["queries"] = write_queries(con, attributes, folder / "queries.parquet")
+        summary.counts["queries"] = write_queries(con, attributes, settings, folder / "queries.parquet")
     with summary.stage("pictures"):
         packed = pack(con, catalogue, pictures, settings, folder)
     summary.notes += packed.notes
@@ -148,9 +152,9 @@ def _build(
         write_items(con, catalogue, columns, folder / "items.parquet")
         _write_rejects(con, (catalogue, log, pictures, attributes), bool(counted.rejected), folder, summary)
     if prices := unread_prices(con, catalogue):
-        summary.notes.append(f"items: {prices:,} prices are not numbers and became null")
+        summary.notes.append(prices)
     _count(con, catalogue, log, counted, packed, summary)
-    return columns.settings
+    return applied_format(columns.settings, catalogue)
 
 
 def _write_rejects(
@@ -164,7 +168,8 @@ def _write_rejects(
     path = folder / "rejects.parquet"
     copy(con, script("rejects"), path)
     counted = con.execute(
-        """SELECT "table" || ': ' || CASE WHEN row < 0 THEN 'unreadable line' ELSE reason END, count(*)
+        """SELECT "table" || ': ' || CASE WHEN row < 0 THEN 'unreadable line' ELSE split_part(reason, ': ''', 1) END,
+        count(*)
         FROM read_parquet($1) GROUP BY 1 ORDER BY 1""",
         [str(path)],
     ).fetchall()
@@ -197,7 +202,6 @@ def _count(
     }
     summary.image_status = packed.item_status
     summary.test_from, summary.valid_from = counted.split.test_from, counted.split.valid_from
-    summary.notes += counted.notes
     if counted.split.note:
         summary.notes.append(counted.split.note)
 

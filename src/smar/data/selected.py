@@ -14,11 +14,11 @@ from pathlib import Path
 
 import duckdb
 
-from smar.data.database import Connection, copy, literal, quote
+from smar.data.database import Connection, copy, define_macros, literal, quote
 from smar.data.sources import Given, Source, as_list
 from smar.data.tables import ROW, Table, open_table
 from smar.errors import InputError
-from smar.sections.data import DataSettings
+from smar.sections.data import ColumnMap, DataSettings, HeaderSettings
 
 KINDS = ("items", "clicks", "images", "queries")
 
@@ -40,21 +40,25 @@ class Tables:
         sources = {kind: as_list(source) for kind, source in given.items()}
         return cls(con, settings, {kind: source for kind, source in sources.items() if source}, work)
 
-    def open(self, kind: str, text: tuple[str, ...] | None) -> Table:
-        """Open a table that must be there, by its SELECT where it has one; `text` as for `open_table`.
+    def open(self, kind: str, text: tuple[str, ...] | None, declared: Mapping[str, str] | None = None) -> Table:
+        """Open a table that must be there, by its SELECT where it has one; `text` and `declared` as for `open_table`.
 
         Raises:
             InputError: the table cannot be read or made.
         """
         select = getattr(self.settings.select, kind)
-        mapping = getattr(self.settings.columns, kind)
         if select is None:
-            return open_table(self.con, self.given.get(kind, []), kind, mapping, self.work, text, self._header(kind))
-        made = self.work / f"{kind}-selected.parquet"
-        self._make(kind, select, made)
-        table = open_table(self.con, made, kind, mapping, self.work, text)
-        bad = self._raw[kind].bad_lines if kind in self._raw else ()
-        return replace(table, files=(self._folder(kind) / f"data.select.{kind}",), bad_lines=bad)
+            given = self.given.get(kind, [])
+            table = open_table(self.con, given, kind, self.settings, self.work, text, declared)
+        else:
+            made = self.work / f"{kind}-selected.parquet"
+            self._make(kind, select, made)
+            settings = self.settings.model_copy(update={"header": HeaderSettings()})
+            table = open_table(self.con, made, kind, settings, self.work, text, declared)
+            bad = self._raw[kind].bad_lines if kind in self._raw else ()
+            table = replace(table, files=(self._folder(kind) / f"data.select.{kind}",), bad_lines=bad)
+        self.notes += table.notes
+        return table
 
     def open_optional(self, kind: str, text: tuple[str, ...] | None) -> Table | None:
         """Open a table that may be missing. A SELECT over this table alone says so in a note when it is."""
@@ -65,10 +69,6 @@ class Tables:
             self.notes.append(f"data.select.{kind} reads --{kind}, which was not given: there is no such table")
             return None
         return self.open(kind, text)
-
-    def _header(self, kind: str) -> tuple[str, ...]:
-        header: tuple[str, ...] = getattr(self.settings.header, kind)
-        return header
 
     def _names(self, select: str) -> set[str]:
         return {kind for kind in KINDS if re.search(rf"\b{kind}\b", select, re.IGNORECASE)}
@@ -81,10 +81,12 @@ class Tables:
     def _open_raw(self, kinds: set[str]) -> None:
         """Open what a SELECT reads, under the names that the files have."""
         text = ("item_id", "title", "query", *self.settings.text_fields)
+        settings = self.settings.model_copy(update={"columns": ColumnMap(), "types": {}})  # both are of the result
         for kind in sorted(kinds & self.given.keys() - self._raw.keys()):
             folder = self.work / f"given-{kind}"
             folder.mkdir()
-            self._raw[kind] = open_table(self.con, self.given[kind], kind, {}, folder, text, self._header(kind))
+            self._raw[kind] = open_table(self.con, self.given[kind], kind, settings, folder, text)
+            self.notes += self._raw[kind].notes
 
     def _make(self, kind: str, select: str, made: Path) -> None:
         self._open_raw(self._names(select))
@@ -117,6 +119,7 @@ class Tables:
         }
         with duckdb.connect(":memory:", config=config) as con:
             con.execute("SET TimeZone = 'UTC'")
+            define_macros(con)
             paths = [path for table in self._raw.values() for path in table.parquet]
             con.execute(f"SET allowed_directories = [{literal(self.work)}]")
             con.execute(f"SET allowed_paths = [{', '.join(map(literal, paths))}]")

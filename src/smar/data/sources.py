@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smar.data.arrow import ArrowTable, is_table, part_of, saved_dataset, table_to_parquet, to_parquet
-from smar.data.header import with_header
 from smar.data.remote import download, is_remote
 from smar.errors import InputError
 
@@ -57,14 +56,13 @@ def file_format(path: Path) -> str | None:
     return None if kind in _BINARY and path.suffix.lower() in _COMPRESSED else kind
 
 
-def find_files(sources: Sequence[Source], kind: str, work: Path, header: Sequence[str] = ()) -> Files:
+def find_files(sources: Sequence[Source], kind: str, work: Path) -> Files:
     """Expand files, folders, globs and addresses into the files of one table and their common format.
 
     Args:
         sources: paths and tables.
         kind: items, clicks, images or queries; names the table in messages.
         work: folder for copies.
-        header: names of the columns of CSV and TSV files that lack the line with them.
 
     Raises:
         InputError: nothing matched, a file has an unknown format, the formats are mixed, a server did not answer, or
@@ -83,7 +81,7 @@ def find_files(sources: Sequence[Source], kind: str, work: Path, header: Sequenc
             found[Path(f"{kind} {number + 1} of {len(sources)} (a table in memory)")] = (target, "parquet")
         else:
             raise _no_table(source, kind)
-    return _local(found, kind, work, header)
+    return _local(found, kind, work)
 
 
 def _known_format(file: Path, kind: str) -> str:
@@ -106,8 +104,8 @@ def _no_table(source: object, kind: str) -> InputError:
     )
 
 
-def _local(found: dict[Path, tuple[Path, str]], kind: str, work: Path, header: Sequence[str]) -> Files:
-    """Refuse mixed formats, turn Arrow into Parquet, and give headers to text files without one."""
+def _local(found: dict[Path, tuple[Path, str]], kind: str, work: Path) -> Files:
+    """Refuse mixed formats, and turn Arrow into Parquet."""
     formats = sorted({name for _, name in found.values()})
     if len(formats) > 1:
         examples = ", ".join(next(str(file) for file in found if found[file][1] == name) for name in formats)
@@ -122,13 +120,6 @@ def _local(found: dict[Path, tuple[Path, str]], kind: str, work: Path, header: S
         for file, target, part in zip(local, targets, parts, strict=True):
             to_parquet(file, target, kind, part if len(set(parts)) > 1 else None)
         return Files(tuple(found), tuple(targets), "parquet")
-    if header and name in ("csv", "tsv"):
-        local = [
-            with_header(file, header, "\t" if name == "tsv" else ",", work / f"{kind}-{number:05d}-{file.name}")
-            for number, file in enumerate(local)
-        ]
-    elif header:
-        raise InputError(f"data.header.{kind} is for CSV and TSV files; --{kind} is {name}, which names its columns.")
     return Files(tuple(found), tuple(local), name)
 
 

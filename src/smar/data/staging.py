@@ -1,115 +1,147 @@
 """CSV, TSV and JSON -> Parquet in the work folder, with every line that is no row named.
 
-DuckDB's CSV sniffer is not used: it gives up on a file with one ragged line, and may take a different dialect than
-the file's first line shows. The delimiter is the most frequent one of the header, all columns are read as text, and
-types are inferred afterwards from all values.
+Every cell becomes text, as it was written; `smar.data.types` decides afterwards, from all values, what a column holds.
+Only lists and nested values of JSON keep their own types.
 """
 
-import csv
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import duckdb
 
 from smar.data.database import Connection, copy, literal, quote
+from smar.data.dialect import Dialect, find_dialect
+from smar.data.encodings import as_utf8, check_utf8, chunks
+from smar.data.jsonlines import stage_json
+from smar.data.staged import BadLine, Staged
 from smar.errors import InputError
 
-BadLine = tuple[str, str]
-"""Start of a line that is no row, and the reason with its place."""
-DELIMITERS = ",;\t|"
-SAMPLE = 1_000_000
-"""Rows of a JSON log that are looked at for column names; of other tables all rows are."""
-_TYPES = {
-    "BIGINT": "TRY_CAST({0} AS BIGINT) IS NOT NULL AND NOT regexp_matches({0}, '^[+-]?0[0-9]')",
-    "DOUBLE": "TRY_CAST({0} AS DOUBLE) IS NOT NULL AND NOT regexp_matches({0}, '^[+-]?0[0-9]')",
-    "BOOLEAN": "lower({0}) IN ('true', 'false')",
-    "DATE": "TRY_CAST({0} AS DATE) IS NOT NULL AND length({0}) = 10",
-    "TIMESTAMP": "TRY_CAST({0} AS TIMESTAMP) IS NOT NULL",
-}
+_UNNAMED = "__unnamed_"
 
 
-def stage(con: Connection, file: Path, name: str, staged: Path, text: Sequence[str] | None, kind: str) -> list[BadLine]:
-    """Copy a text file to Parquet and return its lines that are no rows.
+def stage(
+    con: Connection,
+    file: Path,
+    name: str,
+    staged: Path,
+    encoding: str | None,
+    kind: str,
+    header: Sequence[str] = (),
+) -> Staged:
+    """Copy a text file to Parquet, all scalar cells as text.
 
     Args:
         con: the database.
         file: the user's file.
         name: csv, tsv, json lines or json.
         staged: the Parquet file to write.
-        text: columns of a JSON file to read as text; None reads all as text.
+        encoding: ``data.encoding``.
         kind: the table, for messages.
+        header: names of the columns of a CSV or TSV file that lacks the line with them.
 
     Raises:
-        InputError: the file is empty or cannot be read in its format.
+        InputError: the file is empty or cannot be read in its format or encoding.
     """
+    utf8 = staged.with_suffix(".utf8")
+    con.execute("SET preserve_insertion_order = true")
     try:
         if file.stat().st_size == 0:
             raise InputError(f"--{kind} {file}: the file is empty.")
-        reader = _json(con, file, name, text) if name.startswith("json") else _csv(con, file, name)
-        con.execute("SET preserve_insertion_order = true")
-        copy(con, f"SELECT * FROM {reader}", staged)
+        source = as_utf8(file, encoding, utf8)
+        if name.startswith("json"):
+            return stage_json(con, source, name, staged, encoding, file)
+        return _stage_csv(con, source, find_dialect(source, name, header), staged, encoding, file)
+    except (duckdb.OutOfMemoryException, InputError):
+        raise  # `smar.data.database.connect` says what to do about memory
+    except (duckdb.Error, OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"--{kind} {file}: cannot be read as {name} ({reason}).") from None
+    finally:
         con.execute("SET preserve_insertion_order = false")
-        return [] if name.startswith("json") else _bad_lines(con, file)
-    except duckdb.OutOfMemoryException:
-        raise  # `smar.data.database.connect` says what to do
-    except (duckdb.Error, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--{kind} {file}: cannot be read as {name} ({error}).") from None
+        for left in (utf8, staged.with_suffix(".lines")):
+            left.unlink(missing_ok=True)
 
 
-def _csv(con: Connection, file: Path, name: str) -> str:
-    first = con.execute(
-        f"SELECT line FROM read_csv({literal(file)}, columns = {{line: 'VARCHAR'}}, header = false, "
-        "auto_detect = false, strict_mode = false, delim = '\x01', quote = '', escape = '') LIMIT 1"
-    ).fetchall()
-    header = str(first[0][0]).lstrip("\ufeff")
-    delimiter = "\t" if name == "tsv" else max(DELIMITERS, key=header.count)
-    names = next(csv.reader([header], delimiter=delimiter))
-    if len(set(names)) < len(names):
-        raise InputError(f"{file}: two columns have the same name. Columns seen: {', '.join(names)}.")
-    columns = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in names)
+def _stage_csv(
+    con: Connection, source: Path, dialect: Dialect, staged: Path, encoding: str | None, file: Path
+) -> Staged:
+    if any("\ufffd" in column for column in dialect.names):
+        check_utf8(source, encoding, file)
+    named = [column for column in dialect.names if column]
+    found = Staged(written=dict.fromkeys(named, "cell"))
+    select = f"SELECT {', '.join(map(quote, named))} FROM"
+    try:
+        copy(con, f"{select} {_reader(source, dialect)}", staged)
+    except duckdb.InvalidInputException:  # some lines end with a line feed alone, some do not
+        plain = staged.with_suffix(".lines")
+        _one_line_end(source, plain)
+        source = plain
+        copy(con, f"{select} {_reader(source, dialect)}", staged)
+    found.bad_lines = _bad_lines(con, source, encoding, file)
+    if len(named) < len(dialect.names):
+        found.notes += _unnamed(con, source, dialect, file)
+    return found
+
+
+def _reader(source: Path, dialect: Dialect) -> str:
+    """SQL for the rows, all columns as text; a column without a name gets one."""
+    columns = ", ".join(f"{literal(column or f'{_UNNAMED}{at}')}: 'VARCHAR'" for at, column in enumerate(dialect.names))
     return (
-        f"read_csv({literal(file)}, columns = {{{columns}}}, header = true, delim = {literal(delimiter)}, "
-        "quote = '\"', escape = '\"', comment = '', auto_detect = false, store_rejects = true)"
+        f"read_csv({literal(source)}, columns = {{{columns}}}, header = false, skip = {dialect.skip}, "
+        f"delim = {literal(dialect.delimiter)}, quote = '\"', escape = '\"', comment = '', auto_detect = false, "
+        "store_rejects = true)"
     )
 
 
-def _bad_lines(con: Connection, file: Path) -> list[BadLine]:
+def _unnamed(con: Connection, source: Path, dialect: Dialect, file: Path) -> list[str]:
+    places = [at for at, column in enumerate(dialect.names) if not column]
+    counts = ", ".join(f"count({_UNNAMED}{at})" for at in places)
+    filled = con.execute(f"SELECT {counts} FROM {_reader(source, dialect)}").fetchall()[0]
+    con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
+    return [
+        f"{file.name}: column {at + 1} has no name in the header; its {count:,} values are left out"
+        for at, count in zip(places, filled, strict=True)
+        if count
+    ]
+
+
+def _one_line_end(source: Path, target: Path) -> None:
+    with target.open("wb") as out:
+        held = b""
+        for chunk in chain(chunks(source), [b""]):
+            block = held + chunk
+            held = block[-1:] if chunk and block.endswith(b"\r") else b""
+            out.write(block[: len(block) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+
+
+def _bad_lines(con: Connection, source: Path, encoding: str | None, file: Path) -> list[BadLine]:
     rows = con.execute(
-        "SELECT line, left(min(csv_line), 100), left(min(error_message), 200) FROM reject_errors "
-        "GROUP BY line ORDER BY line"
+        "SELECT min(line_byte_position) AS place, min(csv_line), min(left(error_message, 200)), "
+        "bool_or(error_type = 'INVALID ENCODING') FROM reject_errors GROUP BY line ORDER BY place"
     ).fetchall()
     con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
-    return [(text, f"{file.name} line {line} is no row: {message}") for line, text, message in rows]
-
-
-def _json(con: Connection, file: Path, name: str, text: Sequence[str] | None) -> str:
-    lines = name == "json lines"
-    options = "format = 'newline_delimited', ignore_errors = true" if lines else "format = 'auto'"
-    sample = SAMPLE if text is None else -1
-    reader = f"read_json({literal(file)}, {options}, sample_size = {sample})"
-    described = con.execute(f"DESCRIBE SELECT * FROM {reader}").fetchall()
-    types = {row[0]: "VARCHAR" if text is None or row[0] in text else row[1] for row in described}
-    columns = ", ".join(f"{quote(column)}: {literal(type_)}" for column, type_ in types.items())
-    return f"read_json({literal(file)}, {options}, columns = {{{columns}}})"
-
-
-def infer_types(con: Connection, scan: str, columns: Sequence[str]) -> dict[str, str]:
-    """Return the narrowest type that every value of a text column has, for the columns that are more than text.
-
-    Numbers with leading zeros stay text: they are codes.
-    """
-    if not columns:
-        return {}
-    tests = [
-        f"bool_and({test.format(quote(column))}) FILTER ({quote(column)} IS NOT NULL)"
-        for column in columns
-        for test in _TYPES.values()
+    if any(bad for *_, bad in rows):
+        check_utf8(source, encoding, file)
+    lines = _line_numbers(source, [place + len(text) - len(text.lstrip("\r\n")) for place, text, _, _ in rows])
+    return [
+        (text.strip("\r\n")[:100], f"{file.name} line {line} is no row: {message}")
+        for line, (_, text, message, _) in zip(lines, rows, strict=True)
     ]
-    fits = con.execute(f"SELECT {', '.join(tests)} FROM {scan}").fetchall()[0]
-    types: dict[str, str] = {}
-    for place, column in enumerate(columns):
-        for type_, fit in zip(_TYPES, fits[place * len(_TYPES) :], strict=False):
-            if fit:
-                types[column] = type_
-                break
-    return types
+
+
+def _line_numbers(source: Path, places: list[int]) -> list[int]:
+    """Numbers of the lines, from 1, that hold the bytes at these rising places; a quoted cell may span several."""
+    found: list[int] = []
+    start, lines = 0, 1
+    for chunk in chunks(source) if places else ():
+        at = 0
+        for place in places[len(found) : bisect_left(places, start + len(chunk) + 1)]:
+            end = max(at, place - 1 - start)
+            lines += chunk.count(b"\n", at, end)
+            at = end
+            found.append(lines)
+        lines += chunk.count(b"\n", at)
+        start += len(chunk)
+    return found + [lines] * (len(places) - len(found))

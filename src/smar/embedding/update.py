@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from smar.data.changes import prepare_changes
 from smar.data.dataset import OWN_COLUMNS, Dataset
+from smar.data.types import index_types
 from smar.errors import InputError
 from smar.files import StrPath
 from smar.index.base import INTERNAL_COLUMNS
@@ -45,7 +46,9 @@ def update_index(folder: StrPath, run: StrPath, items: list[str], images: list[s
     started = time.perf_counter()
     index, encoder = open_for_update(folder, run)
     with tempfile.TemporaryDirectory(prefix="update-", dir=folder) as work:
-        dataset, rejects = prepare_changes(run_settings(run).data, items, images, Path(work) / "items")
+        dataset, rejects = prepare_changes(
+            run_settings(run).data, items, images, Path(work) / "items", index_types(index.snapshot.schema)
+        )
         total = len(dataset.image_row)
         for batch in track(_encoded(encoder, dataset), "update (batches)", -(-total // BATCH)):
             index.upsert(batch)

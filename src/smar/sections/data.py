@@ -55,6 +55,14 @@ def _known_language(name: str | None) -> str | None:
     return name
 
 
+def _codec(encoding: str | None) -> str | None:
+    try:
+        "".encode(encoding or "utf-8")
+    except (LookupError, ValueError):
+        raise ValueError(f"{encoding!r} is no encoding that Python knows, such as utf-8, cp1252 or gb18030") from None
+    return encoding
+
+
 class DataSettings(Section):
     """`smar prepare`: tables -> pairs, qrels, packed pictures."""
 
@@ -62,6 +70,17 @@ class DataSettings(Section):
     columns: ColumnMap = ColumnMap()
     select: SelectSettings = SelectSettings()
     header: HeaderSettings = HeaderSettings()
+    types: dict[str, Literal["text", "integer", "decimal", "number", "boolean", "date", "timestamp"]] = Field(
+        {}, description="column of the items or queries -> its type, where its values leave it open"
+    )
+    number_format: Literal["1,234.56", "1.234,56"] | None = Field(
+        None, description="how prices and declared numbers are written, where the column leaves it open"
+    )
+    date_format: str | None = Field(None, description="how times are written, as for strptime, where not as ISO 8601")
+    encoding: Annotated[str | None, AfterValidator(_codec)] = Field(
+        None, description="encoding of text files that are neither UTF-8 nor UTF-16"
+    )
+    html: Literal["decode", "keep"] = Field("decode", description="HTML entities and tags in texts and queries")
     text_fields: tuple[str, ...] = Field(("title", "category", "brand"), min_length=1)
     language: Annotated[str | None, AfterValidator(_known_language)] = Field(
         None, description="of the texts: words search and BM25 shorten words by its stemmer"

@@ -2,12 +2,12 @@
 CREATE TEMP TABLE item_row AS
 WITH checked AS (
     SELECT __row, item_id,
-           CASE WHEN is_blank(item_id) THEN 'no item_id' WHEN is_blank(title) THEN 'no title' END AS fault
+           CASE WHEN is_blank(item_id) THEN 'no item_id' WHEN is_blank(title) THEN 'no title' ELSE misfit END AS fault
     FROM item_key
 )
 SELECT __row, item_id,
        CASE WHEN fault IS NOT NULL THEN fault
-            WHEN row_number() OVER (PARTITION BY item_id, fault ORDER BY __row) > 1
+            WHEN row_number() OVER (PARTITION BY item_id, fault IS NULL ORDER BY __row) > 1
             THEN 'duplicate item_id (the first row is kept)' END AS reason
 FROM checked;
 

@@ -14,15 +14,6 @@ CREATE OR REPLACE TEMP MACRO is_blank(text) AS
 -- Exact sums: the order in which threads add must not show in the last digit.
 CREATE OR REPLACE TEMP MACRO exact(number) AS CAST(number AS DECIMAL(38, 9));
 
--- Epoch numbers in seconds, milliseconds, microseconds or nanoseconds, told apart by size (years 1973 to 5138).
-CREATE OR REPLACE TEMP MACRO from_epoch(number) AS
-    make_timestamp(CAST(CASE
-        WHEN abs(number) < 1e11 THEN number * 1e6
-        WHEN abs(number) < 1e14 THEN number * 1e3
-        WHEN abs(number) < 1e17 THEN number
-        WHEN abs(number) < 9e18 THEN number / 1e3
-    END AS BIGINT));
-
 -- A uniform number in [0, 1) from a pair, the same on every engine.
 CREATE OR REPLACE TEMP MACRO pair_hash(query, item_id) AS
     CAST('0x' || substr(md5(query || chr(31) || item_id), 1, 8) AS BIGINT) / 4294967296.0;
