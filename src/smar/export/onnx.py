@@ -67,7 +67,7 @@ def export_query(encoder: Encoder, out: Path, probe: list[str]) -> QueryManifest
         kind=encoder.config.kind,
         dim=encoder.config.dim,
         max_length=encoder.config.query_length,
-        pad_id=tokenizer.pad_token_id,
+        pad_id=tokenizer.pad_token_id or 0,
         unknown_ids=unknown_ids(tokenizer),
         threshold=encoder.config.threshold,
         files={name: sha256(out / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
