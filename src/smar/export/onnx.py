@@ -68,7 +68,7 @@ def export_query(encoder: Encoder, out: StrPath, probe: list[str]) -> QueryManif
         kind=encoder.config.kind,
         dim=encoder.config.dim,
         max_length=encoder.config.query_length,
-        pad_id=tokenizer.pad_token_id,
+        pad_id=tokenizer.pad_token_id or 0,
         unknown_ids=unknown_ids(tokenizer),
         threshold=encoder.config.threshold,
         files={name: sha256(out / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
