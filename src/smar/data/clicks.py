@@ -72,7 +72,9 @@ def build_pairs(
     con.execute(script("position_count"))
     positives = number(con, "SELECT sum(clicks) FROM position_count")
     drawn = log.parted and not number(con, "SELECT sum(clicks) FROM position_count WHERE part = 1")
-    set_variables(con, valid_drawn=drawn)
+    set_variables(con, valid_border=-1)
+    if drawn:
+        con.execute(script("valid_border"))
     if log.timed:
         split = _check_borders(con, split)
         set_variables(con, valid_from=split.valid_from)

@@ -126,7 +126,7 @@ class Dataset:
         return self._read(f"pairs/{part}.parquet")
 
     def qrels(self) -> pa.Table:
-        """Judgements of the test period: query, item_id, relevance (1 clicked, 2 ordered)."""
+        """Judgements of the test part: query, item_id, relevance (1 clicked, 2 ordered, or what its table says)."""
         return self._read("qrels.parquet")
 
     def queries(self) -> pa.Table | None:

@@ -1,6 +1,6 @@
 -- One row per (part, query, item) of a log or a table of pairs. A click at an unknown position weighs 1.
 -- A table with neither time nor parts is split by a hash of the pair (drawn); parts without validation pairs get those
--- of some training queries (valid_drawn).
+-- of some training queries (valid_border.sql).
 CREATE TEMP TABLE judged AS
 WITH grouped AS (
     SELECT part, clean_query(query) AS query, item_index,
@@ -17,8 +17,9 @@ WITH grouped AS (
     GROUP BY ALL
 )
 SELECT CAST(CASE WHEN getvariable('drawn') THEN hash_part(query, item.item_id)
-                 WHEN part = 0 AND getvariable('valid_drawn') AND pair_hash(query, '') < getvariable('valid_share')
-                 THEN 1 ELSE part END AS UTINYINT) AS part,
+                 WHEN getvariable('valid_border') < 0 OR part > 0 THEN part
+                 WHEN pair_hash(query, '') <= getvariable('valid_border') THEN 1
+                 ELSE 0 END AS UTINYINT) AS part,
        grouped.* EXCLUDE (part)
 FROM grouped JOIN item USING (item_index);
 
