@@ -42,9 +42,8 @@ def update(folder: Path, path: str, **changes: Any) -> tuple[pa.Table, dict[str,
 
 def cells(folder: Path, name: str, *values: str, **changes: Any) -> tuple[list[Any], dict[str, int]]:
     folder.mkdir()
-    (folder / "items.csv").write_text(
-        "item_id;title;" + name + "\n" + "".join(f"i{n};t;{v}\n" for n, v in enumerate(values))
-    )
+    lines = [f"item_id;title;{name}", *[f"i{n};t;{value}" for n, value in enumerate(values)]]
+    (folder / "items.csv").write_text("\n".join(lines) + "\n")
     table, rejects = update(folder, str(folder / "items.csv"), **changes)
     return table[name].to_pylist(), rejects
 

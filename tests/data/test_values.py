@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,7 @@ AMOUNTS = {
     "12.50 EUR": ("12.50", None), "CHF 1'299.-": ("1299", "1299"), "1\u202f299,00\u00a0€": (None, "1299.00"),
     "1,29,900.00": ("129900.00", None), "٩٩٫٥٠": (None, "99.50"), "−5,50 €": (None, "-5.50"), "-$5": ("-5", "-5"),
     "1,299": ("1299", "1.299"), "1.299": ("1.299", "1299"), "0,299": (None, "0.299"), "kr 1 299": ("1299", "1299"),
-    "ask us": (None, None), "4.99 - 5.99": (None, None), "5 € 6 €": (None, None), "1.2.3": (None, None), "": (None, None),
+    "ask us": (None, None), "4.99 - 5.99": (None, None), "5 € 6 €": (None, None), "1.2.3": (None, None),
 }  # fmt: skip
 
 
@@ -208,15 +208,16 @@ def test_the_prices_format_is_kept_for_updates(tmp_path: Path) -> None:
 
 def test_declared_types(tmp_path: Path) -> None:
     rows = [
-        {"item_id": f"i{n}", "title": "t", "sku": sku, "cost": cost, "since": since}
-        for n, (sku, cost, since) in enumerate(
-            [
-                ("12", "4.990", "1750000000"),
-                ("13", "12345678901234567.25", "2025-06-15T10:00:00+02:00"),
-                ("14", "x", "20250615"),
-                ("15", "", "soon"),
-            ]
-        )
+        {"item_id": "i0", "title": "t", "sku": "12", "cost": "4.990", "since": "1750000000"},
+        {
+            "item_id": "i1",
+            "title": "t",
+            "sku": "13",
+            "cost": "12345678901234567.25",
+            "since": "2025-06-15T10:00:00+02:00",
+        },
+        {"item_id": "i2", "title": "t", "sku": "14", "cost": "x", "since": "20250615"},
+        {"item_id": "i3", "title": "t", "sku": "15", "cost": "", "since": "soon"},
     ]
     path = tmp_path / "items.csv"
     path.write_text("\n".join([",".join(rows[0]), *[",".join(row.values()) for row in rows]]) + "\n")
@@ -230,7 +231,7 @@ def test_declared_types(tmp_path: Path) -> None:
         ("items", 2, "i2", "cost is no decimal: 'x'"), ("items", 3, "i3", "since is no time: 'soon'"),
     ]  # fmt: skip
     assert summary.rejects["items: cost is no decimal"] == 1
-    with pytest.raises(InputError, match="a name in data.types is 'price'; allowed: cost, item_id, since, sku, title"):
+    with pytest.raises(InputError, match=r"a name in data.types is 'price'; allowed: cost, item_id, since, sku, title"):
         run(tmp_path, str(path), log(), types={"price": "number"})
 
 
@@ -257,12 +258,20 @@ def test_what_a_column_of_a_text_file_becomes(tmp_path: Path, values: list[str],
 
 
 MOMENTS = {
-    "20250615": datetime(2025, 6, 15), "20250615083000": datetime(2025, 6, 15, 8, 30), "202506150830": datetime(2025, 6, 15, 8, 30),
-    "1750000000": datetime(2025, 6, 15, 15, 6, 40), "1750000000123": datetime(2025, 6, 15, 15, 6, 40, 123000),
-    "1750000000123456": datetime(2025, 6, 15, 15, 6, 40, 123456), "1750000000123456789": datetime(2025, 6, 15, 15, 6, 40, 123456),
-    "1750000000.25": datetime(2025, 6, 15, 15, 6, 40, 250000), "2025-06-01 10:00:00+02": datetime(2025, 6, 1, 8),
-    "2025-06-01T10:00:00.5Z": datetime(2025, 6, 1, 10, 0, 0, 500000), "20251345": None, "03/04/2025": None, "soon": None,
-}  # fmt: skip
+    "20250615": datetime(2025, 6, 15),
+    "20250615083000": datetime(2025, 6, 15, 8, 30),
+    "202506150830": datetime(2025, 6, 15, 8, 30),
+    "1750000000": datetime(2025, 6, 15, 15, 6, 40),
+    "1750000000123": datetime(2025, 6, 15, 15, 6, 40, 123000),
+    "1750000000123456": datetime(2025, 6, 15, 15, 6, 40, 123456),
+    "1750000000123456789": datetime(2025, 6, 15, 15, 6, 40, 123456),
+    "1750000000.25": datetime(2025, 6, 15, 15, 6, 40, 250000),
+    "2025-06-01 10:00:00+02": datetime(2025, 6, 1, 8),
+    "2025-06-01T10:00:00.5Z": datetime(2025, 6, 1, 10, 0, 0, 500000),
+    "20251345": None,
+    "03/04/2025": None,
+    "soon": None,
+}
 
 
 def test_times_as_texts(tmp_path: Path) -> None:
@@ -285,7 +294,7 @@ def test_the_log_s_times(tmp_path: Path) -> None:
     assert min(row["first_click"] for row in read(tmp_path, "pairs/train.parquet")) == datetime(2026, 1, 1)
     with pytest.raises(InputError, match=r"Times seen: 'Thu 01\. Jan.*data.date_format"):
         run(tmp_path, items(), dated("%a %d. %b %Y"))
-    with pytest.raises(InputError, match="data.date_format is '%Q'"):
+    with pytest.raises(InputError, match=r"data.date_format is '%Q'"):
         run(tmp_path, items(), log(), date_format="%Q")
     assert not any("improbable" in note for note in run(tmp_path, items(), dated("%Y%m%d")).notes)
     for start, why in (
