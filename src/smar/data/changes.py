@@ -1,7 +1,9 @@
 """Items to add to an index that exists: tables and pictures to a small dataset without a log."""
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 
 from smar.data.catalogue import build_items, item_columns, write_items
@@ -13,6 +15,9 @@ from smar.data.sources import Given
 from smar.files import FileEntry, StrPath, describe
 from smar.progress import console
 from smar.sections.data import DataSettings
+
+_LISTED = 100
+"""Rejected rows that are printed; all are counted."""
 
 
 def prepare_changes(
@@ -39,16 +44,21 @@ def prepare_changes(
         pictures = tables.open_optional("images", None)
         build_items(con, catalogue, settings)
         packed = pack(con, catalogue, pictures, columns.settings, folder)
-        for note in [*tables.notes, *packed.notes]:  # images.parquet goes when the items are in the index
+        rejected = con.execute(
+            """SELECT row, key, reason, split_part(reason, ': ''', 1) FROM reject ORDER BY "table", row"""
+        ).fetchall()
+        bad = [(table.kind, line) for table in (catalogue, pictures) if table is not None for line in table.bad_lines]
+        lines = [f"row {row}, {key!r}: {reason}" for row, key, reason, _ in rejected]
+        lines += [f"{key!r}: {reason}" for _, (key, reason) in bad]
+        # these are nowhere else: the folder goes when the items are in the index
+        for note in (*tables.notes, *packed.notes, *(f"rejected {line}" for line in lines[:_LISTED])):
             console.print(note, markup=False, soft_wrap=True)
         con.execute("CREATE TEMP VIEW train AS SELECT 0 AS item_index WHERE false")
         write_items(con, catalogue, columns, folder / "items.parquet")
-        rejects = dict(con.execute("SELECT reason, count(*) FROM reject GROUP BY 1 ORDER BY 1").fetchall())
+        rejects = Counter(reason for *_, reason in sorted(rejected, key=itemgetter(3)))
+        rejects.update(f"unreadable line of --{kind}" for kind, _ in bad)
         count = number(con, "SELECT count(*) FROM item")
     shutil.rmtree(work)
-    for table in (catalogue, pictures):
-        if table is not None and table.bad_lines:
-            rejects[f"unreadable line of --{table.kind}"] = len(table.bad_lines)
     DatasetManifest(
         counts={"items": count, "images_packed": packed.packed},
         image_status=packed.item_status,

@@ -130,9 +130,7 @@ def _count_rows(con: Connection, table: Table) -> tuple[dict[str, int], tuple[da
     if "no readable timestamp" in rejected:
         _refuse_days(con, table)
         seen = _examples(con, f"SELECT {quote(table.column('timestamp') or '')} FROM {table.raw} LIMIT 3")
-        advice = (
-            f" The times are written as {seen}; data.date_format says how to read them, for example %d.%m.%Y %H:%M."
-        )
+        advice = f" Times seen: {seen}. data.date_format says how to read them, for example %d.%m.%Y %H:%M."
     elif "unknown item" in rejected:
         seen = _examples(con, "SELECT item_id FROM log_source WHERE item_id IS NOT NULL LIMIT 3")
         known = _examples(con, "SELECT item_id FROM item ORDER BY item_index LIMIT 3")

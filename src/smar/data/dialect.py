@@ -88,10 +88,11 @@ def check_names(file: Path, names: Sequence[str]) -> None:
     """Refuse names of columns that are equal, or differ in case or blanks only, which no query could tell apart."""
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(" ".join(name.casefold().split()), name)
-        if other is not name:
+        plain = " ".join(name.casefold().split())
+        if (other := seen.get(plain)) is not None:
             how = "the same name" if other == name else "names that differ in case or blanks only"
             raise InputError(
                 f"{file}: two columns have {how}: {other!r} and {name!r}. Rename one of them, or leave it out. "
                 f"Columns seen: {', '.join(names)}."
             )
+        seen[plain] = name

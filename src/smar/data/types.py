@@ -259,7 +259,7 @@ def _declared(con: Connection, scan: str, name: str, found: str, rules: Rules, k
     reading = _read(name, found, base, exact, rules, plain)
     if base == "text":
         return reading
-    wanted = _WORDS.get(base, base) if exact is None else f"{_WORDS.get(base, base)} of type {exact}"
+    wanted = _WORDS.get(base, base) + ("" if declared in TYPES else f" of type {declared}")
     said = f"{literal(f'{name} is no {wanted}: ')} || '''' || left({text}, 60) || ''''"
     misfit = f"CASE WHEN trim({text}) <> '' AND ({reading.sql}) IS NULL THEN {said} END"
     return Reading(reading.type, reading.sql, misfit)

@@ -1,13 +1,14 @@
 """An item's columns as JSON gives them, checked against the columns of the index."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 
+from smar.data.markup import plain_text
 from smar.errors import InputError
 from smar.index.columns import Kind, kind_of
 
@@ -25,8 +26,12 @@ class RefusedItem(InputError):
         self.image_status = image_status
 
 
-def check_columns(item_id: str, values: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
+def check_columns(
+    item_id: str, values: Mapping[str, Any], schema: pa.Schema, html: Sequence[str] = ()
+) -> dict[str, Any]:
     """The item as a row of `schema` without `image_status`; columns that are not given are None.
+
+    The texts of the columns `html` lose their entities and tags, as in `smar prepare`.
 
     Raises:
         RefusedItem: no title, an unknown column, a value of another type, or an `item_id` that is not the address's.
@@ -43,6 +48,7 @@ def check_columns(item_id: str, values: Mapping[str, Any], schema: pa.Schema) ->
             "unknown_column", f"unknown column {', '.join(map(_show, unknown))}; known: {', '.join(known)}."
         )
     row = {name: _checked(name, values.get(name), schema.field(name).type) for name in known}
+    row |= {name: plain_text(row[name]) for name in html if isinstance(row.get(name), str)}
     if not (row.get("title") or "").split():
         raise RefusedItem("invalid_item", "title is missing or blank; every item needs one.")
     return {"item_id": item_id, **row}

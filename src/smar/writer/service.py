@@ -51,7 +51,9 @@ class ModelWorker:
         compact_after: int = DELTA_LIMIT,
         retry: float = 10.0,
         alive: Callable[[], None] = lambda: None,
+        html: str = "decode",
     ) -> None:
+        self._text = () if html == "keep" else encoder.config.text_fields
         self.index, self.encoder, self.options, self.pictures = index, encoder, options, pictures
         self._compact_after, self._alive = compact_after, alive
         self._started, self._figures = time.time(), Figures()
@@ -77,7 +79,7 @@ class ModelWorker:
 
     async def check(self, item_id: str, upload: Upload) -> Prepared:
         """Everything that can be wrong with one item; raises RefusedItem."""
-        row = check_columns(item_id, upload.columns, self.index.snapshot.schema)
+        row = check_columns(item_id, upload.columns, self.index.snapshot.schema, self._text)
         return await self._look(lambda: prepare_item(row, upload.pictures, self.options))
 
     async def write(self, item: Prepared) -> Written:
@@ -182,4 +184,5 @@ def open_worker(
     index, encoder = open_for_update(folder, run, check)
     settings = run_settings(run).data
     options = ImageOptions.of(settings)
-    return lambda: ModelWorker(index, encoder, options, settings.pictures_per_item, compact_after, retry, alive)
+    several, html = settings.pictures_per_item, settings.html
+    return lambda: ModelWorker(index, encoder, options, several, compact_after, retry, alive, html)
