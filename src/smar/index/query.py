@@ -59,6 +59,7 @@ class QueryManifest(Manifest):
     kind: str
     dim: int = Field(ge=1)
     max_length: int = Field(ge=1, description="tokens kept of a query")
+    prefix: str = Field("", description="put before every query; counts among its tokens")
     threshold: float = Field(0.5, ge=0, le=1, description="pictures are brought in when image_probability exceeds it")
     precision: Precision = Field(Precision.FLOAT32, description="used when nothing else is asked for")
     int8: Int8Cost | None = Field(None, description="the measured cost of the int8 graph, where there is one")
@@ -155,7 +156,7 @@ class QueryEncoder:
         return embedding, probability.reshape(len(texts))
 
     def _tokenise(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        encodings = self._tokenizer.encode_batch_fast([self.manifest.prefix + text for text in texts])
         ids = np.array([e.ids for e in encodings], np.int64).reshape(len(texts), -1)
         mask = np.array([e.attention_mask for e in encodings], np.int64).reshape(len(texts), -1)
         if ids.shape[1] == 0:  # the tokenizer found nothing at all, e.g. in a lone control character

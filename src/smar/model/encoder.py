@@ -71,7 +71,7 @@ class Encoder:
     @torch.inference_mode()
     def encode_query(self, texts: Sequence[str]) -> QueryOutput:
         """Queries -> `QueryOutput` with embedding [n, k] and image probability [n]."""
-        ids, mask = self._pad(self.processor.token_ids(texts, self.config.query_length))
+        ids, mask = self._pad(self.processor.query_ids(texts, self.config))
         with self._autocast():
             output: QueryOutput = self.model.encode_query_ids(ids, mask)
         return output
@@ -90,7 +90,7 @@ class Encoder:
             images: fitted pictures uint8 [m, s, s, 3], those of an item one after the other, in the order of items.
             pictures: how many of them each item has, int [n]; or bool [n], True for one.
         """
-        ids, mask = self._pad(self.processor.token_ids(self.processor.item_texts(fields), self.config.text_length))
+        ids, mask = self._pad(self.processor.item_ids(fields, self.config))
         shown = self.config.kind != "dpsr" and len(images) > 0
         pixels = self.processor.pixels(images).to(self.model.device) if shown else None
         visible = torch.from_numpy(pictures).to(self.model.device)
@@ -156,7 +156,7 @@ class Encoder:
         """Queries -> embeddings [n, k] and what the gate's last layer sees [n, h], float32 on the CPU."""
         parts: list[tuple[torch.Tensor, torch.Tensor]] = []
         for start in range(0, len(texts), batch_size):
-            ids, mask = self._pad(self.processor.token_ids(texts[start : start + batch_size], self.config.query_length))
+            ids, mask = self._pad(self.processor.query_ids(texts[start : start + batch_size], self.config))
             with self._autocast():
                 _, pooled = self.model.query_tower(ids, mask)
                 parts.append((self.model.query_tower.embed(pooled).cpu(), self.model.gate.features(pooled).cpu()))

@@ -28,15 +28,6 @@ class TowerSettings(Section):
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
         return self
 
-    @model_validator(mode="after")
-    def _frozen_is_pretrained_and_has_no_rate(self) -> Self:
-        if self.frozen and (self.pretrained is None or self.learning_rate is not None):
-            raise ValueError(
-                "frozen: true keeps pretrained weights as they are: give pretrained, and no learning_rate (what an "
-                "earlier stage learned is kept by train.stage1.freeze_image and train.stage2.freeze_image)"
-            )
-        return self
-
 
 class VisionSettings(TowerSettings):
     """The image tower.
@@ -61,27 +52,52 @@ class ModelSettings(Section):
     """What is built: SMAR or one of its baselines (reference: paper.md, "Model")."""
 
     kind: Kind = "smar"
-    dim: int = Field(128, ge=8, description="k, the size of every embedding")
+    pretrained: str | None = Field(None, description="dual encoder such as CLIP that all towers start from")
+    dim: int | None = Field(None, ge=8, description="k; when not given the pretrained text encoder's own, else 128")
     matryoshka: tuple[int, ...] = Field((), description="shorter sizes: prefixes of the embeddings trained beside it")
     query: TowerSettings = TowerSettings()
     text: TowerSettings = TowerSettings()
     vision: VisionSettings = VisionSettings()
-    pooling: Literal["mean", "cls"] = Field(
-        "mean", description="cls is the paper's; mean learns several times faster from scratch"
+    pooling: Literal["own", "mean", "cls", "eos", "last", "map"] = Field(
+        "own", description="the checkpoint's own, mean for fresh encoders; cls is the paper's"
     )
     share_text: bool = Field(True, description="query and item text share one encoder, each with its own projection")
     fusion: Literal["cross", "reverse", "both", "merge", "gated", "concat"] = "cross"
     fusion_layers: int = Field(1, ge=1)
     gate: Literal["query", "category"] = Field("query", description="the gate asks the query, or the item's category")
     vocabulary: int = Field(8000, ge=100, description="WordPiece tokens, fitted on catalogue and training queries")
-    query_length: int = Field(30, ge=4)
-    text_length: int = Field(100, ge=4)
+    query_length: int | None = Field(None, ge=4, description="when not given the pretrained encoder's own, else 30")
+    text_length: int | None = Field(None, ge=4, description="when not given the pretrained encoder's own, else 100")
+    query_prefix: str | None = Field(None, description="put before queries; when not given the checkpoint's own")
+    item_prefix: str | None = Field(None, description="put before items; when not given the checkpoint's own")
     modality_dropout: float = Field(0.1, ge=0, lt=1, description="share of training items whose picture is hidden")
 
     @property
+    def size(self) -> int | None:
+        """k, where it is known without looking into a checkpoint."""
+        return self.dim or (None if any(tower.pretrained for tower in self.towers.values()) else 128)
+
+    @property
     def towers(self) -> dict[str, TowerSettings]:
-        """The encoders' settings by the name that each tower has in the model."""
-        return {"query_tower": self.query, "text_tower": self.text, "image_tower": self.vision}
+        """The encoders' settings by the name that each tower has in the model; a pair's name stands in all three."""
+        towers = {"query_tower": self.query, "text_tower": self.text, "image_tower": self.vision}
+        if self.pretrained is None:
+            return towers
+        return {name: tower.model_copy(update={"pretrained": self.pretrained}) for name, tower in towers.items()}
+
+    @model_validator(mode="after")
+    def _pairs_stay_pairs(self) -> Self:
+        if self.pretrained and any(t.pretrained for t in (self.query, self.text, self.vision)):
+            raise ValueError(
+                "model.pretrained gives all towers their weights: leave it out, or model.query, text and "
+                "vision.pretrained (in a baseline: null)"
+            )
+        if any(tower.frozen and (tower.pretrained is None or tower.learning_rate) for tower in self.towers.values()):
+            raise ValueError(
+                "frozen: true keeps pretrained weights as they are: give pretrained, and no learning_rate (what an "
+                "earlier stage learned is kept by train.stage1.freeze_image and train.stage2.freeze_image)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _shared_towers_are_equal(self) -> Self:
@@ -91,8 +107,8 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _prefixes_rise(self) -> Self:
-        if any(a >= b for a, b in pairwise((0, *self.matryoshka, self.dim))):
-            raise ValueError(f"matryoshka ({list(self.matryoshka)}) must rise, each below dim ({self.dim})")
+        if any(a >= b for a, b in pairwise((0, *self.matryoshka, *([self.size] if self.size else [])))):
+            raise ValueError(f"matryoshka ({list(self.matryoshka)}) must rise, each below dim ({self.size})")
         return self
 
     @model_validator(mode="after")

@@ -40,6 +40,8 @@ class PatchManifest(Manifest):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     bf16: bool
+    pooling: str = ""
+    """Of the tower: the encoder's own pooled state comes before its patches."""
     size: int
     """Bytes of states.npy."""
 
@@ -58,6 +60,7 @@ def patch_states(run: Path, dataset: Dataset, model: SmarModel, processor: SmarP
         mean=tuple(normal.image_mean),
         std=tuple(normal.image_std),
         bf16=bf16,
+        pooling="pooler" if model.image_tower.head.pooling == "pooler" else "",
         size=file.stat().st_size if file.is_file() else 0,
     )
     if not (folder / "manifest.json").is_file() or PatchManifest.read(folder, "smar train") != wanted:

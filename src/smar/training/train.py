@@ -22,11 +22,14 @@ from transformers.trainer_callback import PrinterCallback
 
 from smar.data.dataset import Dataset
 from smar.errors import InputError
+from smar.export.check import try_line
+from smar.model.configuration import SmarConfig
 from smar.model.encoder import Encoder
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor, processor_parts
 from smar.model.quiet import quiet
 from smar.model.run import CONFIG_FILE, RunManifest, StageRecord, run_settings
+from smar.model.start import new_model
 from smar.progress import console
 from smar.sections.train import Schedule
 from smar.settings import Settings, save_settings
@@ -35,7 +38,7 @@ from smar.training.card import write_card
 from smar.training.checkpoints import Spent, StageCallback, latest
 from smar.training.distributed import barrier, in_turn, processes, rank, world
 from smar.training.gate import finish_gate
-from smar.training.setup import TrainingData, new_model, new_processor
+from smar.training.setup import TrainingData, new_processor
 from smar.training.stages import Job, jobs
 from smar.training.validation import BEST_FILE
 from smar.training.words import WordCollator
@@ -62,10 +65,26 @@ def train(dataset: Dataset, run: Path, settings: Settings) -> TrainSummary:
         data = TrainingData.from_dataset(dataset, settings.data.text_fields, fold, settings.train.seed)
         planned = in_turn(lambda: [(job, _processor(run, job, settings, data)) for job in jobs(settings, run)])
         records = []
-        for job, processor in planned:
-            pairs = data.collator(processor, job.model)
+        configs = in_turn(lambda: [_tried(job, processor, data) for job, processor in planned])
+        for (job, processor), config in zip(planned, configs, strict=True):
+            pairs = data.collator(processor, config)
             records += _train_job(Workshop(job, run, data, processor, pairs))
     return TrainSummary(tuple(records))
+
+
+def _tried(job: Job, processor: SmarProcessor, data: TrainingData) -> SmarConfig:
+    """Configuration of a job's model; what starts from pretrained weights is tried from encoding to export first."""
+    first = job.folder / next(iter(job.stages))
+    if (first / "manifest.json").is_file():
+        saved: SmarConfig = SmarConfig.from_pretrained(first)
+        return saved
+    torch.manual_seed(job.settings.train.seed)
+    model = new_model(job.settings, job.model, processor)
+    if any(tower.pretrained for tower in job.model.towers.values()):
+        console.print(f"{job.name}: trying the line from the first batch to the exported query tower")
+        try_line(Encoder(model, processor, bf16=job.settings.train.bf16), data.dataset, data.queries)
+    config: SmarConfig = model.config
+    return config
 
 
 def open_run(dataset: Dataset, run: Path, settings: Settings) -> None:
@@ -178,7 +197,8 @@ def _save_stage(workshop: Workshop, folder: Path, model: SmarModel, record: Stag
     """The finished stage, its manifest last; what only an unfinished stage needs goes."""
     model.save_pretrained(folder)
     workshop.processor.save_pretrained(folder)
-    write_card(folder, record, workshop.data, workshop.settings)
+    with torch.no_grad():
+        write_card(folder, record, workshop.data, workshop.settings, float(model.temperature()))
     record.write(folder)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
