@@ -7,7 +7,7 @@ p f_m + (1 - p) f_t; then the controls of `smar.evaluation.systems`.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
@@ -103,7 +103,9 @@ def evaluate_runs(
     ]
     systems = name_systems(ranked, _bm25(test))
     out.mkdir(parents=True, exist_ok=True)
-    findings = _find(test, ranked, systems, report_facts(named, dataset, settings, test.judged, qrels), out)
+    facts = report_facts(named, dataset, settings, test.judged, qrels)
+    missing = [(f"{run.name}: no zero-shot row", run.no_start) for run in ranked if run.no_start]
+    findings = _find(test, ranked, systems, replace(facts, rows=[*facts.rows, *missing]), out)
     write_report(out, findings)
     if test.options.trec:
         write_trec(

@@ -27,15 +27,16 @@ class Head:
     `encoder` names its class in transformers ("": what `AutoModel` makes of the configuration). `states` and `pooled`
     are the widths of token or patch states and of the pooled state; `pooling` is `mean`, `cls`, `last`, `eos`, `map` or
     `pooler`, the encoder's own. `layers` of the projection: width, bias, activation after it; none where the pooled
-    state is the vector. Text that the encoder knows only at a fixed length is filled up to `pad_to` tokens with `pad`,
-    on the left if `pad_left`, and its padding hidden if `masked`. `patch` is the side in pixels of the squares that an
-    encoder wants to have cut out already.
+    state is the vector; `kept` if they came with the encoder, weights and all. Text that the encoder knows only at a
+    fixed length is filled up to `pad_to` tokens with `pad`, on the left if `pad_left`, and its padding hidden if
+    `masked`. `patch` is the side in pixels of the squares that an encoder wants to have cut out already.
     """
 
     pooling: str
     states: int
     pooled: int
     layers: tuple[tuple[int, bool, str], ...] = ()
+    kept: bool = False
     encoder: str = ""
     pad_to: int = 0
     pad: int = 0
@@ -127,7 +128,7 @@ def build_config(
     parts, lengths = parts or {}, _lengths(settings, parts or {})
     dim = _dim(settings, parts)
     heads, pair = _heads(settings, parts, dim, eos), parts.get("query_tower")
-    kept = {name for name, part in parts.items() if heads[name].layers == part.head.layers}
+    kept = {name for name in parts if heads[name].kept}
     learned = pair.temperature if pair is not None and settings.pretrained else None
     text = parts.get("text_tower", pair)
     temperature, bounds = temperature or learned or TEMPERATURE, loss.temperature_bounds
@@ -217,7 +218,7 @@ def _heads(settings: ModelSettings, parts: Mapping[str, "Part"], dim: int, eos: 
         if head.pooling != part.head.pooling:
             head = replace(head, pooled=head.states)
         if foreign or head.pooled != part.head.pooled or head.dim != dim:
-            head = replace(head, layers=((dim, True, ""),))
+            head = replace(head, layers=((dim, True, ""),), kept=False)
         if settings.kind == "smar" and settings.fusion in ("gated", "concat") and head.pooled != head.states:
             raise InputError(
                 f"model.fusion={settings.fusion} takes pooled states as wide as the others; those of {part.source} "

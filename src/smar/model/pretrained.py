@@ -67,7 +67,9 @@ class _Loaded:
         """An encoder of this checkpoint with its share of the missing weights."""
         where = next((f"{name}." for name, module in self.model.named_children() if module is encoder), "")
         missing = frozenset(key.removeprefix(where) for key in self.missing if key.startswith(where))
-        return Part(self.name, encoder, replace(head, encoder=type(encoder).__name__), projection, missing, **more)
+        return Part(
+            self.name, encoder, replace(head, encoder=type(encoder).__name__, kept=True), projection, missing, **more
+        )
 
 
 def pinned(name: str) -> tuple[str, str | None]:

@@ -14,6 +14,9 @@ class TowerSettings(Section):
     pretrained: str | None = Field(None, description="Hugging Face name (NAME@REVISION pins it) or local path")
     frozen: bool = False
     learning_rate: float | None = Field(None, gt=0, description="of the encoder; the stage's own when not given")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="of the rate from each layer to the one before it")
+    unfreeze_last: int | None = Field(None, ge=1, description="train the last layers of a pretrained encoder only")
+    lora: int = Field(0, ge=0, description="rank of adapters that are trained in place of a pretrained encoder")
     layers: int = Field(2, ge=1)
     hidden: int = Field(128, ge=8)
     heads: int = Field(4, ge=1)
@@ -97,6 +100,13 @@ class ModelSettings(Section):
                 "frozen: true keeps pretrained weights as they are: give pretrained, and no learning_rate (what an "
                 "earlier stage learned is kept by train.stage1.freeze_image and train.stage2.freeze_image)"
             )
+        for tower in self.towers.values():
+            partly = [bool(tower.frozen), tower.unfreeze_last is not None, bool(tower.lora)]
+            if sum(partly) > 1 or (any(partly) and tower.pretrained is None):
+                raise ValueError(
+                    "frozen, unfreeze_last and lora each say what is trained of a pretrained encoder: give one of "
+                    "them, and pretrained"
+                )
         return self
 
     @model_validator(mode="after")

@@ -10,10 +10,12 @@ from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 
 from smar.model.encoder import Encoder
+from smar.model.layers import checkpoint_activations
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
 from smar.model.start import freeze
 from smar.model.tokens import Ints
+from smar.model.towers import Tower
 from smar.sections.train import Schedule, StageSettings
 from smar.settings import Settings
 from smar.training.alignment import AlignmentItems, ItemKeys
@@ -97,6 +99,8 @@ class Workshop:
     def trainer(self, name: str, model: SmarModel, examples: Collator | WordCollator, **arguments: Any) -> Trainer:
         """Trainer of a stage; `arguments` are those of `Trainer`."""
         stage, train, processor = self.job.stages[name], self.settings.train, self.processor
+        if train.activation_checkpointing:
+            checkpoint_activations(tower.encoder for tower in model.children() if isinstance(tower, Tower))
         if isinstance(examples, WordCollator):
             numbers = list(range(len(examples.items)))
             words = WordModel(model.image_tower, examples.bags.words).train()

@@ -7,7 +7,6 @@ They are made in the precision that training runs in, so they are what the encod
 with its encoder, and everything after training encodes pixels.
 """
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import TypeAlias
@@ -16,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from numpy.lib.format import open_memmap
-from torch import nn
 
 from smar.data.dataset import Dataset
 from smar.errors import InputError
 from smar.files import Manifest, atomic
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
+from smar.model.start import weights_digest
 from smar.progress import track
 
 States: TypeAlias = np.memmap[tuple[int, ...], np.dtype[np.float16]]
@@ -71,15 +70,6 @@ def patch_states(run: Path, dataset: Dataset, model: SmarModel, processor: SmarP
         wanted.model_copy(update={"size": file.stat().st_size}).write(folder)
     states: States = np.load(file, mmap_mode="r")
     return states
-
-
-def weights_digest(module: nn.Module) -> str:
-    """SHA-256 over the names and bytes of a module's weights and statistics."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 @torch.inference_mode()

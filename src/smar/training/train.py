@@ -25,11 +25,12 @@ from smar.errors import InputError
 from smar.export.check import try_line
 from smar.model.configuration import SmarConfig
 from smar.model.encoder import Encoder
+from smar.model.layers import merge_adapters
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor, processor_parts
 from smar.model.quiet import quiet
 from smar.model.run import CONFIG_FILE, RunManifest, StageRecord, run_settings
-from smar.model.start import new_model
+from smar.model.start import new_model, start_digest
 from smar.progress import console
 from smar.sections.train import Schedule
 from smar.settings import Settings, save_settings
@@ -38,6 +39,7 @@ from smar.training.card import write_card
 from smar.training.checkpoints import Spent, StageCallback, latest
 from smar.training.distributed import barrier, in_turn, processes, rank, world
 from smar.training.gate import finish_gate
+from smar.training.rates import optimizer
 from smar.training.setup import TrainingData, new_processor
 from smar.training.stages import Job, jobs
 from smar.training.validation import BEST_FILE
@@ -129,7 +131,8 @@ def _processor(run: Path, job: Job, settings: Settings, data: TrainingData) -> S
 
 def _train_job(workshop: Workshop) -> list[StageRecord]:
     job, settings, processor = workshop.job, workshop.settings, workshop.processor
-    records, start = [], None
+    records: list[StageRecord] = []
+    start: Path | None = None
     for name in job.stages:
         folder = job.folder / name
         if (folder / "manifest.json").is_file():
@@ -137,13 +140,16 @@ def _train_job(workshop: Workshop) -> list[StageRecord]:
         else:
             torch.manual_seed(settings.train.seed)
             model = new_model(settings, job.model, processor) if start is None else Encoder.from_pretrained(start).model
-            records.append(_train_stage(workshop, name, model, start))
+            before = start_digest(model, job.model) if start is None else None
+            records.append(_train_stage(workshop, name, model, start, before))
         barrier()
         start = folder
     return records
 
 
-def _train_stage(workshop: Workshop, name: str, model: SmarModel, before: Path | None) -> StageRecord:
+def _train_stage(
+    workshop: Workshop, name: str, model: SmarModel, before: Path | None, start: str | None
+) -> StageRecord:
     job, settings = workshop.job, workshop.settings
     stage, folder, label = job.stages[name], job.folder / name, f"{job.name} {name}"
     resume = in_turn(lambda: latest(folder) if folder.is_dir() else None)
@@ -171,6 +177,7 @@ def _train_stage(workshop: Workshop, name: str, model: SmarModel, before: Path |
     if stage.steps:
         trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
     validated = validation.finish(model) if validation else None
+    merge_adapters(model)
     if name == "stage2" and job.model.kind == "smar" and rank() == 0:
         finish_gate(Encoder(model, workshop.processor, bf16=settings.train.bf16), workshop.data, settings, folder)
     steps, spent = trainer.state.global_step, clock.spent() if stage.steps else Spent()
@@ -187,6 +194,7 @@ def _train_stage(workshop: Workshop, name: str, model: SmarModel, before: Path |
         pairs_per_second=pairs / spent.seconds if spent.seconds else None,
         processes=world(),
         validated=validated,
+        start=start,
     )
     if rank() == 0:
         _save_stage(workshop, folder, model, record)
@@ -234,20 +242,3 @@ def _arguments(stage: Schedule, folder: Path, settings: Settings, pairs: int) ->
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # else one process would split its batch over all cards by itself
     return arguments
-
-
-def optimizer(model: torch.nn.Module, job: Job, stage: Schedule) -> torch.optim.AdamW:
-    """Fused AdamW: an encoder may have a rate of its own, pretrained ones do; vectors and norms do not decay."""
-    rates = {
-        f"{name}.encoder.": tower.learning_rate or (stage.pretrained_learning_rate if tower.pretrained else None)
-        for name, tower in job.model.towers.items()
-    }
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            own = next((rate for tower, rate in rates.items() if name.startswith(tower)), None)
-            rate = own or stage.learning_rate
-            decay = stage.weight_decay if parameter.dim() > 1 else 0.0
-            groups.setdefault((rate, decay), []).append(parameter)
-    parameters = [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
-    return torch.optim.AdamW(parameters, fused=True)
