@@ -30,7 +30,8 @@ from smar.data.prepare import prepare
 from smar.settings import Settings, load_settings
 from smar.training.encode import encode_batch, give_freed_memory_back
 from smar.training.losses import PART, stage_losses
-from smar.training.setup import TrainingData, new_model, new_processor
+from smar.model.start import new_model
+from smar.training.setup import TrainingData, new_processor
 from smar.training.stages import jobs
 from smar.training.train import optimizer
 

@@ -29,7 +29,8 @@ from smar.model.modeling import SmarModel
 from smar.settings import Settings, load_settings
 from smar.training.batches import Collator
 from smar.training.losses import stage_losses
-from smar.training.setup import TrainingData, new_model, new_processor
+from smar.model.start import new_model
+from smar.training.setup import TrainingData, new_processor
 from smar.training.stages import jobs
 from smar.training.train import optimizer
 

@@ -17,7 +17,7 @@ ALLOWED = {
     "data": set[str](),
     "model": {"data"},
     "losses": {"data", "model"},
-    "training": {"data", "model", "losses"},
+    "training": {"data", "model", "losses", "export"},
     "evaluation": {"data", "model", "losses"},
     "ablation": {"data", "model", "training", "evaluation"},
     # The formats of query encoder and embeddings lie in smar.index, where they are read without torch.

@@ -4,6 +4,7 @@ Every option is one line of YAML. An unknown key, a wrong type or a value out of
 read, with the key's full name, never hours later in training.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -45,8 +46,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _patches_fit(self) -> Self:
-        vision = self.model.vision
-        if vision.pretrained is None and vision.kind == "vit" and self.data.image_size % vision.patch:
+        vision, pretrained = self.model.vision, self.model.towers["image_tower"].pretrained
+        if pretrained is None and vision.kind == "vit" and self.data.image_size % vision.patch:
             raise ValueError(
                 f"data.image_size ({self.data.image_size}) must be a multiple of model.vision.patch ({vision.patch})"
             )
@@ -54,8 +55,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _prefix_fits(self) -> Self:
-        if (self.evaluate.dim or 0) > self.model.dim:
-            raise ValueError(f"evaluate.dim ({self.evaluate.dim}) must not exceed model.dim ({self.model.dim})")
+        if (self.evaluate.dim or 0) > (self.model.size or math.inf):
+            raise ValueError(f"evaluate.dim ({self.evaluate.dim}) must not exceed model.dim ({self.model.size})")
         return self
 
     @model_validator(mode="after")
@@ -88,7 +89,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _frozen_images_were_trained(self) -> Self:
-        train, vision = self.train, self.model.vision
+        train, vision = self.train, self.model.towers["image_tower"]
         if train.stage0.steps and vision.frozen:
             raise ValueError(
                 "train.stage0 trains the image encoder, model.vision.frozen forbids it: leave one out. "

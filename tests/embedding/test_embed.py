@@ -13,8 +13,9 @@ from smar.embedding.embed import JOB_FILE, embed
 from smar.errors import InputError
 from smar.index.embeddings import Embeddings
 from smar.model.encoder import Encoder, fingerprint
+from smar.model.start import new_model
 from smar.settings import load_settings
-from smar.training.setup import TrainingData, new_model, new_processor
+from smar.training.setup import TrainingData, new_processor
 
 SIZES = [
     *(f"model.{tower}.{key}" for tower in ("query", "text", "vision") for key in ("layers=1", "hidden=32", "heads=2")),

@@ -23,11 +23,12 @@ from smar.model.configuration import build_config
 from smar.model.encoder import Encoder
 from smar.model.gate import Gate
 from smar.model.modeling import QueryOutput, SmarModel
+from smar.model.pretrained import load_parts
 from smar.model.processing import build_processor
+from smar.model.start import new_model
 from smar.model.towers import attention
 from smar.sections.model import ModelSettings
 from smar.settings import load_settings
-from smar.training.setup import new_model
 
 SIZE = 16
 WORDS = ["red dress", "blue shoe for men", "steel kettle 1.7 l", "long sleeve shirt"]
@@ -193,7 +194,7 @@ def test_a_revision_pins_a_name_of_the_hub(tmp_path):
     BertConfig(num_hidden_layers=3).save_pretrained(tmp_path / "tower@home")
     names = ["shop/tower", f"shop/tower@{revisions[0]}", f"shop/tower@{revisions[1]}", str(tmp_path / "tower@home")]
     code = (
-        "import sys; from smar.model.configuration import pretrained_config; "
+        "import sys; from smar.model.pretrained import pretrained_config; "
         "print(*(pretrained_config(name).num_hidden_layers for name in sys.argv[1:]))"
     )
     offline = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
@@ -250,7 +251,7 @@ def test_two_tokenizers_and_unknown_encoders_are_refused(checkpoints):
         build_processor(settings(query={"pretrained": "a"}, text={"pretrained": "b"}, share_text=False), SIZE, WORDS)
     missing = settings(text={"pretrained": str(checkpoints / "nowhere")}, share_text=False)
     with pytest.raises(InputError, match="nowhere"):
-        build_config(missing, SIZE, 100, ("title",), 0.1)
+        load_parts(missing, SIZE)
     wrong = load_settings(None, [f"model.vision.pretrained={other}", "data.image_size=32"])
     processor = build_processor(wrong.model, 32, WORDS)
     with pytest.raises(InputError, match="expects pictures of 16 pixels"):

@@ -22,9 +22,10 @@ from smar.data.dataset import Dataset
 from smar.errors import InputError
 from smar.model.encoder import Encoder
 from smar.model.run import finished_stages, load_encoder
+from smar.model.start import freeze, new_model
 from smar.settings import load_settings
 from smar.training.patches import PatchManifest, patch_states, weights_digest
-from smar.training.setup import TrainingData, freeze, new_model, new_processor
+from smar.training.setup import TrainingData, new_processor
 from test_resume import kill_when
 from tiny_line import CONFIG, Line, smar
 

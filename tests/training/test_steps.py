@@ -10,12 +10,12 @@ from smar.errors import InputError
 from smar.losses.contrastive import counterfactual_labels, pair_losses
 from smar.model.modeling import ItemOutput, QueryOutput, SmarModel
 from smar.model.processing import build_processor
+from smar.model.start import new_model
 from smar.sections.losses import LossSettings
 from smar.sections.train import BaselineSettings, LossWeights
 from smar.settings import load_settings
 from smar.training.checkpoints import SEAL, Spent, latest, seal
 from smar.training.losses import stage_losses
-from smar.training.setup import new_model
 from smar.training.stages import jobs
 from smar.training.train import optimizer
 from smar.training.trainer import hide_pictures

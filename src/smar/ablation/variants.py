@@ -54,7 +54,7 @@ def builtin(base: Settings) -> dict[str, dict[str, Any]]:
     Pre-training tasks are left out of stage 1 only: they are what the paper calls pre-training. With a stage left out
     the other one takes its steps.
     """
-    one, two = base.train.stage1, base.train.stage2
+    one, two, own = base.train.stage1, base.train.stage2, base.model.pooling == "own"  # fresh encoders: the mean
     steps, rates = one.steps + two.steps, "train.stage{}.weights.{}"
     variants: dict[str, dict[str, Any]] = {
         "dpsr": {"model.kind": "dpsr", "note": "words only"},
@@ -73,7 +73,7 @@ def builtin(base: Settings) -> dict[str, dict[str, Any]]:
         "no-modality-dropout": {"model.modality_dropout": 0},
         "modality-dropout": {"model.modality_dropout": 0.1},
         "cls-pooling": {"model.pooling": "cls", "note": "the paper's pooling"},
-        "mean-pooling": {"model.pooling": "mean"},
+        **({"mean-pooling": {"model.pooling": "mean"}} if base.model.size is None or not own else {}),
         "separate-text": {"model.share_text": False, "note": "query and item text have an encoder each"},
         "shared-text": {"model.share_text": True},
         "vit": {"model.vision.kind": "vit", "note": "the image tower is a transformer"},
@@ -87,7 +87,7 @@ def builtin(base: Settings) -> dict[str, dict[str, Any]]:
 
 def _techniques(base: Settings) -> dict[str, dict[str, Any]]:
     """Fusions, losses and negatives that can be chosen; sizes follow the base's dimensions and batch."""
-    dim, batch = base.model.dim, base.train.stage1.batch_size
+    dim, batch = base.model.size, base.train.stage1.batch_size
     fusions = {"cross-attention": "cross", **{f"{name}-fusion": name for name in ("reverse", "both", "merge", "gated")}}
     return {
         "no-cross-attention": {"model.fusion": "concat", "note": "an MLP over both pooled vectors"},
@@ -99,7 +99,7 @@ def _techniques(base: Settings) -> dict[str, dict[str, Any]]:
         "fixed-temperature": {"train.loss.learn_temperature": False},
         "learned-temperature": {"train.loss.learn_temperature": True},
         "no-matryoshka": {"model.matryoshka": []},
-        "matryoshka": {"model.matryoshka": [dim // 4, dim // 2], "note": "measured at full size"},
+        **({"matryoshka": {"model.matryoshka": [dim // 4, dim // 2], "note": "measured at full size"}} if dim else {}),
         "no-uniform-negatives": {"train.negatives.uniform": 0},
         "uniform-negatives": {"train.negatives.uniform": batch},
         "no-logq": {"train.negatives.logq": False},

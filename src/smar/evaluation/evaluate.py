@@ -114,6 +114,7 @@ def evaluate_runs(
         (group.row, f"{', '.join(group.runs)}: train.seed {', '.join(map(str, group.seeds))}") for group in groups
     ]
     extra += [("judgements of topics without a query, left out", judged.unknown)] if judged.unknown else []
+    extra += [(f"{run.name}: no zero-shot row", run.no_start) for run in ranked if run.no_start]
     facts = report_facts(named, dataset, settings, test.judged, qrels, extra)
     findings = _find(test, ranked, systems, groups, facts, out)
     write_report(out, findings)

@@ -16,6 +16,7 @@ LABELS = {
     "dpsr-i": "DPSR-i (pictures only)",
     "multimodal": "always multimodal",
     "smar": "SMAR (adaptive)",
+    "zero-shot": "zero-shot (before training)",
     "text": "always text",
     "image": "its picture vectors",
     "route": "hard routing",

@@ -9,7 +9,8 @@ Controls, all of the run's own model:
     oracle-gate    per query the better of text and multimodal by recall: an upper bound, no model
     shuffled       every item shows another item's picture: is it the picture that helps?
     no-pictures    every item is encoded without its picture
-The last two are gated as the run is, and cost a pass over the catalogue each.
+The last two are gated as the run is, and cost a pass over the catalogue each. A run that began from pretrained weights
+also has the row `zero-shot`, its own model before the first step, made of the checkpoints again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,14 +20,17 @@ from pathlib import Path
 import numpy as np
 
 from smar.data.dataset import Dataset
+from smar.errors import InputError
 from smar.evaluation.metrics import Floats as Doubles
 from smar.evaluation.metrics import Integers, per_query
 from smar.evaluation.scores import Catalogue, Ranked, Task, choose, mixed_blocks, rank_blocks, shortened
 from smar.model.encoder import Encoder, Floats
+from smar.model.quiet import quiet
 from smar.model.run import baselines, load_encoder
-from smar.progress import track
+from smar.model.start import load_start
+from smar.progress import console, track
 
-ALWAYS, ORACLE = "multimodal", "oracle-gate"
+ALWAYS, ORACLE, ZERO_SHOT = "multimodal", "oracle-gate", "zero-shot"
 CONTROLS = ("text", "image", "route", "random-gate", ORACLE, "shuffled", "no-pictures")
 """Controls beside `multimodal`, which stands among the models."""
 _ALL, _NONE = np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32)
@@ -34,13 +38,17 @@ _ALL, _NONE = np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32)
 
 @dataclass(frozen=True)
 class RankedRun:
-    """A run's own model, its baselines and controls by name, its gate's probabilities [n_queries] (None: no gate)."""
+    """A run's own model, its baselines and controls by name, its gate's probabilities [n_queries] (None: no gate).
+
+    `no_start`: why the row of the untrained model is not there, where a run began from pretrained weights.
+    """
 
     name: str
     own: Ranked
     others: Mapping[str, Ranked]
     probability: Doubles | None
     threshold: float
+    no_start: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,11 +99,11 @@ def shuffled_rows(image_row: Integers, seed: int = 0) -> Integers:
 
 
 def rank_run(run: Path, name: str, dataset: Dataset, queries: Sequence[str], task: Task, controls: bool) -> RankedRun:
-    """Rank with each baseline found under ``RUN/baselines``, with the run's own model, and with its controls."""
-    others: dict[str, Ranked] = {}
+    """Rank with the run's baselines, with its model before training if pretrained and after it, and its controls."""
+    others, no_start = _zero_shot(run, dataset, queries, task)
     for baseline in baselines(run):
         embedding, p, catalogue = _encode(load_encoder(run, baseline), dataset, baseline, queries, task.dim)
-        free = f"{baseline}-baseline" if baseline in (ALWAYS, *CONTROLS) else baseline
+        free = f"{baseline}-baseline" if baseline in (ALWAYS, ZERO_SHOT, *CONTROLS) else baseline
         others |= rank_blocks(mixed_blocks(embedding, catalogue, {free: p[:, None]}), task)
     encoder = load_encoder(run)
     embedding, p, catalogue = _encode(encoder, dataset, name, queries, task.dim)
@@ -108,7 +116,21 @@ def rank_run(run: Path, name: str, dataset: Dataset, queries: Sequence[str], tas
         own |= _picture_controls(encoder, dataset, embedding, p[:, None], catalogue, task)
     main = own.pop("")
     probability = p.astype(np.float64) if gated else None
-    return RankedRun(name, main, others | own, probability, encoder.config.threshold)
+    return RankedRun(name, main, others | own, probability, encoder.config.threshold, no_start)
+
+
+def _zero_shot(run: Path, dataset: Dataset, queries: Sequence[str], task: Task) -> tuple[dict[str, Ranked], str]:
+    """The run's model before its first step, pictures always, where it began from pretrained weights; else why not."""
+    try:
+        with quiet():
+            encoder = load_start(run)
+    except InputError as error:
+        console.print(f"no row {ZERO_SHOT}: {error}", markup=False, soft_wrap=True)
+        return {}, str(error)
+    if encoder is None:
+        return {}, ""
+    embedding, _, catalogue = _encode(encoder, dataset, ZERO_SHOT, queries, task.dim)
+    return dict(rank_blocks(mixed_blocks(embedding, catalogue, {ZERO_SHOT: _ALL}), task)), ""
 
 
 def _gates(p: Floats, threshold: float, gated: bool, controls: bool) -> dict[str, Floats]:

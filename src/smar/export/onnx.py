@@ -1,5 +1,6 @@
 """The query path as one ONNX graph: tokens -> tower -> pooling -> normalisation -> embedding and image probability."""
 
+import contextlib
 import warnings
 from pathlib import Path
 
@@ -41,28 +42,50 @@ class _QueryPath(nn.Module):
 def export_query(encoder: Encoder, out: StrPath, probe: list[str]) -> QueryManifest:
     """Write the query encoder folder `out` and compare it with PyTorch on the queries `probe`.
 
+    The graph has fused attention where that gives PyTorch's vectors: the fused operator knows neither causal masks nor
+    grouped heads nor relative positions. Elsewhere it has the encoder's own operators.
+
     Raises:
-        InputError: the graph's vectors differ from PyTorch's by more than 1e-5.
+        InputError: the graph's vectors differ from PyTorch's by more than 1e-5, or the tower cannot be exported.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    encoder.processor.tokenizer.backend_tokenizer.save(str(out / TOKENIZER_FILE))
+    with contextlib.suppress(RuntimeError, ValueError, TypeError, IndexError, InputError):
+        with fused(encoder.model.query_tower.encoder):
+            _trace(encoder.model, out, OPERATORS)
+        straighten(out / MODEL_FILE)
+        return _checked(encoder, out, probe)
+    try:
+        _trace(encoder.model, out, None)
+    except (RuntimeError, ValueError, TypeError, IndexError, torch.onnx.OnnxExporterError) as error:
+        name = type(encoder.model.query_tower.encoder).__name__
+        raise InputError(
+            f"the query tower ({name}) cannot be written as an ONNX graph, which answers queries: {error}"
+        ) from None
+    return _checked(encoder, out, probe)
+
+
+def _trace(model: SmarModel, out: Path, operators: dict[str, int] | None) -> None:
     ids, mask = torch.ones(2, 7, dtype=torch.long), torch.ones(2, 7, dtype=torch.long)
     axes = {name: {0: "queries", 1: "tokens"} for name in INPUTS} | {name: {0: "queries"} for name in OUTPUTS}
-    with warnings.catch_warnings(), torch.no_grad(), fused(encoder.model.query_tower.encoder):
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer warns about shapes that are constant for a query tower
         torch.onnx.export(
-            _QueryPath(encoder.model).cpu().eval(),
+            _QueryPath(model).cpu().eval(),
             (ids, mask),
             str(out / MODEL_FILE),
             input_names=list(INPUTS),
             output_names=list(OUTPUTS),
             dynamic_axes=axes,
             dynamo=False,
-            custom_opsets=OPERATORS,
+            custom_opsets=operators,
         )
-    straighten(out / MODEL_FILE)
+
+
+def _checked(encoder: Encoder, out: Path, probe: list[str]) -> QueryManifest:
+    """The manifest of the files in `out`, written, and the graph compared with PyTorch."""
     tokenizer = encoder.processor.tokenizer
-    tokenizer.backend_tokenizer.save(str(out / TOKENIZER_FILE))
     manifest = QueryManifest(
         fingerprint=encoder.fingerprint,
         kind=encoder.config.kind,
@@ -70,18 +93,15 @@ def export_query(encoder: Encoder, out: StrPath, probe: list[str]) -> QueryManif
         max_length=encoder.config.query_length,
         pad_id=tokenizer.pad_token_id or 0,
         unknown_ids=unknown_ids(tokenizer),
+        prefix=encoder.config.query_prefix,
         threshold=encoder.config.threshold,
         files={name: sha256(out / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
     )
     manifest.write(out)
-    _check_parity(encoder, out, probe)
-    return manifest
-
-
-def _check_parity(encoder: Encoder, out: Path, probe: list[str]) -> None:
     exact = Encoder(encoder.model, encoder.processor)  # float32, as the graph
     embedding, probability = exact.encode_queries(probe)
     vectors = QueryEncoder.load(out).encode(probe)
     worst = max(abs(vectors.embedding - embedding).max(), abs(vectors.image_probability - probability).max())
     if not worst <= TOLERANCE:
         raise InputError(f"the exported query tower differs from PyTorch by {worst:.1e} (allowed {TOLERANCE:.0e}).")
+    return manifest

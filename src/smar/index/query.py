@@ -63,6 +63,7 @@ class QueryManifest(Manifest):
     unknown_ids: tuple[NonNegativeInt, ...] = Field(
         description="tokens that stand for what the vocabulary lacks, bytes among them"
     )
+    prefix: str = Field("", description="put before every query; counts among its tokens")
     threshold: float = Field(0.5, ge=0, le=1, description="pictures are brought in when image_probability exceeds it")
     precision: Precision = Field(Precision.FLOAT32, description="used when nothing else is asked for")
     int8: Int8Cost | None = Field(None, description="the measured cost of the int8 graph, where there is one")
@@ -105,7 +106,7 @@ class QueryEncoder:
         self.manifest = manifest
         self._session = session
         self._tokenizer = tokenizer
-        ends = tokenizer.encode("").ids  # every query has them; CLIP's end token is its unknown one, too
+        ends = tokenizer.encode(manifest.prefix).ids  # every query has them; CLIP's end token is its unknown one, too
         self._ends = len(ends)
         self._unknown = frozenset(manifest.unknown_ids).difference(ends)
 
@@ -170,7 +171,7 @@ class QueryEncoder:
         self, texts: Sequence[str]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Ids and mask [n, tokens], and the share of unknown characters [n]."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        encodings = self._tokenizer.encode_batch_fast([self.manifest.prefix + text for text in texts])
         tokens = [e.ids for e in encodings]
         ids = np.array(tokens, np.int64).reshape(len(texts), -1)
         mask = np.array([e.attention_mask for e in encodings], np.int64).reshape(len(texts), -1)

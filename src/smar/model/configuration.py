@@ -1,7 +1,9 @@
 """`SmarConfig`: two text towers, one vision tower and how they meet, composed like CLIP's configuration."""
 
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, BertConfig, PreTrainedConfig, ResNetConfig, ViTConfig
@@ -11,6 +13,43 @@ from smar.errors import InputError
 from smar.sections.losses import LossSettings
 from smar.sections.model import FusionName, Kind, ModelSettings, Pooling, TowerSettings, VisionSettings
 
+if TYPE_CHECKING:
+    from smar.model.pretrained import Part
+
+DIM, TEMPERATURE, QUERY_LENGTH, TEXT_LENGTH = 128, 1 / 30, 30, 100
+"""What holds where neither the settings nor a checkpoint say something."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """How an encoder is fed and how its states become one vector.
+
+    `encoder` names its class in transformers ("": what `AutoModel` makes of the configuration). `states` and `pooled`
+    are the widths of token or patch states and of the pooled state; `pooling` is `mean`, `cls`, `last`, `eos`, `map` or
+    `pooler`, the encoder's own. `layers` of the projection: width, bias, activation after it; none where the pooled
+    state is the vector; `kept` if they came with the encoder, weights and all. Text that the encoder knows only at a
+    fixed length is filled up to `pad_to` tokens with `pad`, on the left if `pad_left`, and its padding hidden if
+    `masked`. `patch` is the side in pixels of the squares that an encoder wants to have cut out already.
+    """
+
+    pooling: str
+    states: int
+    pooled: int
+    layers: tuple[tuple[int, bool, str], ...] = ()
+    kept: bool = False
+    encoder: str = ""
+    pad_to: int = 0
+    pad: int = 0
+    pad_left: bool = False
+    masked: bool = True
+    eos: int = -1
+    patch: int = 0
+
+    @property
+    def dim(self) -> int:
+        """Width of the vector."""
+        return self.layers[-1][0] if self.layers else self.pooled
+
 
 @strict
 class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -19,7 +58,10 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     `kind` is `smar`, `dpsr` (query and item-text tower), `dpsr-i` (query and item-image tower) or `clip` (all three
     towers, added up instead of fused). `fusion` names a class of `smar.model.fusion.FUSIONS`. `dim` is k.
     `threshold` is the image probability above which a routing service asks the pictures. `category_share`: P(category)
-    of an item-side gate, with "" for every other category; None where the gate asks the query.
+    of an item-side gate, with "" for every other category; None where the gate asks the query. `heads`: the `Head` of
+    each tower by name. `residual`: what the multimodal vector begins as, `sum` of text and picture or `text`; "" for
+    nothing. `logit_bias` of a pair that was trained with a sigmoid: the probability that query and item belong together
+    is ``sigmoid(cosine / temperature + logit_bias)``; no ranking depends on it.
     """
 
     model_type = "smar"
@@ -33,23 +75,39 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     text_config: PreTrainedConfig | dict[str, Any] | None = None
     vision_config: PreTrainedConfig | dict[str, Any] | None = None
     kind: Kind = "smar"
-    dim: int = 128
+    dim: int = DIM
     pooling: Pooling = "cls"
     share_text: bool = False
     fusion: FusionName = "cross"
     fusion_layers: int = 1
     image_adapter: int = 0
-    query_length: int = 30
-    text_length: int = 100
+    query_length: int = QUERY_LENGTH
+    text_length: int = TEXT_LENGTH
+    query_prefix: str = ""
+    item_prefix: str = ""
     text_fields: list[str] | None = None
     modality_dropout: float = 0.1
-    temperature: float = 1 / 30
+    temperature: float = TEMPERATURE
+    logit_bias: float = 0.0
     learn_temperature: bool = False
     temperature_bounds: list[float] | None = None
     matryoshka: list[int] | None = None
     threshold: float = 0.5
     category_share: dict[str, float] | None = None
     initializer_range: float = 0.02
+    heads: dict[str, dict[str, Any]] | None = None
+    residual: str = ""
+
+    def head(self, tower: str) -> Head:
+        """`Head` of `query_tower`, `text_tower` or `image_tower`; of a model saved before there were heads, too."""
+        if self.heads:
+            saved = self.heads[tower]
+            return Head(**{**saved, "layers": tuple(tuple(layer) for layer in saved["layers"])})
+        part: Any = {"query_tower": self.query_config, "text_tower": self.text_config}.get(tower, self.vision_config)
+        hidden = getattr(part, "hidden_size", None)
+        pooling = "mean" if hidden is None else self.pooling  # maps have no first token
+        hidden = part.hidden_sizes[-1] if hidden is None else hidden
+        return Head(pooling, hidden, hidden, ((self.dim, True, ""),))
 
 
 def build_config(
@@ -57,68 +115,137 @@ def build_config(
     image_size: int,
     vocabulary: int,
     text_fields: tuple[str, ...],
-    temperature: float,
+    temperature: float | None = None,
     loss: LossSettings = LossSettings(),
+    parts: Mapping[str, "Part"] | None = None,
+    eos: int = -1,
 ) -> SmarConfig:
-    """Configuration for `settings`: towers given by name or path keep their own, the others are made fresh."""
+    """Configuration for `settings`: towers among `parts`, by name, keep what they come with, the others are made fresh.
+
+    Raises:
+        InputError: the settings contradict a checkpoint.
+    """
+    parts, lengths = parts or {}, _lengths(settings, parts or {})
+    dim = _dim(settings, parts)
+    heads, pair = _heads(settings, parts, dim, eos), parts.get("query_tower")
+    kept = {name for name in parts if heads[name].kept}
+    learned = pair.temperature if pair is not None and settings.pretrained else None
+    text = parts.get("text_tower", pair)
+    temperature, bounds = temperature or learned or TEMPERATURE, loss.temperature_bounds
+    if loss.learn_temperature and not bounds[0] <= temperature <= bounds[1]:
+        raise InputError(
+            f"the temperature begins at {temperature:.4g}, outside train.loss.temperature_bounds {list(bounds)}: "
+            "widen them."
+        )
+    prompts = ("", "") if text is None else text.prompts
     return SmarConfig(
-        query_config=_text_config(settings.query, vocabulary),
-        text_config=_text_config(settings.text, vocabulary),
-        vision_config=_vision_config(settings.vision, image_size),
+        query_config=_text_config(settings.query, pair, vocabulary, max(lengths)),
+        text_config=_text_config(settings.text, text, vocabulary, max(lengths)),
+        vision_config=_vision_config(settings.vision, parts.get("image_tower"), image_size),
         kind=settings.kind,
-        dim=settings.dim,
-        pooling=settings.pooling,
+        dim=dim,
+        pooling="cls" if "cls" in {heads[name].pooling for name in heads if name != "image_tower"} else "mean",
         share_text=settings.share_text,
         fusion=settings.fusion,
         fusion_layers=settings.fusion_layers,
         image_adapter=settings.vision.adapter,
-        query_length=settings.query_length,
-        text_length=settings.text_length,
+        query_length=lengths[0],
+        text_length=lengths[1],
+        query_prefix=prompts[0] if settings.query_prefix is None else settings.query_prefix,
+        item_prefix=prompts[1] if settings.item_prefix is None else settings.item_prefix,
         text_fields=list(text_fields),
         modality_dropout=settings.modality_dropout,
         temperature=temperature,
+        logit_bias=pair.logit_bias if learned and pair is not None else 0.0,
         learn_temperature=loss.learn_temperature,
-        temperature_bounds=list(loss.temperature_bounds),
+        temperature_bounds=list(bounds),
         matryoshka=list(settings.matryoshka),
+        heads={name: asdict(head) for name, head in heads.items()},
+        residual=_residual(parts, kept),
     )
 
 
-def pinned(name: str) -> tuple[str, str | None]:
-    """Folder or hub name, and the revision that ``NAME@REVISION`` asks for; a hub's unpinned name may change."""
-    source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
-    return source, revision or None
+def _lengths(settings: ModelSettings, parts: Mapping[str, "Part"]) -> tuple[int, int]:
+    """Tokens kept of a query and of an item's text: what is asked for, and never more than the encoder can take."""
+
+    def length(asked: int | None, fresh: int, tower: str) -> int:
+        part = parts.get(tower)
+        return (asked or fresh) if part is None else min(asked or part.length, part.most)
+
+    text = "query_tower" if settings.share_text else "text_tower"
+    return length(settings.query_length, QUERY_LENGTH, "query_tower"), length(settings.text_length, TEXT_LENGTH, text)
 
 
-def pretrained_config(name: str) -> Any:
-    """Configuration of a pretrained encoder or of a two-tower checkpoint such as CLIP's.
-
-    Raises:
-        InputError: nothing can be loaded under this name or path, or it is no encoder.
-    """
-    source, revision = pinned(name)
-    try:
-        config = AutoConfig.from_pretrained(source, revision=revision)
-    except (OSError, ValueError) as error:
-        raise InputError(f"no pretrained encoder under {name!r}: {error}. Give a local folder or a hub name.") from None
-    if config.is_encoder_decoder:
+def _dim(settings: ModelSettings, parts: Mapping[str, "Part"]) -> int:
+    """k: as asked for, or the text encoder's own."""
+    own = [parts[name].head.dim for name in ("query_tower", "text_tower") if name in parts]
+    if settings.pretrained and own and settings.dim not in (None, own[0]):
         raise InputError(
-            f"{name!r} is an encoder-decoder ({config.model_type}): a tower needs an encoder alone, "
-            "such as BERT, MiniLM or DistilBERT for text and ViT, CLIP or ResNet for pictures."
+            f"model.dim={settings.dim} would replace the projections that align {settings.pretrained}, whose vectors "
+            f"have {own[0]} numbers: leave model.dim out. Shorter vectors that stay aligned: model.matryoshka."
         )
-    return config
+    image = parts.get("image_tower")
+    if settings.pretrained and own and image is not None and image.head.dim != own[0]:
+        raise InputError(
+            f"text and pictures of {settings.pretrained} have {own[0]} and {image.head.dim} numbers: it is no pair."
+        )
+    dim = settings.dim or (own[0] if own else DIM)
+    if settings.matryoshka and settings.matryoshka[-1] >= dim:
+        raise InputError(
+            f"model.matryoshka ({list(settings.matryoshka)}) must stay below the embeddings' {dim} numbers."
+        )
+    return dim
 
 
-def _text_config(tower: TowerSettings, vocabulary: int) -> dict[str, Any]:
-    if tower.pretrained:
-        config = pretrained_config(tower.pretrained)
-        return getattr(config, "text_config", config).to_dict()  # type: ignore[no-any-return]
+def _heads(settings: ModelSettings, parts: Mapping[str, "Part"], dim: int, eos: int) -> dict[str, Head]:
+    """The head of every tower that the kind has; a projection that does not fit is made fresh."""
+    left_out = {"dpsr": "image_tower", "dpsr-i": "text_tower"}.get(settings.kind)
+    sources = {part.source for name, part in parts.items() if name != "image_tower"}
+    heads = {}
+    for name, tower in settings.towers.items():
+        part, wanted = parts.get(name), settings.pooling
+        if name == left_out:
+            continue
+        if name == "image_tower" and wanted in ("last", "eos"):
+            wanted = "own"  # pictures have no last token
+        if part is None:
+            maps = isinstance(tower, VisionSettings) and tower.kind == "resnet"
+            pooling = "mean" if wanted == "own" or (maps and wanted == "cls") else wanted
+            heads[name] = Head(pooling, tower.hidden, tower.hidden, ((dim, True, ""),), eos=eos)
+            continue
+        head = part.head if wanted in ("own", part.head.pooling) else replace(part.head, pooling=wanted)
+        foreign = name == "image_tower" and part.source not in sources  # aligned with no text tower of this model
+        if head.pooling != part.head.pooling:
+            head = replace(head, pooled=head.states)
+        if foreign or head.pooled != part.head.pooled or head.dim != dim:
+            head = replace(head, layers=((dim, True, ""),), kept=False)
+        if settings.kind == "smar" and settings.fusion in ("gated", "concat") and head.pooled != head.states:
+            raise InputError(
+                f"model.fusion={settings.fusion} takes pooled states as wide as the others; those of {part.source} "
+                f"have {head.pooled} and {head.states} numbers: choose another fusion."
+            )
+        heads[name] = head
+    return heads
+
+
+def _residual(parts: Mapping[str, "Part"], kept: set[str]) -> str:
+    """What S_m begins as: nothing better is known before training than what the checkpoints know."""
+    text = [parts[name] for name in ("query_tower", "text_tower") if name in kept]
+    if len(text) < 2 or text[0].source != text[1].source:
+        return ""
+    return "sum" if "image_tower" in kept else "text"
+
+
+def _text_config(tower: TowerSettings, part: "Part | None", vocabulary: int, length: int) -> dict[str, Any]:
+    if part is not None:
+        return part.encoder.config.to_dict()  # type: ignore[no-any-return]
     config = BertConfig(
         vocab_size=vocabulary,
         hidden_size=tower.hidden,
         num_hidden_layers=tower.layers,
         num_attention_heads=tower.heads,
         intermediate_size=4 * tower.hidden,
-        max_position_embeddings=128,
+        max_position_embeddings=max(128, length),
         hidden_dropout_prob=tower.dropout,
         attention_probs_dropout_prob=tower.dropout,
         initializer_range=tower.init,
@@ -126,10 +253,9 @@ def _text_config(tower: TowerSettings, vocabulary: int) -> dict[str, Any]:
     return config.to_dict()  # type: ignore[no-any-return]
 
 
-def _vision_config(tower: VisionSettings, image_size: int) -> dict[str, Any]:
-    if tower.pretrained:
-        config = pretrained_config(tower.pretrained)
-        return getattr(config, "vision_config", config).to_dict()  # type: ignore[no-any-return]
+def _vision_config(tower: VisionSettings, part: "Part | None", image_size: int) -> dict[str, Any]:
+    if part is not None:
+        return part.encoder.config.to_dict()  # type: ignore[no-any-return]
     if tower.kind == "resnet":
         widths = [tower.hidden // 2 ** (tower.stages - 1 - stage) for stage in range(tower.stages)]
         depths = [tower.layers] * len(widths)
@@ -147,3 +273,9 @@ def _vision_config(tower: VisionSettings, image_size: int) -> dict[str, Any]:
             initializer_range=tower.init,
         )
     return config.to_dict()  # type: ignore[no-any-return]
+
+
+def attention_heads(config: Any, hidden: int) -> int:
+    """Attention heads of the fusion over states of this width: the text encoder's own where they fit."""
+    heads = getattr(config, "num_attention_heads", None)
+    return heads if isinstance(heads, int) and hidden % heads == 0 else math.gcd(hidden, 8)

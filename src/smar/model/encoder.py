@@ -11,7 +11,6 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from smar.data.text import normalise
 from smar.errors import InputError
 from smar.files import sha256
 from smar.model.modeling import ItemOutput, QueryOutput, SmarModel
@@ -73,7 +72,7 @@ class Encoder:
     @torch.inference_mode()
     def encode_query(self, texts: Sequence[str]) -> QueryOutput:
         """Queries, however written -> `QueryOutput` with embedding [n, k] and image probability [n]."""
-        ids, mask = self._query_ids(texts)
+        ids, mask = self._pad(self.processor.query_ids(texts, self.config))
         with self._autocast():
             output: QueryOutput = self.model.encode_query_ids(ids, mask)
         return output
@@ -99,7 +98,7 @@ class Encoder:
         self._check_pictures(images)
         if (told := int(np.sum(pictures))) != len(images):
             raise InputError(f"the items have {told} pictures by their numbers; {len(images)} pictures were given.")
-        ids, mask = self._pad(self.processor.token_ids(self.processor.item_texts(fields), self.config.text_length))
+        ids, mask = self._pad(self.processor.item_ids(fields, self.config))
         shown = self.config.kind != "dpsr" and len(images) > 0
         pixels = self.processor.pixels(images).to(self.model.device) if shown else None
         visible = torch.from_numpy(pictures).to(self.model.device)
@@ -195,14 +194,11 @@ class Encoder:
         """Queries -> embeddings [n, k] and what the gate's last layer sees [n, h], float32 on the CPU."""
         parts: list[tuple[torch.Tensor, torch.Tensor]] = []
         for start in range(0, len(texts), batch_size):
-            ids, mask = self._query_ids(texts[start : start + batch_size])
+            ids, mask = self._pad(self.processor.query_ids(texts[start : start + batch_size], self.config))
             with self._autocast():
                 _, pooled = self.model.query_tower(ids, mask)
                 parts.append((self.model.query_tower.embed(pooled).cpu(), self.model.gate.features(pooled).cpu()))
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-
-    def _query_ids(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._pad(self.processor.token_ids(list(map(normalise, texts)), self.config.query_length))
 
     def _pad(self, lists: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         ids, mask = TokenTable.from_lists(lists, self.processor.tokenizer.pad_token_id).rows(np.arange(len(lists)))

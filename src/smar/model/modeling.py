@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 
-from smar.model.configuration import SmarConfig
+from smar.model.configuration import SmarConfig, attention_heads
 from smar.model.fusion import FUSIONS
 from smar.model.fusion.base import Modality
 from smar.model.gate import Gate
@@ -60,20 +60,19 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
 
     def __init__(self, config: SmarConfig) -> None:
         super().__init__(config)
-        text: Any = config.text_config
-        self.query_tower = TextTower(config.query_config, config.dim, config.pooling)
+        self.query_tower = TextTower(config.query_config, config.head("query_tower"))
         if config.kind != "dpsr-i":
             shared = self.query_tower.encoder if config.share_text else None
-            self.text_tower = TextTower(text, config.dim, config.pooling, shared)
+            self.text_tower = TextTower(config.text_config, config.head("text_tower"), shared)
         if config.kind != "dpsr":
-            self.image_tower = ImageTower(config.vision_config, config.dim, config.pooling, config.image_adapter)
+            vision = config.head("image_tower")
+            self.image_tower = ImageTower(config.vision_config, vision, config.image_adapter)
         if config.kind == "smar":
-            image_hidden = self.image_tower.projection.in_features
-            self.fusion = FUSIONS[config.fusion](
-                text.hidden_size, image_hidden, text.num_attention_heads, config.fusion_layers, config.pooling
-            )
+            words, heads = self.text_tower.head, attention_heads(config.text_config, self.text_tower.head.states)
+            pooling = "cls" if words.pooling == "cls" else "mean"  # of the fused states
+            self.fusion = FUSIONS[config.fusion](words.states, vision.states, heads, config.fusion_layers, pooling)
             self.multimodal_projection = nn.Linear(self.fusion.width, config.dim)
-            self.gate = Gate(self.query_tower.projection.in_features)
+            self.gate = Gate(self.query_tower.head.pooled)
         if config.kind in ("dpsr-i", "clip"):
             self.null_image = nn.Parameter(torch.zeros(config.dim))
         if config.learn_temperature:
@@ -136,6 +135,10 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
             fused = text + image * has_image[:, None]
         else:
             fused = self.multimodal_projection(self.fusion(Modality(hidden, mask.bool(), pooled), shown)).float()
+            if self.config.residual:  # what the towers already know; the projection starts at 0
+                fused = fused + text
+            if self.config.residual == "sum":
+                fused = fused + image * has_image[:, None]
         return ItemOutput(text, image, functional.normalize(fused, dim=-1), has_image)
 
     def _images(self, pixels: Tensor | None, pictures: Tensor) -> tuple[Modality, Tensor]:
@@ -147,7 +150,7 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
             null = functional.normalize(self.null_image, dim=-1)
         image = null.expand(n, -1)
         if pixels is None or not len(pixels):
-            blank = image.new_zeros(n, 1, tower.projection.in_features)
+            blank = image.new_zeros(n, 1, tower.head.states)
             return Modality(blank, torch.zeros_like(pictures, dtype=torch.bool)[:, None], blank[:, 0]), image
         states, pooled = tower(pixels)
         shown = place(states, pooled, pictures)

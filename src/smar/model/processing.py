@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoImageProcessor, AutoTokenizer, ProcessorMixin, ViTImageProcessorPil
+from PIL import Image
+from transformers import AutoImageProcessor, ProcessorMixin, ViTImageProcessorPil
 
 from smar.data.text import normalise
 from smar.errors import InputError
-from smar.model.configuration import pinned
-from smar.model.tokenizer import fit_tokenizer
+from smar.model.configuration import SmarConfig
+from smar.model.pretrained import load_tokenizer, pinned, refuse_single
+from smar.model.tokenizer import fit_tokenizer, unknown_ids
 from smar.sections.model import ModelSettings
 
 
@@ -26,9 +28,18 @@ class SmarProcessor(ProcessorMixin):  # type: ignore[misc]
         super().__init__(image_processor, tokenizer)
 
     def token_ids(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
-        """Token ids of each text, special tokens included, cut to `max_length`."""
+        """Token ids of each text, at least one, special tokens included, cut to `max_length`."""
         encoded = self.tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
-        return encoded["input_ids"]  # type: ignore[no-any-return]
+        unknown = next(iter(unknown_ids(self.tokenizer)), self.tokenizer.pad_token_id or 0)  # as `QueryEncoder` has it
+        return [ids or [unknown] for ids in encoded["input_ids"]]
+
+    def query_ids(self, texts: Sequence[str], config: SmarConfig) -> list[list[int]]:
+        """Token ids of queries, however written, as the model wants them: normal form, its prefix, its length."""
+        return self.token_ids([config.query_prefix + normalise(text) for text in texts], config.query_length)
+
+    def item_ids(self, fields: Sequence[Sequence[str]], config: SmarConfig) -> list[list[int]]:
+        """The same of items; `fields` is one list a field."""
+        return self.token_ids([config.item_prefix + text for text in self.item_texts(fields)], config.text_length)
 
     def item_texts(self, fields: Sequence[Sequence[str]]) -> list[str]:
         """Join the fields of each item, in their normal form, with the separator; `fields` is one list a field.
@@ -49,8 +60,8 @@ class SmarProcessor(ProcessorMixin):  # type: ignore[misc]
 
 def processor_parts(settings: ModelSettings) -> tuple[object, ...]:
     """What a new processor is made of beside the dataset: models with equal parts share one."""
-    text = {settings.query.pretrained, settings.text.pretrained} - {None}
-    return (text or settings.vocabulary, settings.vision.pretrained)
+    query, words, vision = (tower.pretrained for tower in settings.towers.values())
+    return ({query, words} - {None} or settings.vocabulary, vision)
 
 
 def build_processor(settings: ModelSettings, image_size: int, texts: Iterable[str]) -> SmarProcessor:
@@ -59,23 +70,17 @@ def build_processor(settings: ModelSettings, image_size: int, texts: Iterable[st
     Raises:
         InputError: query and item text start from encoders with different tokenizers, or one cannot be loaded.
     """
-    names = {tower.pretrained for tower in (settings.query, settings.text)} - {None}
+    refuse_single(settings)
+    towers = settings.towers
+    names = {towers[tower].pretrained for tower in ("query_tower", "text_tower")} - {None}
     if len(names) > 1:
         raise InputError(
             f"model.query.pretrained and model.text.pretrained differ ({', '.join(sorted(map(str, names)))}): the two "
             "towers share one tokenizer. Name the same encoder, or leave one out to train that tower from scratch."
         )
-    try:
-        tokenizer = _tokenizer(str(names.pop())) if names else fit_tokenizer(texts, settings.vocabulary)
-        image_processor = _image_processor(settings.vision.pretrained, image_size)
-    except (OSError, ValueError) as error:
-        raise InputError(f"the pretrained tower's tokenizer or image processor cannot be loaded: {error}") from None
-    return SmarProcessor(image_processor, tokenizer)
-
-
-def _tokenizer(pretrained: str) -> Any:
-    source, revision = pinned(pretrained)
-    return AutoTokenizer.from_pretrained(source, revision=revision)
+    vision = towers["image_tower"].pretrained if settings.kind != "dpsr" else None
+    tokenizer = load_tokenizer(str(names.pop())) if names else fit_tokenizer(texts, settings.vocabulary)
+    return SmarProcessor(_image_processor(vision, image_size), tokenizer)
 
 
 def _image_processor(pretrained: str | None, image_size: int) -> ViTImageProcessorPil:
@@ -84,5 +89,34 @@ def _image_processor(pretrained: str | None, image_size: int) -> ViTImageProcess
     if pretrained is None:
         return ViTImageProcessorPil(size=size)
     source, revision = pinned(pretrained)
-    own = AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil")
-    return ViTImageProcessorPil(size=size, image_mean=own.image_mean, image_std=own.image_std)
+    try:
+        own = AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil")
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"the image processor of {pretrained} cannot be loaded: {error}") from None
+    mean, std = _measured(own, pretrained)
+    return ViTImageProcessorPil(size=size, image_mean=mean, image_std=std, resample=getattr(own, "resample", None))
+
+
+def _measured(processor: Any, name: str) -> tuple[list[float], list[float]]:
+    """Mean and deviation that give the numbers of an image processor, whatever it calls them and scales by.
+
+    Raises:
+        InputError: it does more than shift and scale each colour.
+    """
+
+    def seen(colour: tuple[int, int, int]) -> npt.NDArray[np.float64]:
+        image = Image.new("RGB", (64, 64), colour)
+        values = np.asarray(processor(images=[image], return_tensors="np")["pixel_values"][0], np.float64)
+        return values.reshape(3, -1)[:, 0] if values.ndim == 3 else values[0].reshape(-1, 3)[0]
+
+    black, white = seen((0, 0, 0)), seen((255, 255, 255))
+    std = 1 / (white - black)
+    mean = -black * std
+    if not np.allclose(seen((51, 102, 204)), (np.array([0.2, 0.4, 0.8]) - mean) / std, atol=1e-4):
+        raise InputError(
+            f"the image processor of {name} does more than shift and scale colours, which is not supported."
+        )
+    said = [list(getattr(processor, name, None) or ()) for name in ("image_mean", "image_std")]
+    if all(len(a) == 3 and np.allclose(a, b, atol=1e-5) for a, b in zip(said, (mean, std), strict=True)):
+        return said[0], said[1]  # without the rounding of the measurement
+    return mean.tolist(), std.tolist()

@@ -37,7 +37,8 @@ class StageRecord(Manifest):
     """``STAGE/manifest.json`` of a finished stage. `kind` is the model's name in the report: its kind, or its own.
 
     `steps` were trained; `validated.step` says which of them the weights are of. `seconds` and `cpu_seconds` add up
-    over interruptions; `cpu_seconds` over processes and threads, too.
+    over interruptions; `cpu_seconds` over processes and threads, too. `start`: SHA-256 of the pretrained encoders that
+    the model's first stage began from.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class StageRecord(Manifest):
     pairs_per_second: float | None = None
     processes: int = 1
     validated: Validated | None = None
+    start: str | None = None
 
 
 def run_settings(run: StrPath, assignments: Sequence[str] = ()) -> Settings:

@@ -1,22 +1,33 @@
 """The towers: transformers' own encoders, each followed by pooling, projection and L2 normalisation."""
 
+import inspect
 import math
 from typing import Any, Self
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel
+
+from smar.model.configuration import Head
+
+ACTIVATIONS = {"": nn.Identity, "Identity": nn.Identity, "Tanh": nn.Tanh, "ReLU": nn.ReLU, "GELU": nn.GELU}
 
 
 class Tower(nn.Module):
-    """An encoder of token sequences and the projection to the shared space (paper.md: `norm(cls(transformer))`)."""
+    """An encoder of token sequences and the projection to the shared space (paper.md: `norm(cls(transformer))`).
 
-    def __init__(self, encoder: nn.Module, hidden: int, dim: int, pooling: str) -> None:
+    `encoder`, where it is given, belongs to another module, which saves it.
+    """
+
+    def __init__(self, config: Any, head: Head, encoder: nn.Module | None = None) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.pooling = pooling
-        self.projection = nn.Linear(hidden, dim)
+        self.head = head
+        self.encoder = make_encoder(config, head) if encoder is None else nn.Identity()
+        self._shared = (encoder,)  # in a tuple: a second registration would save its weights twice
+        self.projection = projection(head)
+        self.map = nn.Linear(head.states, math.gcd(head.states, 8)) if head.pooling == "map" else None
 
     def train(self, mode: bool = True) -> Self:
         """As of `nn.Module`, but a frozen encoder stays in evaluation mode: no dropout, no new batch statistics."""
@@ -25,11 +36,16 @@ class Tower(nn.Module):
             self.encoder.eval()
         return self
 
-    def pool(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """Pool hidden states [n, t, h] under mask [n, t] (1 = real token) to [n, h]: first token or mean."""
-        if self.pooling == "cls":
-            return hidden[:, 0]
-        return hidden.mean(1) if mask is None else masked_mean(hidden, mask)
+    def attend(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention pooling of states [n, t, h]: every head weighs the tokens for its part of the numbers -> [n, h]."""
+        assert self.map is not None
+        scores = self.map(hidden).float()
+        if mask is not None:
+            scores = scores.masked_fill(mask[:, :, None] == 0, torch.finfo(scores.dtype).min)
+        shares = scores.softmax(1).to(hidden.dtype)
+        parts = hidden.reshape(*shares.shape, -1)
+        pooled: Tensor = (shares[..., None] * parts).sum(1).flatten(1)
+        return pooled
 
     def embed(self, pooled: Tensor) -> Tensor:
         """Project pooled states [n, h] to unit vectors [n, k], float32 whatever the autocast type."""
@@ -37,17 +53,50 @@ class Tower(nn.Module):
 
 
 class TextTower(Tower):
-    """Query tower Q or item-text tower S_t over token ids; `encoder` is another tower's, where they share one."""
-
-    def __init__(self, config: Any, dim: int, pooling: str, encoder: nn.Module | None = None) -> None:
-        super().__init__(_encoder(config) if encoder is None else nn.Identity(), config.hidden_size, dim, pooling)
-        self._shared = (encoder,)  # in a tuple: a second registration would save its weights twice
+    """Query tower Q or item-text tower S_t over token ids."""
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Token ids and mask [n, t] -> hidden states [n, t, h], pooled [n, h]."""
+        """Token ids and mask [n, t], padded on the right -> hidden states [n, t, h], pooled [n, h]."""
         encoder = self._shared[0] or self.encoder
-        hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        return hidden, self.pool(hidden, mask)
+        if not self.head.pad_to:
+            output = encoder(input_ids=ids, attention_mask=mask)
+            hidden = output.last_hidden_state
+        else:
+            padded, seen, place = self._fill_up(ids, mask)
+            output = encoder(input_ids=padded, **({"attention_mask": seen} if self.head.masked else {}))
+            states = output.last_hidden_state
+            hidden = states.gather(1, place[:, :, None].expand(-1, -1, states.shape[-1]))
+        return hidden, self._pool(hidden, mask, ids, output)
+
+    def _fill_up(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids and mask [n, `pad_to`] as the encoder was trained on them, and the place of each token in them [n, t]."""
+        length, tokens = self.head.pad_to, ids.shape[1]
+        own = torch.arange(tokens, device=ids.device)
+        count = (mask * (own + 1)).amax(1, keepdim=True)
+        shift = length - count if self.head.pad_left else torch.zeros_like(count)
+        source = torch.arange(length, device=ids.device) - shift
+        inside = (source >= 0) & (source < count)
+        source = source.clamp(min=0).minimum(torch.full_like(source, tokens - 1))
+        seen = mask.gather(1, source) * inside
+        padded = torch.where(seen > 0, ids.gather(1, source), torch.full_like(seen, self.head.pad))
+        return padded, seen, (own + shift).clamp(max=length - 1)
+
+    def _pool(self, hidden: Tensor, mask: Tensor, ids: Tensor, output: Any) -> Tensor:
+        """Pool hidden states [n, t, h] under mask [n, t] (1 = real token) to [n, h]."""
+        pooling = self.head.pooling
+        if pooling == "pooler":
+            return output.pooler_output  # type: ignore[no-any-return]
+        if pooling == "cls":
+            return hidden[:, 0]
+        if pooling == "mean":
+            return masked_mean(hidden, mask)
+        if pooling == "map":
+            return self.attend(hidden, mask)
+        number = torch.arange(hidden.shape[1], device=hidden.device).expand_as(mask)
+        at = (mask * number).amax(1, keepdim=True)
+        if pooling == "eos":  # where a text has none, its last token
+            at = torch.where((ids == self.head.eos) & (mask > 0), number, at).amin(1, keepdim=True)
+        return hidden.gather(1, at[:, :, None].expand(-1, -1, hidden.shape[-1])).squeeze(1)
 
 
 class ImageTower(Tower):
@@ -56,24 +105,40 @@ class ImageTower(Tower):
     Encoders that yield a map [n, c, h, w] instead of a sequence (convolutional ones) are flattened to [n, h*w, c].
     """
 
-    def __init__(self, config: Any, dim: int, pooling: str, adapter: int = 0) -> None:
-        hidden = getattr(config, "hidden_size", None)
-        if hidden is None:  # maps have no first token
-            hidden, pooling = config.hidden_sizes[-1], "mean"
-        super().__init__(_encoder(config), hidden, dim, pooling)
-        self.adapter = nn.ModuleList(_adapter_layer(hidden) for _ in range(adapter))
+    def __init__(self, config: Any, head: Head, adapter: int = 0, encoder: nn.Module | None = None) -> None:
+        super().__init__(config, head, encoder)
+        self.adapter = nn.ModuleList(_adapter_layer(head.states) for _ in range(adapter))
 
     def patches(self, pixels: Tensor) -> Tensor:
-        """Pixels [n, 3, s, s] -> the encoder's patch states [n, p, h]."""
-        hidden: Tensor = self.encoder(pixel_values=pixels).last_hidden_state
-        return hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden
+        """Pixels [n, 3, s, s] -> the encoder's patch states [n, p, h]; its own pooled state, if used, comes first."""
+        output = (self._shared[0] or self.encoder)(**self._inputs(pixels))
+        hidden: Tensor = output.last_hidden_state
+        hidden = hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden
+        if self.head.pooling != "pooler":
+            return hidden
+        return torch.cat([output.pooler_output.flatten(1)[:, None].to(hidden.dtype), hidden], 1)
+
+    def _inputs(self, pixels: Tensor) -> dict[str, Tensor]:
+        patch = self.head.patch
+        if not patch:
+            return {"pixel_values": pixels}
+        n, colours, side, _ = pixels.shape
+        grid = side // patch
+        cut = pixels.reshape(n, colours, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1)
+        shape = torch.full((n, 2), grid, device=pixels.device)
+        seen = torch.ones(n, grid * grid, dtype=torch.int32, device=pixels.device)
+        return {"pixel_values": cut.reshape(n, grid * grid, -1), "pixel_attention_mask": seen, "spatial_shapes": shape}
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels [n, 3, s, s], or the encoder's patch states [n, p, h] -> patch states [n, p, h], pooled [n, h]."""
+        """Pixels [n, 3, s, s], or what `patches` makes of them [n, p, h] -> patch states [n, p, h], pooled [n, h]."""
         hidden = self.patches(pictures) if pictures.dim() == 4 else pictures
         for layer in self.adapter:
             hidden = layer(hidden)
-        return hidden, self.pool(hidden, None)
+        if self.head.pooling == "pooler":
+            return hidden[:, 1:], hidden[:, 0]
+        if self.head.pooling == "cls":
+            return hidden, hidden[:, 0]
+        return hidden, self.attend(hidden, None) if self.head.pooling == "map" else hidden.mean(1)
 
 
 def _adapter_layer(hidden: int) -> nn.Module:
@@ -83,11 +148,39 @@ def _adapter_layer(hidden: int) -> nn.Module:
     )
 
 
-def _encoder(config: Any) -> nn.Module:
+def projection(head: Head) -> nn.Module:
+    """Fresh layers from the pooled state to the vector; a single one stands alone."""
+    layers: list[nn.Module] = []
+    width = head.pooled
+    for out, bias, activation in head.layers:
+        layers.append(nn.Linear(width, out, bias=bias))
+        layers += [ACTIVATIONS[activation]()] if activation else []
+        width = out
+    return nn.Identity() if not layers else layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+
+
+def optional_pooler(encoder: type) -> bool:
+    """Whether an encoder's class can be built without its pooler, which then is no part of how it is used."""
+    return "add_pooling_layer" in inspect.signature(encoder).parameters
+
+
+def make_encoder(config: Any, head: Head) -> nn.Module:
+    """A fresh encoder of the class that `head` names, one of transformers' own, without a pooler that is not used."""
+    if not head.encoder:
+        return _without_pooler(AutoModel.from_config, config)
+    known = getattr(transformers, head.encoder)
+    if not issubclass(known, PreTrainedModel):
+        raise ValueError(f"{head.encoder} is no encoder of transformers")
+    if head.pooling != "pooler" and optional_pooler(known):
+        return _without_pooler(known._from_config, config)
+    return known._from_config(config)  # type: ignore[no-any-return]
+
+
+def _without_pooler(make: Any, config: Any) -> nn.Module:
     try:
-        encoder = AutoModel.from_config(config, add_pooling_layer=False)
+        encoder = make(config, add_pooling_layer=False)
     except TypeError:  # encoders without a pooler do not know the argument
-        encoder = AutoModel.from_config(config)
+        encoder = make(config)
     return encoder  # type: ignore[no-any-return]
 
 

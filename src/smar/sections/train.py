@@ -141,11 +141,12 @@ class TrainSettings(Section):
     gate: GateSettings = GateSettings()
     baselines: tuple[BaselineSettings, ...] = (BaselineSettings(kind="dpsr"), BaselineSettings(kind="dpsr-i"))
     pictures: PictureSettings = PictureSettings()
-    temperature: float = Field(1 / 30, gt=0)
+    temperature: float | None = Field(None, gt=0, description="when not given the pretrained pair's own, else 1/30")
     bf16: bool = True
     threads: int | None = Field(None, ge=1)
     save_steps: int = Field(200, ge=1, description="a killed run loses at most this many steps")
     seed: int = Field(0, ge=0)
+    activation_checkpointing: bool = Field(False, description="encoders compute activations twice and keep few")
     micro_batch: int | None = Field(None, ge=1, description="gradient caching: examples encoded at once; null is off")
     evaluate_steps: int = Field(200, ge=0, description="steps between validations; 0 validates never")
     patience: int | None = Field(None, ge=1, description="validations without gain that end a stage; null: never")
@@ -155,7 +156,7 @@ class TrainSettings(Section):
     @model_validator(mode="after")
     def _losses_fit(self) -> Self:
         low, high = self.loss.temperature_bounds
-        if self.loss.learn_temperature and not low <= self.temperature <= high:
+        if self.loss.learn_temperature and self.temperature and not low <= self.temperature <= high:
             raise ValueError(f"temperature ({self.temperature}) is outside loss.temperature_bounds ({low}, {high})")
         if self.loss.kind == "hinge" and self.negatives.logq:
             raise ValueError("negatives.logq corrects a softmax: set loss.kind=softmax or negatives.logq=false")

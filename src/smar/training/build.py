@@ -10,9 +10,12 @@ from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 
 from smar.model.encoder import Encoder
+from smar.model.layers import checkpoint_activations
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
+from smar.model.start import freeze
 from smar.model.tokens import Ints
+from smar.model.towers import Tower
 from smar.sections.train import Schedule, StageSettings
 from smar.settings import Settings
 from smar.training.alignment import AlignmentItems, ItemKeys
@@ -23,7 +26,7 @@ from smar.training.guard import LossGuard
 from smar.training.mining import mine
 from smar.training.negatives import NegativeSampler
 from smar.training.patches import patch_states
-from smar.training.setup import TrainingData, freeze
+from smar.training.setup import TrainingData
 from smar.training.stages import Job
 from smar.training.trainer import SmarTrainer
 from smar.training.validation import Measure, Validation, ValidationSet
@@ -75,7 +78,7 @@ class Workshop:
         if name == "stage2" and self.job.model.kind == "smar" and stage.steps and stage.weights.adaptive:
             encoder = Encoder(model, self.processor, bf16=self.settings.train.bf16)
             pairs = replace(pairs, share=training_shares(encoder, self.data, self.settings))
-        fixed = stage.freeze_image or self.job.model.vision.frozen
+        fixed = stage.freeze_image or self.job.model.towers["image_tower"].frozen
         if fixed and self.settings.train.pictures.precompute and stage.steps and pairs.images is not None:
             bf16 = self.settings.train.bf16
             pairs = replace(
@@ -96,6 +99,8 @@ class Workshop:
     def trainer(self, name: str, model: SmarModel, examples: Collator | WordCollator, **arguments: Any) -> Trainer:
         """Trainer of a stage; `arguments` are those of `Trainer`."""
         stage, train, processor = self.job.stages[name], self.settings.train, self.processor
+        if train.activation_checkpointing:
+            checkpoint_activations(tower.encoder for tower in model.children() if isinstance(tower, Tower))
         if isinstance(examples, WordCollator):
             numbers = list(range(len(examples.items)))
             words = WordModel(model.image_tower, examples.bags.words).train()

@@ -19,7 +19,7 @@ WHAT = {
 }
 
 
-def write_card(folder: Path, record: StageRecord, data: TrainingData, settings: Settings) -> None:
+def write_card(folder: Path, record: StageRecord, data: TrainingData, settings: Settings, temperature: float) -> None:
     """Write ``folder/README.md`` front matter, data, training, metrics, limits, use."""
     front = {
         "license": "other",
@@ -31,7 +31,7 @@ def write_card(folder: Path, record: StageRecord, data: TrainingData, settings: 
     parts = [
         _head(record, settings),
         _data(data, settings),
-        _training(record, settings),
+        _training(record, settings, temperature),
         _metrics(record),
         _limits(settings.model.kind),
         _use(),
@@ -57,14 +57,14 @@ def _data(data: TrainingData, settings: Settings) -> str:
     )
 
 
-def _training(record: StageRecord, settings: Settings) -> str:
+def _training(record: StageRecord, settings: Settings, temperature: float) -> str:
     stage: Schedule = getattr(settings.train, record.stage)
     unit = "pictures" if record.stage == "stage0" else "pairs"
     speed = f", {record.pairs_per_second:,.0f} {unit} a second" if record.pairs_per_second else ""
     return (
         f"## Training\n\n{record.steps:,} steps, {record.pairs:,} {unit} in all{speed}; {record.seconds:,.0f} s "
         f"({record.cpu_seconds:,.0f} CPU seconds) in {record.processes} process(es). Learning rate "
-        f"{stage.learning_rate:g}, temperature {settings.train.temperature:.4g}, "
+        f"{stage.learning_rate:g}, temperature {temperature:.4g}, "
         f"{'bfloat16' if settings.train.bf16 else 'float32'}. The run's `config.yaml` holds every setting.\n"
     )
 

@@ -7,7 +7,6 @@ They are made in the precision that training runs in, so they are what the encod
 with its encoder, and everything after training encodes pixels.
 """
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import TypeAlias
@@ -16,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from numpy.lib.format import open_memmap
-from torch import nn
 
 from smar.data.dataset import Dataset
 from smar.errors import InputError
 from smar.files import Manifest, atomic
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
+from smar.model.start import weights_digest
 from smar.progress import track
 
 States: TypeAlias = np.memmap[tuple[int, ...], np.dtype[np.float16]]
@@ -40,6 +39,8 @@ class PatchManifest(Manifest):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     bf16: bool
+    pooling: str = ""
+    """Of the tower: the encoder's own pooled state comes before its patches."""
     size: int
     """Bytes of states.npy."""
 
@@ -58,6 +59,7 @@ def patch_states(run: Path, dataset: Dataset, model: SmarModel, processor: SmarP
         mean=tuple(normal.image_mean),
         std=tuple(normal.image_std),
         bf16=bf16,
+        pooling="pooler" if model.image_tower.head.pooling == "pooler" else "",
         size=file.stat().st_size if file.is_file() else 0,
     )
     if not (folder / "manifest.json").is_file() or PatchManifest.read(folder, "smar train") != wanted:
@@ -68,15 +70,6 @@ def patch_states(run: Path, dataset: Dataset, model: SmarModel, processor: SmarP
         wanted.model_copy(update={"size": file.stat().st_size}).write(folder)
     states: States = np.load(file, mmap_mode="r")
     return states
-
-
-def weights_digest(module: nn.Module) -> str:
-    """SHA-256 over the names and bytes of a module's weights and statistics."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 @torch.inference_mode()

@@ -22,12 +22,16 @@ from transformers.trainer_callback import PrinterCallback
 
 from smar.data.dataset import Dataset
 from smar.errors import InputError
+from smar.export.check import try_line
 from smar.files import StrPath
+from smar.model.configuration import SmarConfig
 from smar.model.encoder import Encoder
+from smar.model.layers import merge_adapters
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor, processor_parts
 from smar.model.quiet import quiet
 from smar.model.run import CONFIG_FILE, RunManifest, StageRecord, run_settings
+from smar.model.start import new_model, start_digest
 from smar.progress import console
 from smar.sections.train import Schedule
 from smar.settings import Settings, save_settings
@@ -36,7 +40,8 @@ from smar.training.card import write_card
 from smar.training.checkpoints import Spent, StageCallback, latest
 from smar.training.distributed import barrier, in_turn, processes, rank, world
 from smar.training.gate import finish_gate
-from smar.training.setup import TrainingData, new_model, new_processor
+from smar.training.rates import optimizer
+from smar.training.setup import TrainingData, new_processor
 from smar.training.stages import Job, jobs
 from smar.training.validation import BEST_FILE
 from smar.training.words import WordCollator
@@ -64,10 +69,26 @@ def train(dataset: Dataset, run: StrPath, settings: Settings) -> TrainSummary:
         data = TrainingData.from_dataset(dataset, settings.data.text_fields, fold, settings.train.seed)
         planned = in_turn(lambda: [(job, _processor(run, job, settings, data)) for job in jobs(settings, run)])
         records = []
-        for job, processor in planned:
-            pairs = data.collator(processor, job.model)
+        configs = in_turn(lambda: [_tried(job, processor, data) for job, processor in planned])
+        for (job, processor), config in zip(planned, configs, strict=True):
+            pairs = data.collator(processor, config)
             records += _train_job(Workshop(job, run, data, processor, pairs))
     return TrainSummary(tuple(records))
+
+
+def _tried(job: Job, processor: SmarProcessor, data: TrainingData) -> SmarConfig:
+    """Configuration of a job's model; what starts from pretrained weights is tried from encoding to export first."""
+    first = job.folder / next(iter(job.stages))
+    if (first / "manifest.json").is_file():
+        saved: SmarConfig = SmarConfig.from_pretrained(first)
+        return saved
+    torch.manual_seed(job.settings.train.seed)
+    model = new_model(job.settings, job.model, processor)
+    if any(tower.pretrained for tower in job.model.towers.values()):
+        console.print(f"{job.name}: trying the line from the first batch to the exported query tower")
+        try_line(Encoder(model, processor, bf16=job.settings.train.bf16), data.dataset, data.queries)
+    config: SmarConfig = model.config
+    return config
 
 
 def open_run(dataset: Dataset, run: Path, settings: Settings) -> None:
@@ -112,7 +133,8 @@ def _processor(run: Path, job: Job, settings: Settings, data: TrainingData) -> S
 
 def _train_job(workshop: Workshop) -> list[StageRecord]:
     job, settings, processor = workshop.job, workshop.settings, workshop.processor
-    records, start = [], None
+    records: list[StageRecord] = []
+    start: Path | None = None
     for name in job.stages:
         folder = job.folder / name
         if (folder / "manifest.json").is_file():
@@ -120,13 +142,16 @@ def _train_job(workshop: Workshop) -> list[StageRecord]:
         else:
             torch.manual_seed(settings.train.seed)
             model = new_model(settings, job.model, processor) if start is None else Encoder.from_pretrained(start).model
-            records.append(_train_stage(workshop, name, model, start))
+            before = start_digest(model, job.model) if start is None else None
+            records.append(_train_stage(workshop, name, model, start, before))
         barrier()
         start = folder
     return records
 
 
-def _train_stage(workshop: Workshop, name: str, model: SmarModel, before: Path | None) -> StageRecord:
+def _train_stage(
+    workshop: Workshop, name: str, model: SmarModel, before: Path | None, start: str | None
+) -> StageRecord:
     job, settings = workshop.job, workshop.settings
     stage, folder, label = job.stages[name], job.folder / name, f"{job.name} {name}"
     resume = in_turn(lambda: latest(folder) if folder.is_dir() else None)
@@ -154,6 +179,7 @@ def _train_stage(workshop: Workshop, name: str, model: SmarModel, before: Path |
     if stage.steps:
         trainer.train(resume_from_checkpoint=str(resume[0]) if resume else None)
     validated = validation.finish(model) if validation else None
+    merge_adapters(model)
     if name == "stage2" and job.model.kind == "smar" and rank() == 0:
         finish_gate(Encoder(model, workshop.processor, bf16=settings.train.bf16), workshop.data, settings, folder)
     steps, spent = trainer.state.global_step, clock.spent() if stage.steps else Spent()
@@ -170,6 +196,7 @@ def _train_stage(workshop: Workshop, name: str, model: SmarModel, before: Path |
         pairs_per_second=pairs / spent.seconds if spent.seconds else None,
         processes=world(),
         validated=validated,
+        start=start,
     )
     if rank() == 0:
         _save_stage(workshop, folder, model, record)
@@ -180,7 +207,8 @@ def _save_stage(workshop: Workshop, folder: Path, model: SmarModel, record: Stag
     """The finished stage, its manifest last; what only an unfinished stage needs goes."""
     model.save_pretrained(folder)
     workshop.processor.save_pretrained(folder)
-    write_card(folder, record, workshop.data, workshop.settings)
+    with torch.no_grad():
+        write_card(folder, record, workshop.data, workshop.settings, float(model.temperature()))
     record.write(folder)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
@@ -216,20 +244,3 @@ def _arguments(stage: Schedule, folder: Path, settings: Settings, pairs: int) ->
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # else one process would split its batch over all cards by itself
     return arguments
-
-
-def optimizer(model: torch.nn.Module, job: Job, stage: Schedule) -> torch.optim.AdamW:
-    """Fused AdamW: an encoder may have a rate of its own, pretrained ones do; vectors and norms do not decay."""
-    rates = {
-        f"{name}.encoder.": tower.learning_rate or (stage.pretrained_learning_rate if tower.pretrained else None)
-        for name, tower in job.model.towers.items()
-    }
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            own = next((rate for tower, rate in rates.items() if name.startswith(tower)), None)
-            rate = own or stage.learning_rate
-            decay = stage.weight_decay if parameter.dim() > 1 else 0.0
-            groups.setdefault((rate, decay), []).append(parameter)
-    parameters = [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
-    return torch.optim.AdamW(parameters, fused=True)

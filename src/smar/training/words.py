@@ -137,7 +137,7 @@ class WordModel(nn.Module):
         super().__init__()
         self.image_tower = tower
         tower.projection.requires_grad_(False)  # not on the way to the words
-        self.head = nn.Linear(tower.projection.in_features, words)
+        self.head = nn.Linear(tower.head.pooled, words)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels [n, 3, s, s] -> logits [n, words], float32."""

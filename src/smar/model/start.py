@@ -1,0 +1,112 @@
+"""A model before any training: fresh, or from pretrained checkpoints."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from smar.errors import InputError
+from smar.model.configuration import build_config
+from smar.model.encoder import Encoder
+from smar.model.layers import add_adapters, train_last
+from smar.model.modeling import SmarModel
+from smar.model.pretrained import Part, load_parts
+from smar.model.processing import SmarProcessor
+from smar.model.run import finished_stages, run_settings
+from smar.model.towers import Tower
+from smar.sections.model import ModelSettings
+from smar.settings import Settings
+
+SECTIONS = {"query_tower": "query", "text_tower": "text", "image_tower": "vision"}
+
+
+def new_model(settings: Settings, model: ModelSettings, processor: SmarProcessor) -> SmarModel:
+    """Fresh model; towers named in the settings start from their pretrained weights, frozen where asked.
+
+    Raises:
+        InputError: a pretrained encoder expects another picture size, or cannot serve as a tower.
+    """
+    parts, tokenizer = load_parts(model, settings.data.image_size), processor.tokenizer
+    config = build_config(
+        model,
+        settings.data.image_size,
+        len(tokenizer),
+        settings.data.text_fields,
+        settings.train.temperature,
+        settings.train.loss,
+        parts,
+        tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id,
+    )
+    built = SmarModel._from_config(config, attn_implementation="eager")
+    for name, part in parts.items():
+        _fill(getattr(built, name), part)
+    if config.residual and model.kind == "smar":
+        nn.init.zeros_(built.multimodal_projection.weight)
+        nn.init.zeros_(built.multimodal_projection.bias)
+    return built  # type: ignore[no-any-return]
+
+
+def _fill(tower: Tower, part: Part) -> None:
+    """Give a tower the checkpoint's weights: its encoder, unless another tower has it, and the projection it kept."""
+    if not isinstance(tower.encoder, nn.Identity):
+        own = tower.encoder.load_state_dict(part.encoder.state_dict(), strict=False)
+        missing = [*own.missing_keys, *(part.missing & tower.encoder.state_dict().keys())]
+        if missing:
+            raise InputError(f"{part.source} lacks weights of its own architecture: {', '.join(missing[:5])}.")
+    if tower.head.kept:
+        tower.projection.load_state_dict(part.projection.state_dict())
+
+
+def freeze(built: SmarModel, model: ModelSettings, image: bool = False) -> None:
+    """Train every encoder but those that the settings freeze, and the image encoder if `image`; loading forgets it.
+
+    Of others the settings name the last layers, or adapters that stand for the whole.
+
+    Raises:
+        InputError: an encoder has not the layers.
+    """
+    for name, tower in model.towers.items():
+        encoder = getattr(getattr(built, name, None), "encoder", None)
+        if encoder is None or isinstance(encoder, nn.Identity):  # another tower's, or no such tower
+            continue
+        frozen, key = tower.frozen or (image and name == "image_tower"), f"model.{SECTIONS[name]}"
+        encoder.requires_grad_(not frozen)
+        if tower.unfreeze_last and not frozen:
+            train_last(encoder, tower.unfreeze_last, key)
+        elif tower.lora and not frozen:
+            add_adapters(encoder, tower.lora, key)
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 over the names and bytes of a module's weights and statistics."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def start_digest(built: SmarModel, model: ModelSettings) -> str | None:
+    """SHA-256 of the pretrained encoders of an untrained model; None where there are none."""
+    towers = [getattr(built, name) for name, own in model.towers.items() if own.pretrained and hasattr(built, name)]
+    digests = [weights_digest(tower.encoder) for tower in towers]
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else None
+
+
+def load_start(run: Path) -> Encoder | None:
+    """A run's own model as it was before its first step, made of its checkpoints again; None if it began from nothing.
+
+    Raises:
+        InputError: a checkpoint is gone, or is another than the run began from.
+    """
+    settings, first = run_settings(run), finished_stages(run)[0]
+    if first.start is None:
+        return None
+    processor = SmarProcessor.from_pretrained(run / first.stage)
+    torch.manual_seed(settings.train.seed)
+    model = new_model(settings, settings.model, processor)
+    if start_digest(model, settings.model) != first.start:
+        names = sorted({str(tower.pretrained) for tower in settings.model.towers.values() if tower.pretrained})
+        raise InputError(f"{' and '.join(names)} holds other weights than the run began from.")
+    return Encoder(model, processor, bf16=settings.train.bf16)
