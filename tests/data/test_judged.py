@@ -58,7 +58,7 @@ def test_labels_become_weights_parts_and_qrels(tmp_path: Path) -> None:
         ("shoe", "i2", 0),
         ("coat", "i3", 0),
     }
-    assert summary.counts["clicks"] == 6
+    assert (summary.counts["clicks"], summary.counts["judged_irrelevant"]) == (6, 4)
     assert any("4 pairs are judged irrelevant" in note for note in summary.notes)
     schema = pq.read_schema(tmp_path / "out" / "qrels.parquet")
     assert [str(field.type) for field in schema] == ["string", "string", "int32"]

@@ -49,7 +49,9 @@ class LogCounts:
     dropped_clicks: int
     """Clicks of valid and test whose pair was dropped for that reason (``repeat_pairs: drop``)."""
     split: Split
-    notes: tuple[str, ...] = ()
+    irrelevant: int | None
+    """Pairs whose relevance is 0 or less; None where the table has no relevance."""
+    notes: tuple[str, ...]
 
 
 def build_pairs(
@@ -89,7 +91,7 @@ def build_pairs(
         )
     _check_leaks(con, positives, dropped)
     copy(con, script("qrels"), folder / "qrels.parquet")
-    irrelevant = number(con, "SELECT count(*) FROM judged WHERE clicks = 0")
+    irrelevant = number(con, "SELECT count(*) FROM judged WHERE clicks = 0") if log.graded else None
     con.execute("DROP VIEW pair; DROP TABLE judged")
     seen = number(con, "SELECT count_if(seen_in_train) FROM (FROM valid UNION ALL FROM test)")
     notes = (
@@ -98,7 +100,7 @@ def build_pairs(
         *_split_notes(drawn, pairs["valid"], settings),
         *_label_notes(irrelevant),
     )
-    return LogCounts(rejected, positives, pairs, clicks, seen, dropped, split, notes)
+    return LogCounts(rejected, positives, pairs, clicks, seen, dropped, split, irrelevant, notes)
 
 
 def _split_notes(drawn: bool, valid: int, settings: DataSettings) -> list[str]:
@@ -108,7 +110,7 @@ def _split_notes(drawn: bool, valid: int, settings: DataSettings) -> list[str]:
     return [f"{share} ({valid:,} pairs) are taken for it"]
 
 
-def _label_notes(irrelevant: int) -> list[str]:
+def _label_notes(irrelevant: int | None) -> list[str]:
     if not irrelevant:
         return []
     return [

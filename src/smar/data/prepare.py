@@ -193,6 +193,7 @@ def _count(
         **{f"clicks_{part}": rows for part, rows in counted.clicks.items()},
         "seen_in_train": counted.seen_in_train,
         "dropped_clicks": counted.dropped_clicks,
+        **({} if counted.irrelevant is None else {"judged_irrelevant": counted.irrelevant}),
         **summary.counts,
         "pictures": packed.listed,
         "pictures_tried": packed.tried,

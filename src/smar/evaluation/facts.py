@@ -54,14 +54,17 @@ def report_facts(
 ) -> Facts:
     """The report's head: counts, where relevance comes from, `extra` lines, and of each run dataset, steps, seconds."""
     counts = dataset.manifest.counts
+    own = "judged pairs of the test part" if "judged_irrelevant" in counts else "test clicks"
     rows: list[tuple[str, object]] = [
         ("items", counts["items"]),
         ("training pairs", counts["pairs_train"]),
-        ("relevant are", "test clicks" if qrels is None else f"judgements of {Path(qrels).name}"),
+        ("relevant are", own if qrels is None else f"judgements of {Path(qrels).name}"),
         ("queries", len(judged.queries)),
         ("judgements of unknown items, left out", judged.unknown),
         *extra,
     ]
+    if nothing := int((judged.relevance.counts == 0).sum()):
+        rows.append(("queries without a relevant item, not counted", nothing))
     seconds: dict[str, float] = defaultdict(float)
     for run in runs:
         of = f"{run.name}: " if len(runs) > 1 else ""
