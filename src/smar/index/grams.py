@@ -19,10 +19,10 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from smar.errors import InputError
-from smar.index.ready import map_npy
+from smar.index.ready import map_npy, write_npy
 from smar.index.versions import MADE_BY
 
-FILES: dict[str, type[np.generic]] = {"grams": np.int32, "gram_starts": np.int64}
+FILES: dict[str, type[np.generic]] = {"grams": np.int32, "gram_starts": np.int32}
 _BUCKETS = 1 << 16
 _LEAST, _LONGEST = 3, 64  # letters of a word
 _SHORT = 6
@@ -168,4 +168,4 @@ def write_grams(words: Sequence[str], folder: Path) -> None:
     for (name, kind), array in zip(
         FILES.items(), (np.concatenate([owner[inner], owner[:end]])[order], starts), strict=True
     ):
-        np.save(folder / f"{name}.npy", array.astype(kind))
+        write_npy(folder / f"{name}.npy", array.shape, [array], kind)

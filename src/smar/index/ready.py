@@ -162,13 +162,18 @@ def map_npy(path: Path, made_by: str) -> npt.NDArray[Any]:
         raise InputError(f"{path} cannot be read: {error}. Run `{made_by}` again.") from None
 
 
-def write_npy(path: Path, shape: tuple[int, int], blocks: Iterable[npt.NDArray[np.float32]]) -> None:
-    """Write an .npy file of float32 `shape` whose rows come in blocks; filling a mapped one takes 2 s more a GB."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+def write_npy(
+    path: Path, shape: tuple[int, ...], blocks: Iterable[npt.NDArray[Any]], kind: type[np.generic] = np.float32
+) -> None:
+    """Write an .npy file of `shape` and `kind` whose rows come in blocks; filling a mapped one takes 2 s more a GB.
+
+    Where the disk is full, the error says so; numpy's own tells two numbers.
+    """
+    header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": shape}
     with path.open("wb") as out:
         np.lib.format.write_array_header_1_0(out, header)
         for block in blocks:
-            out.write(np.ascontiguousarray(block, np.float32).data)
+            out.write(np.ascontiguousarray(block, kind).data)
 
 
 def map_file(path: Path, made_by: str) -> "mmap.mmap | bytes":

@@ -20,7 +20,7 @@ from smar.data.words import idf, words
 from smar.errors import InputError
 from smar.index.grams import Grams, Like, similarities, write_grams
 from smar.index.postings import Posting, Scratch, WordQuery
-from smar.index.ready import map_npy
+from smar.index.ready import map_npy, write_npy
 from smar.index.versions import MADE_BY
 
 WORDS_FOLDER = "words"
@@ -133,7 +133,7 @@ def write_words(table: pa.Table, fields: Sequence[str], folder: Path, language: 
     columns = {} if index is None else {word: at for word, at in index.vocab_dict.items() if word}
     folder.mkdir()
     for (name, kind), source in zip(ARRAYS.items(), ("indptr", "indices", "data"), strict=True):
-        np.save(folder / f"{name}.npy", np.asarray(matrix[source], kind))
+        write_npy(folder / f"{name}.npy", (len(matrix[source]),), [np.asarray(matrix[source], kind)], kind)
     vocabulary = sorted(sorted(columns), key=len)
     numbers = pa.array([columns[word] for word in vocabulary], pa.int32())
     written = pa.table({"word": pa.array(vocabulary, pa.string()), "column": numbers})
