@@ -85,7 +85,8 @@ class Tables:
         for kind in sorted(kinds & self.given.keys() - self._raw.keys()):
             folder = self.work / f"given-{kind}"
             folder.mkdir()
-            self._raw[kind] = open_table(self.con, self.given[kind], kind, settings, folder, text)
+            # prices are those of the result: one that cannot be read would be null here, uncounted
+            self._raw[kind] = open_table(self.con, self.given[kind], kind, settings, folder, text, prices=False)
             self.notes += self._raw[kind].notes
 
     def _make(self, kind: str, select: str, made: Path) -> None:

@@ -95,6 +95,7 @@ def open_table(
     work: Path,
     text: tuple[str, ...] | None,
     declared: Mapping[str, str] | None = None,
+    prices: bool = True,
 ) -> Table:
     """Find, check and (for text formats) stage one table, and decide what its columns hold.
 
@@ -106,6 +107,7 @@ def open_table(
         work: folder for the staged copies.
         text: our columns that stay as they are (007 must not become a number); None: all do.
         declared: our column -> type, which goes before ``data.types``.
+        prices: whether a column `price` of the items is read as prices are; else like any column.
 
     Raises:
         InputError: no such file, an unreadable or empty table, a mapped column that the table lacks, or values that
@@ -147,7 +149,7 @@ def open_table(
             written,
             {column: type_ for column, type_ in known.items() if type_ is not None},
             [column for column in map(table.column, (*text, "image")) if column is not None],
-            table.column(PRICE) if kind == "items" else None,
+            table.column(PRICE) if kind == "items" and prices else None,
             table.notes,
         )
         table.readings.update(read_columns(con, table.raw, table.types, rules, kind))
