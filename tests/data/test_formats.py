@@ -14,6 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from shop_tables import click, log, run
 
+from smar.index.payload import write_payload
+
 Column = tuple[pa.DataType, st.SearchStrategy[Any]]
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8) | st.sampled_from(
     ["007", "1e5", "1_000", "12E2", "38.5", "TRUE", "-", 'a "b" c', "a,b;c\td", "line\nbreak", "红色连衣裙", "शर्ट",
