@@ -14,6 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from shop_tables import click, log, run
 
+from smar.index.payload import write_payload
+
 Column = tuple[pa.DataType, st.SearchStrategy[Any]]
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8) | st.sampled_from(
     ["007", "1e5", "1_000", "12E2", "38.5", "TRUE", "-", 'a "b" c', "a,b;c\td", "line\nbreak", "红色连衣裙", "शर्ट",
@@ -84,7 +86,7 @@ SCHEMA = pa.schema({"item_id": pa.string(), "title": pa.string(), **{n: kind for
 
 
 @hypothesis_settings(
-    max_examples=8,
+    max_examples=5,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],
@@ -108,6 +110,9 @@ def test_formats_give_the_same_dataset(tmp_path_factory: pytest.TempPathFactory,
         out = folder / suffix / "out"
         files = ["items", "queries", "rejects", "pairs/train", "pairs/valid", "pairs/test", "qrels"]
         seen[suffix] = {name: pq.read_table(out / f"{name}.parquet") for name in files}
+        write_payload(seen[suffix]["items"], out)  # what the index keeps of them
+        with pa.ipc.open_file(out / "payload.arrow") as kept:
+            seen[suffix]["index"] = kept.read_all()
     for suffix in ("csv", "tsv", "jsonl"):
         for name, table in seen["parquet"].items():
             mine, theirs = (dict(zip(t.column_names, t.schema.types, strict=True)) for t in (seen[suffix][name], table))

@@ -99,3 +99,11 @@ def test_whatever_json_holds_is_a_row_of_the_index_or_refused(values: dict, item
     (again,) = pa.Table.from_pylist([row], SCHEMA).to_pylist()
     assert again | row == again
     assert again["title"].split()
+
+
+def test_texts_lose_their_html_as_in_tables() -> None:
+    values = {"title": "<b>Red</b> &amp; blue", "group": "A &lt; B"}
+    row = check_columns("a", values, SCHEMA, ("title",))
+    assert (row["title"], row["group"]) == ("Red & blue", "A &lt; B")
+    with pytest.raises(RefusedItem, match="title is missing or blank"):
+        check_columns("a", {"title": "<br>"}, SCHEMA, ("title",))
