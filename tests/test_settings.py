@@ -12,6 +12,12 @@ from smar.settings import load_settings, save_settings
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
+def test_an_unknown_language_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(InputError, match=r"no stemmer for 'klingon'; allowed: arabic, .*turkish.*, or null for none"):
+        load_settings(None, ["data.language=klingon"])
+    assert load_settings(None, ["data.language=german"]).data.language == "german"
+
+
 def write(folder: Path, **sections: object) -> Path:
     path = folder / "shop.yaml"
     path.write_text(yaml.safe_dump(sections))

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import duckdb
 import pyarrow as pa
 import pytest
@@ -8,7 +10,7 @@ from smar.data.database import define_macros
 from smar.data.text import normalise
 
 SPACES = "\t\n\x0b\x0c\r\x1c\x1f \x85\xa0\u2003\u3000"
-LETTERS = "aZ09ÀéßİıΣσςǅЖ中ก😀Å\u0301\u0308-_'\"%"
+LETTERS = "½™’\u00ad\u200b\u200c\ufeffＡﾍﾟ\u3164aZ09ÀéßİıΣσςǅЖ中ก😀Å\u0301\u0308-_'\"%"
 
 
 @pytest.mark.parametrize(
@@ -41,10 +43,10 @@ def test_normal_form(text: str, expected: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def database() -> duckdb.DuckDBPyConnection:
-    con = duckdb.connect()
-    define_macros(con)
-    return con
+def database() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as con:
+        define_macros(con)
+        yield con
 
 
 @given(
@@ -64,3 +66,11 @@ def test_sql_says_the_same(database: duckdb.DuckDBPyConnection, texts: list[str]
 @given(st.text())
 def test_normal_form_is_stable(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
+
+
+def test_sql_knows_every_character_that_leaves_nothing(database: duckdb.DuckDBPyConnection) -> None:
+    codes = [*range(1, 0xD800), *range(0xE000, 0x20000), *range(0xE0000, 0xE1100)]
+    table = pa.table({"code": codes, "text": pa.array(map(chr, codes), pa.string())})
+    database.register("letters", table)
+    blank = database.execute("SELECT code FROM letters WHERE is_blank(text) ORDER BY code").fetchall()
+    assert [code for (code,) in blank] == [code for code in codes if not normalise(chr(code))]

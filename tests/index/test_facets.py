@@ -136,5 +136,13 @@ def test_columns_of_every_type_are_counted_in_the_words_of_filters(
         assert parse_filter(f'category in ("{label}")', table.schema).mask(columns).sum() == count
 
 
+def test_a_value_counts_once_however_its_accents_are_stored() -> None:
+    parts = [
+        whole(Columns(pa.table({"brand": names})))
+        for names in (["Müller", "Mu\u0308ller", "Bosch", None], ["Mu\u0308ller"])
+    ]
+    assert count_facets(parts, ("brand",), ()).values == {"brand": {"Müller": (3, None), "Bosch": (1, None)}}
+
+
 def whole(columns: Columns) -> Part:
     return Part(columns, np.ones(len(columns), bool), np.zeros(len(columns), bool))

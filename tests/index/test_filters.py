@@ -211,6 +211,24 @@ def test_many_numbers_that_lie_close() -> None:
     assert table["size"].to_numpy()[found].tolist() == [size for size in wanted if -50 <= size < 250]
 
 
+@pytest.mark.parametrize("others", [0, 70_000], ids=["codes", "too many values for codes"])
+def test_texts_compare_however_their_accents_are_stored(others: int) -> None:
+    brands = ["Müller", "Mu\u0308ller", "müller", "Muller", None, "プーマ", "フ\u309aーマ", *map(str, range(others))]
+    table = pa.table({"brand": brands})
+    for spelling in ("Müller", "Mu\u0308ller"):
+        for text in (f"brand={spelling}", f"brand in (x, '{spelling}', '{spelling}')"):
+            assert np.flatnonzero(parse_filter(text, table.schema).mask(table)).tolist() == [0, 1]
+    assert np.flatnonzero(parse_filter("brand='プーマ' or brand=müller", table.schema).mask(table)).tolist() == [
+        2,
+        5,
+        6,
+    ]
+    left_out = np.flatnonzero(~parse_filter("brand!=Müller", table.schema).mask(table)).tolist()
+    assert left_out == [0, 1, 4]
+    coded = table.set_column(0, "brand", table["brand"].dictionary_encode())
+    assert np.flatnonzero(parse_filter("brand=Müller", coded.schema).mask(coded)).tolist() == [0, 1]
+
+
 def matches(text: str) -> list[int]:
     return np.flatnonzero(parse_filter(text, SCHEMA).mask(TABLE)).tolist()
 

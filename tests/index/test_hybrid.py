@@ -159,6 +159,23 @@ def new_items(titles: Mapping[str, str], brand: str, seed: int = 0) -> Items:
     return Items(FINGERPRINT, pa.table(columns), vectors[0], vectors[1], [None] * len(titles))
 
 
+def test_the_index_knows_the_language_of_its_words(source: Path, tmp_path: Path) -> None:
+    """For the version, for what is added to it, and for what a compaction makes of both."""
+    embeddings = Path(shutil.copytree(source, tmp_path / "embeddings"))
+    rewrite_manifest(embeddings, language="german")
+    build_index(embeddings, tmp_path / "index")
+    index = UpdatableIndex.open(tmp_path / "index")
+    index.upsert(new_items({"new": "Rote Sommerkleider 红色"}, "Müller"))
+    engine = Engine(index)
+    for _ in range(2):
+        for query in ("rotes Sommerkleid", "SOMMERKLEIDERN", "muller", "红"):
+            (best,) = [hit for hit in engine.search(query, k=200, mode=Mode.HYBRID).hits if hit.item_id == "new"]
+            assert best.words_score
+        index.compact()
+    assert index.snapshot.manifest.hybrid
+    assert index.snapshot.manifest.hybrid.language == "german"
+
+
 @pytest.mark.parametrize("fit", [WEIGHTED, RANKS], ids=lambda fit: fit.fusion.value)
 def test_updates_take_part_at_once(copied: Path, fit: HybridFit) -> None:
     index, other = UpdatableIndex.open(copied), UpdatableIndex.open(copied)

@@ -55,6 +55,18 @@ def pictures(n, seed=0):
 FIELDS = [["red dress", "shoe", "kettle"], ["acme", "", "bolt"]]
 
 
+def test_texts_are_brought_to_their_normal_form():
+    encoder = make()
+    odd = ["ＲＥＤ  Dress\u200b", "SHOE", "Kettle\u00ad"]
+    assert torch.equal(encoder.encode_query(odd).embedding, encoder.encode_query(FIELDS[0]).embedding)
+    assert torch.equal(encoder.gate_features(odd)[1], encoder.gate_features(FIELDS[0])[1])
+    none = (pictures(0), np.zeros(3, bool))
+    texts = [encoder.encode_item([titles, FIELDS[1]], *none).text for titles in (odd, FIELDS[0])]
+    assert torch.equal(*texts)
+    ids = encoder.processor.token_ids(encoder.processor.item_texts([["red [SEP] dress"], ["acme"]]), 32)
+    assert ids[0].count(encoder.processor.tokenizer.sep_token_id) == 2  # between the fields, and at the end
+
+
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_every_item_is_encoded_with_or_without_a_picture(pooling):
     encoder = make(pooling=pooling)

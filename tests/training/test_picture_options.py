@@ -18,7 +18,7 @@ from smar.training.alignment import AlignmentItems, ItemKeys, align
 from smar.training.batches import Collator, KnownPositives, Pairs
 from smar.training.categories import CategorySampler, epoch_order
 from smar.training.pictures import flip_and_move, hide_words, vary
-from smar.training.words import RARE, WordCollator, word_bags
+from smar.training.words import RARE, WordCollator, number_words, word_bags
 
 WORDS = ["red dress", "blue shoe for men", "steel kettle 1.7 l", "long sleeve shirt"]
 SMALL = {"layers": 1, "hidden": 32, "heads": 2}
@@ -270,8 +270,20 @@ def test_only_items_with_picture_and_word_are_named():
 
 
 def test_stage_0_without_a_picture_is_refused():
-    _, processor = small_model()
     shop = Shop()
     shop.image_row = np.full(5, -1)
     with pytest.raises(InputError, match="stage0 needs items with pictures"):
-        WordCollator.of(shop.collator(), processor)
+        WordCollator.of(shop.collator(), shop.titles, ["red", "shoe"], None, 9)
+
+
+def test_stage_0_names_the_words_of_words_search():
+    items = ["红色连衣裙", "Größe 38 größe", "", "grosse"]
+    item, query, allowed = number_words(items, ["連衣裙 Grösse"], None, 2)
+    assert np.diff(item.offsets).tolist() == [9, 3, 0, 1]
+    first = item.ids[item.offsets[1]]
+    assert first == item.ids[item.offsets[3]] == query.ids[-1]
+    assert set(query.ids[:-1]) < set(item.ids[:9])
+    assert allowed[first]
+    assert allowed.sum() == 2
+    none = number_words(["?", "!"], ["."], None, 5)
+    assert not none[2].any()

@@ -72,7 +72,13 @@ class Workshop:
         stage, pairs = self.job.stages[name], self.pairs
         if not isinstance(stage, StageSettings):
             freeze(model, self.job.model)
-            return WordCollator.of(pairs, self.processor)
+            return WordCollator.of(
+                pairs,
+                [" ".join(values) for values in zip(*self.data.fields, strict=True)],
+                self.data.queries,
+                self.data.dataset.language,
+                len(self.processor.tokenizer),
+            )
         freeze(model, self.job.model, stage.freeze_image)
         pairs = replace(pairs, negatives=self._negatives(stage, None if name == "stage1" else before))
         if name == "stage2" and self.job.model.kind == "smar" and stage.steps and stage.weights.adaptive:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
+from smar.data.words import words
 from smar.errors import InputError, TrainingError
 from smar.losses.pictures import word_loss
 from smar.model.processing import SmarProcessor
-from smar.model.tokenizer import BYTES
 from smar.model.tokens import Ints, TokenTable
 from smar.model.towers import ImageTower
 from smar.training.batches import Collator, Pairs
@@ -53,9 +53,9 @@ def word_bags(items: TokenTable, queries: TokenTable, pairs: Pairs, allowed: npt
     are left out.
 
     Args:
-        items, queries: tokens.
+        items, queries: numbers of their words.
         pairs: training pairs.
-        allowed: bool [vocabulary], the tokens that are words.
+        allowed: bool [words], those that may be named.
     """
     item, word, share = _text_words(items, allowed)
     query, query_word, query_share = _text_words(queries, allowed)
@@ -90,12 +90,18 @@ def _text_words(texts: TokenTable, allowed: npt.NDArray[np.bool_]) -> tuple[Ints
     return row, word, 1 / np.bincount(row, minlength=len(texts))[row]
 
 
-def words_only(processor: SmarProcessor) -> npt.NDArray[np.bool_]:
-    """Bool [vocabulary]: tokens that hold a letter or digit and are neither bytes nor special."""
-    tokenizer = processor.tokenizer
-    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    others = {*tokenizer.all_special_tokens, *BYTES}
-    return np.array([token not in others and any(map(str.isalnum, token)) for token in tokens])
+def number_words(
+    items: Sequence[str], queries: Sequence[str], language: str | None, most: int
+) -> tuple[TokenTable, TokenTable, npt.NDArray[np.bool_]]:
+    """Items and queries as numbers of their words, and which words are among the `most` that most items hold."""
+    known: dict[str, int] = {}
+    lists = [[known.setdefault(w, len(known)) for w in words(text, language)] for text in (*items, *queries)]
+    held = np.zeros(len(known), np.int64)
+    for numbers in lists[: len(items)]:
+        held[list(set(numbers))] += 1
+    allowed = np.zeros(max(len(known), 1), np.bool_)
+    allowed[np.argsort(-held, kind="stable")[:most]] = True
+    return TokenTable.from_lists(lists[: len(items)], 0), TokenTable.from_lists(lists[len(items) :], 0), allowed
 
 
 @dataclass(frozen=True)
@@ -108,17 +114,26 @@ class WordCollator:
     bags: Bags
 
     @classmethod
-    def of(cls, pairs: Collator, processor: SmarProcessor) -> "WordCollator":
+    def of(
+        cls, pairs: Collator, items: Sequence[str], queries: Sequence[str], language: str | None, most: int
+    ) -> "WordCollator":
         """Every item with a picture and a word.
+
+        Args:
+            pairs: pictures, and who was clicked for what.
+            items, queries: their texts.
+            language: see `smar.data.words.words`.
+            most: words that are named.
 
         Raises:
             InputError: there are fewer than two.
         """
-        bags = word_bags(pairs.items, pairs.queries, pairs.pairs, words_only(processor))
-        items = np.flatnonzero((pairs.first_picture >= 0) & (np.diff(bags.offsets) > 0))
-        if pairs.images is None or len(items) < 2:
+        numbered = number_words(items, queries, language, most)
+        bags = word_bags(numbered[0], numbered[1], pairs.pairs, numbered[2])
+        shown = np.flatnonzero((pairs.first_picture >= 0) & (np.diff(bags.offsets) > 0))
+        if pairs.images is None or len(shown) < 2:
             raise InputError("train.stage0 needs items with pictures and words; set train.stage0.steps=0.")
-        return cls(items, pairs.images, pairs.first_picture, bags)
+        return cls(shown, pairs.images, pairs.first_picture, bags)
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """`pixels` uint8 [n, s, s, 3], `target` [n, words], `item_rows` [n]."""
