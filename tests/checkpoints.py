@@ -208,7 +208,7 @@ VISIONS = {
         *(hf.EfficientNetConfig, "EfficientNetModel"),
         **{
             "image_size": SIDE,
-            "hidden_dim": 40,
+            "hidden_dim": 320,
             "depth_divisor": 8,
             "width_coefficient": 0.25,
             "depth_coefficient": 0.1,
