@@ -27,10 +27,10 @@ import torch
 from smar.data.dataset import Dataset
 from smar.data.demo import generate_shop
 from smar.data.prepare import prepare
+from smar.model.start import new_model
 from smar.settings import Settings, load_settings
 from smar.training.encode import encode_batch, give_freed_memory_back
 from smar.training.losses import PART, stage_losses
-from smar.model.start import new_model
 from smar.training.setup import TrainingData, new_processor
 from smar.training.stages import jobs
 from smar.training.train import optimizer

@@ -26,10 +26,10 @@ from smar.data.dataset import Dataset
 from smar.data.demo import generate_shop
 from smar.data.prepare import prepare
 from smar.model.modeling import SmarModel
+from smar.model.start import new_model
 from smar.settings import Settings, load_settings
 from smar.training.batches import Collator
 from smar.training.losses import stage_losses
-from smar.model.start import new_model
 from smar.training.setup import TrainingData, new_processor
 from smar.training.stages import jobs
 from smar.training.train import optimizer

@@ -65,10 +65,12 @@ def goes_through(encoder: Encoder, folder, export=True) -> None:
     encoder.model.save_pretrained(folder)
     encoder.processor.save_pretrained(folder)
     again = Encoder.from_pretrained(folder)
+    weights, loaded = encoder.model.state_dict(), again.model.state_dict()
+    assert all(torch.equal(weights[name], loaded[name]) for name in weights)
     item, same = (e.encode_item(FIELDS, PICTURES, SHOWN) for e in (encoder, again))
-    for vectors, loaded in ((item.text, same.text), (item.image, same.image), (item.multimodal, same.multimodal)):
+    for vectors, found in ((item.text, same.text), (item.image, same.image), (item.multimodal, same.multimodal)):
         assert torch.isfinite(vectors).all()
-        assert torch.allclose(vectors, loaded, atol=1e-5)
+        assert torch.allclose(vectors, found, atol=1e-4)  # other memory layouts, other rounding
     if export:
         export_query(again, folder / "query", PROBE)  # compares with PyTorch to 1e-5
         found = QueryEncoder.load(folder / "query").encode(FIELDS[0])
