@@ -23,7 +23,7 @@ SECTIONS = {"query_tower": "query", "text_tower": "text", "image_tower": "vision
 
 
 def new_model(settings: Settings, model: ModelSettings, processor: SmarProcessor) -> SmarModel:
-    """Fresh model; towers named in the settings start from their pretrained weights, frozen where asked.
+    """Fresh model; towers named in the settings start from their pretrained weights.
 
     Raises:
         InputError: a pretrained encoder expects another picture size, or cannot serve as a tower.
