@@ -1,11 +1,14 @@
 """Small random checkpoints of many architectures, saved with tokenizers and image processors of their real classes."""
 
+import io
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers as hf
+from sentencepiece import SentencePieceTrainer
 
 WORDS = "red blue green dress shoe shirt kettle steel cotton women men kids long sleeve 1.7 l for with of the acme"
 SIDE = 32
@@ -105,8 +108,22 @@ def _pair(
     return save
 
 
-def _siglip_tokens() -> Any:
+def _siglip2_tokens() -> Any:
     return gemma_tokens("Siglip2Tokenizer", model_max_length=16, padding_side="right")
+
+
+def _siglip_tokens() -> Any:
+    """The class that runs in Python, with a small sentencepiece model of the words."""
+    written, sizes = io.BytesIO(), {"vocab_size": 70, "hard_vocab_limit": False}
+    ends = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    texts = iter([WORDS, *LETTERS.split(",")] * 20)
+    SentencePieceTrainer.train(sentence_iterator=texts, model_writer=written, minloglevel=2, **sizes, **ends)
+    with tempfile.NamedTemporaryFile(suffix=".model") as file:
+        file.write(written.getvalue())
+        file.flush()
+        tokens = hf.SiglipTokenizer(file.name, model_max_length=16)
+        tokens.vocab_file = str(Path(tempfile.gettempdir()) / "no-such-file")  # saved from memory
+    return tokens
 
 
 PAIRS = {
@@ -121,7 +138,7 @@ PAIRS = {
         VISION,
     ),
     "siglip2": _pair(
-        *(hf.Siglip2Config, _siglip_tokens, "Siglip2Model"),
+        *(hf.Siglip2Config, _siglip2_tokens, "Siglip2Model"),
         {**SIZES, "max_position_embeddings": 16, "projection_size": 32},
         {**SIZES, "patch_size": 8, "num_patches": 16},
         pictures=lambda: hf.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16),
@@ -208,7 +225,7 @@ VISIONS = {
         *(hf.EfficientNetConfig, "EfficientNetModel"),
         **{
             "image_size": SIDE,
-            "hidden_dim": 40,
+            "hidden_dim": 320,
             "depth_divisor": 8,
             "width_coefficient": 0.25,
             "depth_coefficient": 0.1,

@@ -46,7 +46,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def _print_training(done: "TrainSummary", run: Path) -> None:
-    rows: list[tuple[str, object]] = []
+    rows: list[tuple[str, object]] = [*done.notes]
     for stage in done.stages:
         speed = f"{stage.pairs / stage.seconds:,.0f} pairs/s" if stage.seconds else "no steps"
         loss = f", loss {stage.loss:.3f}" if stage.loss is not None else ""

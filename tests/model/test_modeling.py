@@ -25,7 +25,7 @@ from smar.model.gate import Gate
 from smar.model.modeling import QueryOutput, SmarModel
 from smar.model.pretrained import load_parts
 from smar.model.processing import build_processor
-from smar.model.start import new_model
+from smar.model.start import freeze, new_model
 from smar.model.towers import attention
 from smar.sections.model import ModelSettings
 from smar.settings import load_settings
@@ -230,6 +230,7 @@ def test_towers_start_from_pretrained_folders_frozen_where_asked(checkpoints):
     )
     processor = build_processor(chosen.model, SIZE, WORDS)
     model = new_model(chosen, chosen.model, processor)
+    freeze(model, chosen.model)
     original = AutoModel.from_pretrained(text).embeddings.word_embeddings.weight
     assert torch.equal(model.query_tower.encoder.embeddings.word_embeddings.weight, original)
     assert torch.equal(model.text_tower.encoder.embeddings.word_embeddings.weight, original)

@@ -200,3 +200,11 @@ def test_a_fresh_tower_has_places_for_the_length_that_is_asked_for():
 def test_texts_are_cut_to_what_the_encoder_has_places_for(root):
     assert start(*both(checkpoint("xlm-roberta", root))).config.text_length == 128  # 130 places, two before the first
     assert start(*both(checkpoint("t5", root))).config.text_length == 512  # relative: no limit of its own
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_model_saved_before_there_were_heads_has_the_same(pooling):
+    settings = load_settings(None, [f"model.pooling={pooling}", "data.image_size=32"])
+    config = build_config(settings.model, 32, 100, ("title",))
+    heads, config.heads = {name: config.head(name) for name in settings.model.towers}, None
+    assert {name: config.head(name) for name in heads} == heads

@@ -54,7 +54,8 @@ def builtin(base: Settings) -> dict[str, dict[str, Any]]:
     Pre-training tasks are left out of stage 1 only: they are what the paper calls pre-training. With a stage left out
     the other one takes its steps.
     """
-    one, two, own = base.train.stage1, base.train.stage2, base.model.pooling == "own"  # fresh encoders: the mean
+    one, two = base.train.stage1, base.train.stage2
+    fresh = not any(tower.pretrained for tower in base.model.towers.values())  # whose own pooling is the mean
     steps, rates = one.steps + two.steps, "train.stage{}.weights.{}"
     variants: dict[str, dict[str, Any]] = {
         "dpsr": {"model.kind": "dpsr", "note": "words only"},
@@ -73,7 +74,7 @@ def builtin(base: Settings) -> dict[str, dict[str, Any]]:
         "no-modality-dropout": {"model.modality_dropout": 0},
         "modality-dropout": {"model.modality_dropout": 0.1},
         "cls-pooling": {"model.pooling": "cls", "note": "the paper's pooling"},
-        **({"mean-pooling": {"model.pooling": "mean"}} if base.model.size is None or not own else {}),
+        "mean-pooling": {"model.pooling": "own" if fresh and base.model.pooling == "own" else "mean"},
         "separate-text": {"model.share_text": False, "note": "query and item text have an encoder each"},
         "shared-text": {"model.share_text": True},
         "vit": {"model.vision.kind": "vit", "note": "the image tower is a transformer"},

@@ -41,21 +41,23 @@ def try_line(encoder: Encoder, dataset: Dataset, queries: Sequence[str]) -> None
     if not all(np.isfinite(part).all() for part in found):
         precision = "bfloat16: set train.bf16=false" if encoder.bf16 else "float32"
         raise InputError(f"the model's vectors are not finite in {precision}.")
-    _refuse_constant(encoder)
+    refuse_constant(encoder)
     with tempfile.TemporaryDirectory(prefix="smar-check-") as folder:
         export_query(encoder, Path(folder), [*PROBE, *longest])
 
 
-def _refuse_constant(encoder: Encoder) -> None:
-    """A causal encoder's first state knows the first token only."""
+def refuse_constant(encoder: Encoder) -> None:
+    """Raises InputError where a vector depends on the first token alone, as a causal encoder's first state does."""
     exact = Encoder(encoder.model, encoder.processor)
+    ids, mask = exact._pad([exact.processor.token_ids([text], 6)[0] for text in (PROBE[1], PROBE[3])])
+    ids, mask = ids[:, : int(mask.sum(1).min())], mask[:, : int(mask.sum(1).min())]
+    ids[:, 0] = ids[0, 0]
     for tower in {name for name in ("query_tower", "text_tower") if hasattr(encoder.model, name)}:
-        ids, mask = exact._pad(encoder.processor.token_ids(PROBE, 16))
         with torch.inference_mode():
             pooled = getattr(encoder.model, tower)(ids, mask)[1]
-        if torch.allclose(pooled, pooled[:1].expand_as(pooled), atol=1e-6):
+        if torch.allclose(pooled[0], pooled[1], atol=1e-6):
             raise InputError(
-                f"the {tower.replace('_', ' ')} gives every text the same vector: its first state, which "
-                f"model.pooling={encoder.model.query_tower.head.pooling} takes, has seen nothing of the text. Set "
+                f"the {tower.replace('_', ' ')} gives different texts the same vector: its first state, which "
+                f"model.pooling={encoder.model.query_tower.head.pooling} takes, has seen the first token only. Set "
                 "model.pooling=own, last or mean."
             )

@@ -78,6 +78,8 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
         if config.learn_temperature:
             self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
         self.post_init()
+        # transformers looks for weights that an encoder ties, such as T5's, in direct children only
+        self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=True)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

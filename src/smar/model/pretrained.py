@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 from smar.errors import InputError
 from smar.model.configuration import Head
 from smar.model.sentences import Sentences, read_sentences
+from smar.model.spm import converted
 from smar.model.towers import ImageTower, TextTower, Tower, optional_pooler
 from smar.sections.model import ModelSettings
 
@@ -125,14 +126,15 @@ def load_tokenizer(name: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"the tokenizer of {name} cannot be loaded: {error}") from None
-    if not getattr(tokenizer, "is_fast", False):
+    fast = tokenizer if getattr(tokenizer, "is_fast", False) else converted(tokenizer)
+    if fast is None:
         raise InputError(
             f"the tokenizer of {name} ({type(tokenizer).__name__}) runs in Python only, and the query tower is served "
             "without it: save it as tokenizer.json (a tokenizer of the tokenizers library) beside the weights."
         )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    return tokenizer
+    if fast.pad_token_id is None:
+        fast.pad_token = fast.eos_token or fast.unk_token
+    return fast
 
 
 def load_parts(settings: ModelSettings, image_size: int) -> dict[str, Part]:

@@ -4,10 +4,11 @@ import hashlib
 from pathlib import Path
 
 import torch
+from PIL import Image as PIL
 from torch import nn
 
 from smar.errors import InputError
-from smar.model.configuration import build_config
+from smar.model.configuration import SmarConfig, build_config
 from smar.model.encoder import Encoder
 from smar.model.layers import add_adapters, train_last
 from smar.model.modeling import SmarModel
@@ -22,7 +23,7 @@ SECTIONS = {"query_tower": "query", "text_tower": "text", "image_tower": "vision
 
 
 def new_model(settings: Settings, model: ModelSettings, processor: SmarProcessor) -> SmarModel:
-    """Fresh model; towers named in the settings start from their pretrained weights, frozen where asked.
+    """Fresh model; towers named in the settings start from their pretrained weights.
 
     Raises:
         InputError: a pretrained encoder expects another picture size, or cannot serve as a tower.
@@ -45,6 +46,30 @@ def new_model(settings: Settings, model: ModelSettings, processor: SmarProcessor
         nn.init.zeros_(built.multimodal_projection.weight)
         nn.init.zeros_(built.multimodal_projection.bias)
     return built  # type: ignore[no-any-return]
+
+
+def start_notes(model: ModelSettings, config: SmarConfig, processor: SmarProcessor) -> list[str]:
+    """What someone should know of a start from pretrained weights: lengths that were cut, vectors that were lost."""
+    if not any(tower.pretrained for tower in model.towers.values()):
+        return []
+    notes = [f"queries of {config.query_length} tokens, items of {config.text_length}"]
+    for name, asked, taken in (
+        ("query_length", model.query_length, config.query_length),
+        ("text_length", model.text_length, config.text_length),
+    ):
+        if asked and asked > taken:
+            notes[0] += f" (model.{name} is {asked}, the encoder has places for {taken})"
+    towers = {"query_tower": "queries", "text_tower": "item texts", "image_tower": "pictures"}
+    for name, what in towers.items():
+        if model.towers[name].pretrained and name in (config.heads or {}) and not config.head(name).kept:
+            notes.append(f"{what} have a fresh projection to {config.dim} numbers, not the checkpoint's own vectors")
+    if "image_tower" in (config.heads or {}) and model.towers["image_tower"].pretrained:
+        resample = PIL.Resampling(processor.image_processor.resample or PIL.Resampling.BICUBIC)
+        if resample is not PIL.Resampling.BICUBIC:
+            notes.append(
+                f"pictures were packed by bicubic resampling, the encoder learned from {resample.name.lower()}"
+            )
+    return notes
 
 
 def _fill(tower: Tower, part: Part) -> None:

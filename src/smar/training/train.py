@@ -31,7 +31,7 @@ from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor, processor_parts
 from smar.model.quiet import quiet
 from smar.model.run import CONFIG_FILE, RunManifest, StageRecord, run_settings
-from smar.model.start import new_model, start_digest
+from smar.model.start import new_model, start_digest, start_notes
 from smar.progress import console
 from smar.sections.train import Schedule
 from smar.settings import Settings, save_settings
@@ -49,9 +49,10 @@ from smar.training.words import WordCollator
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """What `train` did: a record for every stage of every model."""
+    """What `train` did: a record for every stage of every model, and (model, note) of pretrained starts."""
 
     stages: tuple[StageRecord, ...]
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def train(dataset: Dataset, run: StrPath, settings: Settings) -> TrainSummary:
@@ -73,7 +74,12 @@ def train(dataset: Dataset, run: StrPath, settings: Settings) -> TrainSummary:
         for (job, processor), config in zip(planned, configs, strict=True):
             pairs = data.collator(processor, config)
             records += _train_job(Workshop(job, run, data, processor, pairs))
-    return TrainSummary(tuple(records))
+        notes = [
+            (f"{job.name} starts with", note)
+            for (job, processor), config in zip(planned, configs, strict=True)
+            for note in start_notes(job.model, config, processor)
+        ]
+    return TrainSummary(tuple(records), tuple(notes))
 
 
 def _tried(job: Job, processor: SmarProcessor, data: TrainingData) -> SmarConfig:
