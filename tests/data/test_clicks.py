@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from shop_tables import START, click, items, log, read, rejects, run
+from shop_tables import START, click, items, log, read, rejects, run, write_table
 
 from smar.data import clicks as clicks_module
 from smar.data.text import normalise
@@ -207,6 +207,19 @@ def test_logs_without_anything_to_learn(tmp_path: Path) -> None:
         run(tmp_path, items(), [click("hat", "zz", 1), click("", "i0", 1)])
     with pytest.raises(InputError, match="the log has no click"):
         run(tmp_path, items(), [click("hat", "i0", day, False) for day in (1, 2)])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_position_that_is_no_whole_number_is_rejected_and_none_is_unknown(tmp_path: Path, suffix: str) -> None:
+    """It was rounded: 1.5 counted as the second place."""
+    places = [1.0, 2.0, None, 1.5, float("nan"), 3.0]
+    rows = [{**row, "position": place} for row, place in zip(log(), places, strict=True)]
+    if suffix == "csv":
+        rows = [{**row, "position": "" if row["position"] in (None, places[4]) else row["position"]} for row in rows]
+        rows.append({**rows[0], "position": "first"})
+    run(tmp_path, items(), str(write_table(tmp_path / f"log.{suffix}", rows)))
+    lost = [row for _, row, _, reason in rejects(tmp_path) if reason == "position is not a whole number"]
+    assert lost == ([3, 6] if suffix == "csv" else [3])
 
 
 def test_position_bias_can_be_off(tmp_path: Path) -> None:

@@ -33,6 +33,16 @@ def staged(folder: Path, name: str, data: bytes, encoding: str | None = None) ->
     return [tuple(row.values()) for row in table.to_pylist()], table.column_names, told
 
 
+def test_a_quote_without_an_end_says_how_many_lines_it_took(tmp_path: Path) -> None:
+    text = "a,b\n" + "1,x\n" * 20 + '2,"x\n' + "3,x\n" * 50_000
+    rows, _, told = staged(tmp_path, "t.csv", text.encode())
+    assert len(rows) == 20
+    assert [reason.split(":")[0] for _, reason in told.bad_lines] == ["t.csv line 22 is no row"]
+    assert len(told.notes) == 1
+    assert "a quote that opens in line 22 is never closed" in told.notes[0]
+    assert "50,001 of them" in told.notes[0]
+
+
 @pytest.mark.parametrize(
     ("text", "names", "rows"),
     [

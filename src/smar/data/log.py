@@ -49,6 +49,7 @@ def open_log(con: Connection, table: Table, settings: DataSettings) -> Log:
         require(table, ("timestamp", "clicked"), because=" (a log needs both; a plain table of pairs has neither)")
     read = {name for name in (_OF_LOGS if timed else _OF_PAIRS) if table.column(name)}
     graded, parted = "relevance" in read, "split" in read
+    positioned = "position" in read and settings.position_bias
     relevance = as_number(table, "relevance") if graded else "CAST(NULL AS DOUBLE)"
     columns = {
         "query": words(as_text(table, "query"), settings),
@@ -56,9 +57,8 @@ def open_log(con: Connection, table: Table, settings: DataSettings) -> Log:
         "timestamp": as_time(table, "timestamp", settings.date_format) if timed else "CAST(NULL AS TIMESTAMP)",
         "clicked": as_flag(table, "clicked") if timed else f"{relevance} > 0" if graded else "true",
         "ordered": as_flag(table, "ordered") if "ordered" in read else "false",
-        "position": f"TRY_CAST({as_number(table, 'position')} AS BIGINT)"
-        if "position" in read and settings.position_bias
-        else "CAST(NULL AS BIGINT)",
+        "place": as_number(table, "position") if positioned else "CAST(NULL AS DOUBLE)",
+        "placed": _not_blank(table, "position") if positioned else "false",
         "weight": as_number(table, "weight") if "weight" in read else "CAST(1 AS DOUBLE)",
         "relevance": relevance,
         "part": _part(table) if parted else "CAST(NULL AS UTINYINT)",
@@ -81,6 +81,11 @@ def open_log(con: Connection, table: Table, settings: DataSettings) -> Log:
     con.execute(script("log"))
     notes = _unread(table, _OF_PAIRS) if timed else _label_like(con, table, graded)
     return Log(timed, graded, parted, tuple(notes))
+
+
+def _not_blank(table: Table, name: str) -> str:
+    """Whether a text says something that must be a number; numbers are that already."""
+    return f"NOT is_blank({as_text(table, name)})" if table.type(name) == "VARCHAR" else "false"
 
 
 def _part(table: Table) -> str:

@@ -4,6 +4,7 @@ Every cell becomes text, as it was written; `smar.data.types` decides afterwards
 Only lists and nested values of JSON keep their own types.
 """
 
+import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import chain
@@ -15,7 +16,7 @@ from smar.data.database import Connection, copy, literal, quote
 from smar.data.dialect import Dialect, find_dialect
 from smar.data.encodings import as_utf8, check_utf8, chunks
 from smar.data.jsonlines import stage_json
-from smar.data.staged import BadLine, Staged
+from smar.data.staged import Staged
 from smar.errors import InputError
 
 _UNNAMED = "__unnamed_"
@@ -79,7 +80,7 @@ def _stage_csv(
         _one_line_end(source, plain)
         source = plain
         copy(con, f"{select} {_reader(source, dialect)}", staged)
-    found.bad_lines = _bad_lines(con, source, encoding, file)
+    _bad_lines(con, source, encoding, file, found)
     if len(named) < len(dialect.names):
         found.notes += _unnamed(con, source, dialect, file)
     return found
@@ -116,7 +117,8 @@ def _one_line_end(source: Path, target: Path) -> None:
             out.write(block[: len(block) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
 
 
-def _bad_lines(con: Connection, source: Path, encoding: str | None, file: Path) -> list[BadLine]:
+def _bad_lines(con: Connection, source: Path, encoding: str | None, file: Path, found: Staged) -> None:
+    """Name the lines that are no rows, and say how many others a quote without an end took with it."""
     rows = con.execute(
         "SELECT min(line_byte_position) AS place, min(csv_line), min(left(error_message, 200)), "
         "bool_or(error_type = 'INVALID ENCODING') FROM reject_errors GROUP BY line ORDER BY place"
@@ -125,10 +127,17 @@ def _bad_lines(con: Connection, source: Path, encoding: str | None, file: Path) 
     if any(bad for *_, bad in rows):
         check_utf8(source, encoding, file)
     lines = _line_numbers(source, [place + len(text) - len(text.lstrip("\r\n")) for place, text, _, _ in rows])
-    return [
+    found.bad_lines = [
         (text.strip("\r\n")[:100], f"{file.name} line {line} is no row: {message}")
         for line, (_, text, message, _) in zip(lines, rows, strict=True)
     ]
+    for line, (_, text, message, _) in zip(lines, rows, strict=True):
+        if "unterminated quote" in message and "\n" in text.strip("\r\n"):
+            (last,) = _line_numbers(source, [sys.maxsize])
+            found.notes.append(
+                f"{file.name}: a quote that opens in line {line} is never closed, so the lines from there to the end, "
+                f"{last - line:,} of them, are no rows. Close it (two quotes stand for one in a quoted cell)"
+            )
 
 
 def _line_numbers(source: Path, places: list[int]) -> list[int]:
