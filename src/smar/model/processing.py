@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from smar.errors import InputError
+from smar.model.checkpoint import load_tokenizer, pinned, refuse_single
 from smar.model.configuration import SmarConfig
-from smar.model.pretrained import load_tokenizer, pinned, refuse_single
 from smar.sections.model import ModelSettings
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
