@@ -206,7 +206,7 @@ def test_a_revision_pins_a_name_of_the_hub(tmp_path):
     BertConfig(num_hidden_layers=3).save_pretrained(tmp_path / "tower@home")
     names = ["shop/tower", f"shop/tower@{revisions[0]}", f"shop/tower@{revisions[1]}", str(tmp_path / "tower@home")]
     code = (
-        "import sys; from smar.model.pretrained import pretrained_config; "
+        "import sys; from smar.model.checkpoint import pretrained_config; "
         "print(*(pretrained_config(name).num_hidden_layers for name in sys.argv[1:]))"
     )
     offline = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}

@@ -8,19 +8,18 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from smar.errors import InputError
+from smar.model.checkpoint import is_pair, load_tokenizer, pinned, pretrained_config, refuse_single
 from smar.model.configuration import Head
 from smar.model.sentences import Sentences, read_sentences
-from smar.model.spm import converted
 from smar.model.towers import ImageTower, TextTower, Tower, optional_pooler
 from smar.sections.model import ModelSettings
 
@@ -62,7 +61,7 @@ class _Loaded:
 
     @property
     def is_pair(self) -> bool:
-        return _is_pair(self.model)
+        return is_pair(self.model)
 
     def part(self, encoder: Any, head: Head, projection: nn.Module, **more: Any) -> Part:
         """An encoder of this checkpoint with its share of the missing weights."""
@@ -71,70 +70,6 @@ class _Loaded:
         return Part(
             self.name, encoder, replace(head, encoder=type(encoder).__name__, kept=True), projection, missing, **more
         )
-
-
-def pinned(name: str) -> tuple[str, str | None]:
-    """Folder or hub name, and the revision that ``NAME@REVISION`` asks for; a hub's unpinned name may change."""
-    source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
-    return source, revision or None
-
-
-def pretrained_config(name: str) -> Any:
-    """Configuration of a pretrained encoder or of a two-tower checkpoint such as CLIP's.
-
-    Raises:
-        InputError: nothing can be loaded under this name or path, or it is no encoder.
-    """
-    source, revision = pinned(name)
-    try:
-        config = AutoConfig.from_pretrained(source, revision=revision)
-    except (OSError, ValueError) as error:
-        raise InputError(f"no pretrained encoder under {name!r}: {error}. Give a local folder or a hub name.") from None
-    if config.is_encoder_decoder and type(config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
-        raise InputError(
-            f"{name!r} is an encoder-decoder ({config.model_type}): a tower needs an encoder alone, "
-            "such as BERT, MiniLM or DistilBERT for text and ViT, CLIP or ResNet for pictures."
-        )
-    return config
-
-
-def refuse_single(settings: ModelSettings) -> None:
-    """Raises InputError where `model.pretrained` names no dual encoder."""
-    if settings.pretrained is None:
-        return
-    known = MODEL_MAPPING.get(type(pretrained_config(settings.pretrained)), None)
-    if not _is_pair(known):
-        raise InputError(
-            "model.pretrained takes a dual encoder, which has text and image features of its own, such as CLIP or "
-            f"SigLIP; {settings.pretrained} ({getattr(known, '__name__', 'of an unknown class')}) has not. An encoder "
-            "of one kind goes to model.query.pretrained and model.text.pretrained, or to model.vision.pretrained."
-        )
-
-
-def _is_pair(model: Any) -> bool:
-    return all(hasattr(model, f"get_{kind}_features") for kind in ("text", "image"))
-
-
-def load_tokenizer(name: str) -> Any:
-    """A checkpoint's own tokenizer.
-
-    Raises:
-        InputError: there is none, or none that works without Python, as the exported query tower needs it.
-    """
-    source, revision = pinned(name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"the tokenizer of {name} cannot be loaded: {error}") from None
-    fast = tokenizer if getattr(tokenizer, "is_fast", False) else converted(tokenizer)
-    if fast is None:
-        raise InputError(
-            f"the tokenizer of {name} ({type(tokenizer).__name__}) runs in Python only, and the query tower is served "
-            "without it: save it as tokenizer.json (a tokenizer of the tokenizers library) beside the weights."
-        )
-    if fast.pad_token_id is None:
-        fast.pad_token = fast.eos_token or fast.unk_token
-    return fast
 
 
 def load_parts(settings: ModelSettings, image_size: int) -> dict[str, Part]:

@@ -15,8 +15,8 @@ from transformers import AutoImageProcessor, ProcessorMixin, ViTImageProcessorPi
 
 from smar.data.text import normalise
 from smar.errors import InputError
+from smar.model.checkpoint import load_tokenizer, pinned, refuse_single
 from smar.model.configuration import SmarConfig
-from smar.model.pretrained import load_tokenizer, pinned, refuse_single
 from smar.model.tokenizer import fit_tokenizer, unknown_ids
 from smar.sections.model import ModelSettings
 
