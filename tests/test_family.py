@@ -42,7 +42,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     BertTokenizerFast(str(root / "vocab.txt")).save_pretrained(root / "bert")
     small = {"image_size": SIZE, "patch_size": 16}
     clip = CLIPConfig(
-        text_config={"vocab_size": len(WORDS), **NARROW}, vision_config={**NARROW, **small}, projection_dim=8
+        text_config={"vocab_size": len(WORDS), "eos_token_id": WORDS.index("[SEP]"), **NARROW},
+        vision_config={**NARROW, **small},
+        projection_dim=8,
     )
     models = {
         "vit": ViTModel(ViTConfig(**NARROW, **small)),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from smar.data.database import define_macros
 from smar.data.text import normalise
+from smar.data.words import words
 
 SPACES = "\t\n\x0b\x0c\r\x1c\x1f \x85\xa0\u2003\u3000"
 LETTERS = "½™’\u00ad\u200b\u200c\ufeffＡﾍﾟ\u3164aZ09ÀéßİıΣσςǅЖ中ก😀Å\u0301\u0308-_'\"%"
@@ -74,3 +75,10 @@ def test_sql_knows_every_character_that_leaves_nothing(database: duckdb.DuckDBPy
     database.register("letters", table)
     blank = database.execute("SELECT code FROM letters WHERE is_blank(text) ORDER BY code").fetchall()
     assert [code for (code,) in blank] == [code for code in codes if not normalise(chr(code))]
+
+
+@pytest.mark.parametrize("letter", ["\u0301", "a\u0301", "'", "\u200c", "ب\u200c", "红", "½", "1a"])
+def test_texts_without_end_are_read_in_linear_time(letter: str) -> None:
+    """A thousand accents in a row, which any client may send, took a worker minutes: these would take it days."""
+    assert isinstance(words(letter * 20_000), list)
+    assert normalise(letter * 20_000) == normalise(normalise(letter * 20_000))

@@ -186,7 +186,7 @@ def test_the_guard_of_the_next_test_sees_encoding(line: Line, tmp_path: Path, no
         (("--topics", "none.tsv", "--trec-run", "x=bad.trec"), ("--topics none.tsv cannot be read",)),
         (("--topics", "topics.tsv"), ("--topics topics.tsv", "none is given")),
         (("--set", "evaluate.k=0"), ("evaluate.k",)),
-        (("--out", "bad.trec/report"), ("--out bad.trec/report cannot be written",)),
+        (("--out", "bad.trec/report"), ("bad.trec/report cannot be written",)),
         (("unfinished",), ("unfinished is not finished",)),
         (("damaged",), ("is damaged",)),
         (("fields",), ("reads the item columns title, fabric", "lacks fabric")),

@@ -127,7 +127,7 @@ def test_stage_0_learns_to_name_words(line: Line, tmp_path: Path) -> None:
     """Pictures of one category come closer to each other than a fresh tower puts them."""
     config = configured(
         tmp_path,
-        stage0={"steps": 60, "batch_size": 64, "learning_rate": 0.003},
+        stage0={"steps": 120, "batch_size": 64, "learning_rate": 0.003},
         stage1={**CONFIG["train"]["stage1"], "steps": 0},
         stage2={**CONFIG["train"]["stage2"], "steps": 0},
         baselines=[],

@@ -64,7 +64,8 @@ def test_the_same_as_a_bulk_update(line: Line, tmp_path: Path, share: dict[str, 
         assert own.catalogue.items(rows[:1])[0] == bulk.catalogue.items(rows[1:])[0] | {"item_id": f"own-{name}"}
         assert own.catalogue.picture(rows[0]) == bulk.catalogue.picture(rows[1])
     both = [vectors_of(own, f"own-{name}")[0] for name in names]
-    assert np.abs(both[0] - both[1]).max() > 1e-3, "a picture counts"
+    seen = 1 if share is None else share["Kettle"]  # a mixture has this share of what a picture changes
+    assert np.abs(both[0] - both[1]).max() > 1e-3 * seen, "a picture counts"
     fewer = schema.remove(schema.get_field_index("price"))
     with pytest.raises(RefusedItem, match="no column price any more"):
         encode(encoder, fewer, prepared, options.size)

@@ -35,7 +35,7 @@ _LETTER = regex.compile(r"[\p{L}\p{N}]\p{M}*")
 _IDEOGRAM = regex.compile(r"[\p{Han}\p{Hangul}]")
 _ACCENTS = regex.compile(r"\p{Mn}")
 _MARK = regex.compile(r"\p{M}")
-_MARKS = regex.compile(r"\p{Mn}+(?<=[\p{Latin}\p{Greek}\p{Cyrillic}\p{Arabic}\p{Hebrew}]\p{Mn}+)")
+_MARKS = regex.compile(r"(?<=[\p{Latin}\p{Greek}\p{Cyrillic}\p{Arabic}\p{Hebrew}])\p{Mn}+")
 _ARABIC = {"ـ": ""} | dict.fromkeys("آأإٱ", "ا") | dict.fromkeys("ىیے", "ي") | dict.fromkeys("ةہۀ", "ه") | {"ک": "ك"}
 
 

@@ -67,8 +67,8 @@ def evaluate_runs(
     qrels: str | None = None,
     names: Sequence[str] = (),
     assignments: Sequence[str] = (),
-    trec_runs: Sequence[tuple[str, Path]] = (),
-    topics: Path | None = None,
+    trec_runs: Sequence[tuple[str, StrPath]] = (),
+    topics: StrPath | None = None,
 ) -> EvaluateSummary:
     """Rank, measure, and write the report into `out`; relevant are the test clicks, or what `qrels` says.
 
@@ -96,13 +96,13 @@ def evaluate_runs(
     dataset, settings = Dataset.open(dataset_path), run_settings(runs[0], assignments)
     named, ids = name_runs([Path(run) for run in runs], names), dataset.items["item_id"]
     groups = seed_groups(named)
-    check_names(trec_runs, [run.name for run in named])
-    given = None if topics is None else read_topics(topics)
+    check_names([name for name, _ in trec_runs], [run.name for run in named])
+    given = None if topics is None else read_topics(Path(topics))
     judged = Qrels(dataset.qrels()) if qrels is None else read_qrels(qrels, ids, given)
     if given and not trec_runs and judged.topics is None:
         raise InputError(f"--topics {topics} tells what TREC files call the queries, and none is given.")
     test = _test(dataset, settings.evaluate, judged.table)
-    foreign = _foreign(test, trec_runs, given or judged.topics)
+    foreign = _foreign(test, [(name, Path(path)) for name, path in trec_runs], given or judged.topics)
     check_models(named, dataset)
     check_writable(out)
     ranked = [

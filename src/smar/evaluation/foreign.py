@@ -41,9 +41,8 @@ class _Hits:
     line: Integers
 
 
-def check_names(trec_runs: Sequence[tuple[str, Path]], taken: Sequence[str]) -> None:
+def check_names(names: Sequence[str], taken: Sequence[str]) -> None:
     """Raise InputError where a foreign system's name cannot be a file's, is a row's of our own, or stands twice."""
-    names = [name for name, _ in trec_runs]
     for name in names:
         if not re.fullmatch(r"[\w.+=-]*\w[\w.+=-]*", name):
             raise InputError(f"{OPTION} {name!r} cannot name a system: letters, digits and . _ + = - only.")

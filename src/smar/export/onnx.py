@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from smar.data.text import normalise
 from smar.errors import InputError
 from smar.export.fused import OPERATORS, fused, straighten
 from smar.files import StrPath, sha256
@@ -100,7 +101,7 @@ def _checked(encoder: Encoder, out: Path, probe: list[str]) -> QueryManifest:
     manifest.write(out)
     exact = Encoder(encoder.model, encoder.processor)  # float32, as the graph
     embedding, probability = exact.encode_queries(probe)
-    vectors = QueryEncoder.load(out).encode(probe)
+    vectors = QueryEncoder.load(out).encode(list(map(normalise, probe)))
     worst = max(abs(vectors.embedding - embedding).max(), abs(vectors.image_probability - probability).max())
     if not worst <= TOLERANCE:
         raise InputError(f"the exported query tower differs from PyTorch by {worst:.1e} (allowed {TOLERANCE:.0e}).")
