@@ -23,6 +23,7 @@ from smar.model.configuration import SmarConfig, attention_heads
 from smar.model.fusion import FUSIONS
 from smar.model.fusion.base import Modality
 from smar.model.gate import Gate
+from smar.model.hub import WholeFolder
 from smar.model.pictures import place
 from smar.model.towers import ImageTower, TextTower
 
@@ -50,7 +51,7 @@ class ItemOutput:
     has_image: Tensor
 
 
-class SmarModel(PreTrainedModel):  # type: ignore[misc]
+class SmarModel(WholeFolder, PreTrainedModel):  # type: ignore[misc]
     """Query tower, item towers, fusion and gate. Inputs are token ids and pixels; see `Encoder` for words and files."""
 
     config_class = SmarConfig
