@@ -155,6 +155,6 @@ scores = queries @ items.T
 
 Vectors have unit length and are those of `smar`, for texts in its normal form: `smar.data.text.normalise(text)` comes
 first, on queries and on items. `docs/python.md` of smar says which texts have other vectors without it. An item is its
-fields, each in normal form, the empty ones left out, with the separator between them: `{join}`. `encode` reads its texts
-as items.
+fields, each in normal form, the empty ones left out, with the separator between them: `{join}`. `encode` reads what it
+is given as items.
 """
