@@ -53,8 +53,11 @@ def export_sentences(encoder: Encoder, out: Path) -> float:
             worst = _difference(encoder, partial)
         except ImportError:
             raise InputError("--format sentence-transformers needs the package: install smar[sentences].") from None
+        except InputError:
+            raise
         except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
-            raise InputError(f"sentence-transformers cannot read this model: {type(error).__name__}: {error}") from None
+            said = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise InputError(f"sentence-transformers cannot read this model: {said}") from None
         if not worst <= TOLERANCE:
             raise InputError(
                 f"sentence-transformers gives vectors that differ from this model's by {worst:.1e} (allowed "
@@ -90,7 +93,8 @@ def _encoder(encoder: Encoder, tower: TextTower, folder: Path) -> list[Any]:
     if head.pad_to or head.pooling not in (*_POOLING, "pooler"):
         fault = f"texts filled up to {head.pad_to} tokens" if head.pad_to else f"pooling={head.pooling}"
         raise InputError(f"sentence-transformers has no counterpart of this tower's {fault}.")
-    (tower._shared[0] or tower.encoder).save_pretrained(folder)
+    transformer: Any = tower._shared[0] or tower.encoder
+    transformer.save_pretrained(folder)
     tokenizer = copy.deepcopy(encoder.processor.tokenizer)
     tokenizer._set_processor_class(None)  # else the library would look for a `SmarProcessor`
     tokenizer.init_kwargs.pop("processor_class", None)
@@ -120,7 +124,9 @@ def _difference(encoder: Encoder, folder: Path) -> float:
     """Largest difference of the folder's vectors from the model's own, in float32."""
     from sentence_transformers import SentenceTransformer
 
-    exact, texts = Encoder(encoder.model, encoder.processor), [normalise(text) for text in PROBE]
+    exact = Encoder(encoder.model, encoder.processor)
+    known = exact.processor.tokenizer(PROBE)["input_ids"]  # a text without a token has no vector there
+    texts = [normalise(text) for text, ids in zip(PROBE, known, strict=True) if ids]
     fields = [texts] * len(exact.config.text_fields)
     items = exact.processor.item_texts(fields)
     none = np.zeros(len(texts), np.bool_)
@@ -134,9 +140,14 @@ def _difference(encoder: Encoder, folder: Path) -> float:
 def _write_card(encoder: Encoder, folder: Path) -> None:
     """The model's own card, with what holds for this folder."""
     source = Path(encoder.model.name_or_path) / CARD_FILE
-    card = ModelCard.load(source) if source.is_file() else ModelCard(f"---\n{ModelCardData().to_yaml()}\n---\n")
-    card.data.library_name, card.data.pipeline_tag = "sentence-transformers", "sentence-similarity"
-    card.data.tags = list(dict.fromkeys(["sentence-transformers", *(card.data.tags or [])]))
+    card = (
+        ModelCard.load(source)
+        if source.is_file()
+        else ModelCard(f"---\n{ModelCardData(license='other').to_yaml()}\n---\n")
+    )
+    front: Any = card.data
+    front.library_name, front.pipeline_tag = "sentence-transformers", "sentence-similarity"
+    front.tags = list(dict.fromkeys(["sentence-transformers", *(front.tags or [])]))
     join = encoder.processor.item_texts([[name] for name in encoder.config.text_fields])[0]
     card.text = card.text.partition("## Use\n")[0] + _USE.format(join=join)
     card.save(folder / CARD_FILE)
