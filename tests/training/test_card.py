@@ -2,13 +2,19 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import yaml
+from huggingface_hub import HfApi, ModelCard
+from transformers import AutoModel
 
+from smar.data.dataset import Dataset
 from smar.model.encoder import Encoder
 from smar.model.run import StageRecord
+from smar.settings import load_settings
+from smar.training.card import write_card
 from tiny_line import Line
 
 QUERIES = ["red dress", "striped sweater"]
@@ -54,18 +60,102 @@ def test_a_fresh_process_gives_the_same_vectors(line: Line, tmp_path):
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2", "baselines/dpsr/stage2"])
 def test_card_says_what_the_run_knows(line: Line, stage):
-    card = (line.run / stage / "README.md").read_text()
-    _, front, body = card.split("---\n", 2)
-    tags = yaml.safe_load(front)
-    assert tags["library_name"] == "transformers"
-    assert tags["pipeline_tag"] == "feature-extraction"
-    assert {"license", "tags"} <= tags.keys()
+    card = ModelCard.load(line.run / stage / "README.md")
     record = StageRecord.read(line.run / stage, "smar train")
-    assert record.kind in tags["tags"]
     for part in ("## Data", "## Training", "## Metrics", "## Limits", "## Use"):
-        assert part in body
-    assert f"R@50 on validation clicks: {record.validated.recall:.3f} after step {record.validated.step:,}" in body
-    assert f"{record.steps:,} steps, {record.pairs:,} pairs" in body
-    assert "300 items" in body
+        assert part in card.text
+    assert f"R@50 on validation clicks: {record.validated.recall:.3f} after step {record.validated.step:,}" in card.text
+    assert f"{record.steps:,} steps, {record.pairs:,} pairs" in card.text
+    assert "300 items" in card.text
+    assert ("--format sentence-transformers" in card.text) == (record.kind == "dpsr")
     assert record.cpu_seconds > 0
     assert record.pairs_per_second == pytest.approx(record.pairs / record.seconds)
+
+
+@pytest.mark.parametrize("stage", ["stage2", "baselines/dpsr/stage2"])
+def test_a_hubs_metadata_of_a_model_from_scratch(line: Line, stage):
+    front = ModelCard.load(line.run / stage / "README.md").data
+    record = StageRecord.read(line.run / stage, "smar train")
+    assert (front.license, front.license_name, front.library_name) == ("other", "not-stated", "smar")
+    assert front.base_model is None
+    assert "pipeline_tag" not in front.to_dict()  # no pipeline can ask a tower
+    assert len(front.tags) == len(set(front.tags))
+    assert {"smar", record.kind} <= set(front.tags)
+    assert ("multimodal" in front.tags) == (record.kind == "smar")
+    (result,) = front.eval_results
+    assert (result.metric_type, result.dataset_name) == ("recall_at_50", "generated shop, simulated log")
+    assert result.metric_value == pytest.approx(record.validated.recall, abs=1e-4)
+    assert front.metrics == ["recall_at_50"]
+
+
+def test_a_hubs_metadata_names_licence_and_base_models_but_no_local_path(line: Line, tmp_path):
+    (tmp_path / "minilm").mkdir()
+    towers = [f"model.{tower}.pretrained={tmp_path / 'minilm'}" for tower in ("query", "text")]
+    settings = load_settings(
+        line.run / "config.yaml", [*towers, "model.vision.pretrained=facebook/dinov2-small@abc", "train.license=mit"]
+    )
+    data = SimpleNamespace(dataset=Dataset.open(line.dataset), pairs=[], queries=[])
+    record = StageRecord.read(line.run / "stage2", "smar train")
+    for kind, bases in (("smar", ["facebook/dinov2-small"]), ("dpsr", None)):
+        model = settings.model.model_copy(update={"kind": kind})
+        unseen = record.model_copy(update={"validated": None})
+        write_card(tmp_path, unseen, data, settings.model_copy(update={"model": model}), 0.03)
+        card = ModelCard.load(tmp_path / "README.md")
+        assert (card.data.base_model, card.data.license) == (bases, "mit")
+        assert not {"license_name", "model-index", "metrics"} & card.data.to_dict().keys()
+        assert "From pretrained weights: " in card.text
+        assert "a local minilm" in card.text
+        assert str(tmp_path) not in card.content
+        assert "no licence" not in card.text
+
+
+def test_the_cards_code_runs_as_it_is_written(line: Line, tmp_path):
+    """In a fresh process, the last block first: it must import all that it needs."""
+    (tmp_path / "this-folder").symlink_to(line.run / "stage2")
+    use = (line.run / "stage2" / "README.md").read_text().split("## Use")[1]
+    blocks = [part.split("```")[0] for part in use.split("```python\n")[1:]]
+    code = "\n".join([*reversed(blocks), "import numpy", "numpy.savez('out', one=vector, two=vectors.detach())"])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    found = np.load(tmp_path / "out.npz")
+    own = Encoder.from_pretrained(line.run / "stage2").encode_queries(["red dress", "blue shoe"])[0]
+    assert np.abs(found["one"] - own[:1]).max() < 1e-6
+    assert np.abs(found["two"] - own).max() < 1e-5
+
+
+def saved(folder) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file()} - {"manifest.json"}
+
+
+def test_a_saved_copy_is_whole(line: Line, tmp_path):
+    model = AutoModel.from_pretrained(line.run / "stage2")
+    model.save_pretrained(tmp_path)
+    assert saved(tmp_path) == saved(line.run / "stage2")
+    model.save_pretrained(tmp_path)  # over itself
+    own, copy = (
+        Encoder.from_pretrained(folder).encode_queries(QUERIES)[0] for folder in (line.run / "stage2", tmp_path)
+    )
+    assert np.array_equal(own, copy)
+    again = AutoModel.from_pretrained(tmp_path)
+    again.save_pretrained(tmp_path)  # into the folder that it came from
+    assert (tmp_path / "README.md").read_text() == (line.run / "stage2" / "README.md").read_text()
+
+
+def test_what_is_pushed_is_the_saved_folder(line: Line, monkeypatch):
+    """No hub can be reached: its two calls are recorded, and the folder is looked at while it is there."""
+    seen = {}
+
+    def create(self, repo_id, **options):
+        return SimpleNamespace(repo_id=f"shop/{repo_id}")
+
+    def upload(self, *, repo_id, folder_path, **options):
+        folder = Path(folder_path)
+        seen.update(repo=repo_id, files=saved(folder), card=(folder / "README.md").read_text(), options=options)
+        return f"https://hub/{repo_id}"
+
+    monkeypatch.setattr(HfApi, "create_repo", create)
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    model = AutoModel.from_pretrained(line.run / "stage2")
+    assert model.push_to_hub("search", commit_message="first") == "https://hub/shop/search"
+    assert (seen["repo"], seen["options"]) == ("shop/search", {"commit_message": "first"})
+    assert seen["files"] == saved(line.run / "stage2")
+    assert seen["card"] == (line.run / "stage2" / "README.md").read_text()

@@ -43,7 +43,7 @@ def export_sentences(encoder: Encoder, out: Path) -> float:
         raise InputError(
             f"sentence-transformers takes a model of kind dpsr, words alone, and this one is of kind "
             f"{encoder.config.kind}. Take the run's baseline of that kind with --baseline NAME, or train one with "
-            "--set model.kind=dpsr."
+            "--set model.kind=dpsr --set train.baselines=[]."
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{out.name}.partial-", dir=out.parent) as work, quiet():

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 from transformers import initialization as init
 
 from smar.model.configuration import SmarConfig, attention_heads
@@ -25,6 +25,7 @@ from smar.model.fusion.base import Modality
 from smar.model.gate import Gate
 from smar.model.hub import WholeFolder
 from smar.model.pictures import place
+from smar.model.processing import SmarProcessor
 from smar.model.towers import ImageTower, TextTower
 
 
@@ -172,3 +173,4 @@ class SmarModel(WholeFolder, PreTrainedModel):  # type: ignore[misc]
 
 AutoConfig.register("smar", SmarConfig)
 AutoModel.register(SmarConfig, SmarModel)
+AutoProcessor.register(SmarConfig, SmarProcessor)

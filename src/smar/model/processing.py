@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoProcessor, ProcessorMixin, ViTImageProcessorPil
+from transformers import AutoImageProcessor, ProcessorMixin, ViTImageProcessorPil
 
 from smar.data.text import normalise
 from smar.errors import InputError
@@ -56,9 +56,6 @@ class SmarProcessor(ProcessorMixin):  # type: ignore[misc]
         std = torch.tensor(self.image_processor.image_std, device=raw.device) * 255
         scaled = (raw.float() - mean) / std
         return scaled.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-
-
-AutoProcessor.register(SmarConfig, SmarProcessor)
 
 
 def processor_parts(settings: ModelSettings) -> tuple[object, ...]:
