@@ -1,5 +1,6 @@
 """A saved stage is a folder as model hubs know it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ from huggingface_hub import HfApi, ModelCard
 from transformers import AutoModel
 
 from smar.data.dataset import Dataset
-from smar.model.encoder import Encoder
+from smar.errors import InputError
+from smar.model.encoder import Encoder, fingerprint
 from smar.model.run import StageRecord
 from smar.settings import load_settings
 from smar.training.card import write_card
@@ -24,7 +26,8 @@ import numpy as np
 import torch
 from transformers import AutoModel
 import smar.model.modeling
-from smar.model.encoder import Encoder
+from smar.errors import InputError
+from smar.model.encoder import Encoder, fingerprint
 folder, out, queries = sys.argv[1], sys.argv[2], sys.argv[3:]
 encoder = Encoder.from_pretrained(folder)
 model = AutoModel.from_pretrained(folder).eval()
@@ -135,9 +138,19 @@ def test_a_saved_copy_is_whole(line: Line, tmp_path):
         Encoder.from_pretrained(folder).encode_queries(QUERIES)[0] for folder in (line.run / "stage2", tmp_path)
     )
     assert np.array_equal(own, copy)
+    assert fingerprint(tmp_path) == fingerprint(line.run / "stage2")  # so the copy's queries fit the index
     again = AutoModel.from_pretrained(tmp_path)
     again.save_pretrained(tmp_path)  # into the folder that it came from
     assert (tmp_path / "README.md").read_text() == (line.run / "stage2" / "README.md").read_text()
+
+
+def test_a_copy_from_a_folder_that_is_gone_says_what_it_lacks(line: Line, tmp_path):
+    folder = Path(shutil.copytree(line.run / "stage2", tmp_path / "moved"))
+    model = AutoModel.from_pretrained(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(InputError, match="moved, which this model was loaded from, is gone"):
+        model.save_pretrained(tmp_path / "copy")
+    assert saved(tmp_path / "copy") == {"model.safetensors", "config.json"}
 
 
 def test_what_is_pushed_is_the_saved_folder(line: Line, monkeypatch):

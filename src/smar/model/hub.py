@@ -8,6 +8,8 @@ from typing import Any
 from huggingface_hub import HfApi
 from transformers.utils.hub import cached_file
 
+from smar.errors import InputError
+
 CARD_FILE = "README.md"
 COMPANIONS = (
     CARD_FILE,
@@ -23,17 +25,31 @@ class WholeFolder:
     """For a `PreTrainedModel`: what it saves and uploads can be used without the folder that it was loaded from."""
 
     name_or_path: str
+    config: Any
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """As transformers does, and with the processor and the card of the folder or hub name that was loaded.
 
         A new model has none: `SmarProcessor.save_pretrained` writes its processor into the same folder.
+
+        Raises:
+            InputError: the folder that the model was loaded from is gone. The weights are saved then.
         """
         super().save_pretrained(save_directory, **options)  # type: ignore[misc]
-        for name in COMPANIONS if self.name_or_path else ():
-            found = _companion(self.name_or_path, name)
-            if found is not None and found != (Path(save_directory) / name).resolve():
-                shutil.copyfile(found, Path(save_directory) / name)
+        if not self.name_or_path:
+            return
+        try:
+            found = [
+                _companion(self.name_or_path, name, getattr(self.config, "_commit_hash", None)) for name in COMPANIONS
+            ]
+        except OSError:
+            raise InputError(
+                f"{self.name_or_path}, which this model was loaded from, is gone, and with it tokenizer and card: "
+                f"{save_directory} holds the weights alone. Save the processor there, too."
+            ) from None
+        for path in filter(None, found):
+            if path.resolve() != (Path(save_directory) / path.name).resolve():
+                shutil.copyfile(path, Path(save_directory) / path.name)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None, **commit: Any) -> str:
         """Upload what `save_pretrained` writes, the model card as it is; makes the repository where there is none.
@@ -54,12 +70,13 @@ class WholeFolder:
             return str(api.upload_folder(repo_id=repository, folder_path=folder, **commit))
 
 
-def _companion(source: str, name: str) -> Path | None:
+def _companion(source: str, name: str, revision: str | None) -> Path | None:
     found = cached_file(
         source,
         name,
+        revision=revision,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
         _raise_exceptions_for_gated_repo=False,
     )
-    return None if found is None else Path(found).resolve()
+    return None if found is None else Path(found)
