@@ -1,5 +1,7 @@
 """docs/python.md runs as it is written, on a tiny run, and what it says of texts holds for every character."""
 
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -126,10 +128,14 @@ def test_a_fitted_tokenizer_differs_only_where_the_page_says(line: Line):
     assert "🯱" in young
 
 
-def test_sentence_transformers(run_block, line: Line):
-    names = run_block("sentence-transformers")
+def test_sentence_transformers_without_smar(place: Path, line: Line):
+    """In a fresh process, which never imports smar."""
+    tail = "import sys, numpy\nassert 'smar' not in sys.modules\nnumpy.savez('there', queries=queries, items=items)"
+    code = f"{BLOCKS['sentence-transformers']}\n{tail}"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=place)
+    there = np.load(place / "there.npz")
     encoder = Encoder.from_pretrained(line.run / "baselines/dpsr/stage2")
-    assert np.abs(names["queries"] - encoder.encode_queries(["red dress"])[0]).max() < 1e-5
+    assert np.abs(there["queries"] - encoder.encode_queries(["red dress"])[0]).max() < 1e-5
     fields = [["Red summer dress"], ["Dresses"], ["ACME"]]
     own = encoder.encode_item(fields, np.zeros((0, 32, 32, 3), np.uint8), np.array([False])).text.numpy()
-    assert np.abs(names["items"] - own).max() < 1e-5
+    assert np.abs(there["items"] - own).max() < 1e-5
