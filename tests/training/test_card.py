@@ -130,6 +130,8 @@ def test_a_copy_from_a_folder_that_is_gone_says_what_it_lacks(line: Line, tmp_pa
     folder = Path(shutil.copytree(line.run / "stage2", tmp_path / "moved"))
     model = AutoModel.from_pretrained(folder)
     shutil.rmtree(folder)
+    with pytest.raises(InputError, match="call push_to_hub"):
+        model.save_pretrained(tmp_path / "copy", push_to_hub=True)
     with pytest.raises(InputError, match="moved, which this model was loaded from, is gone"):
         model.save_pretrained(tmp_path / "copy")
     assert saved(tmp_path / "copy") == {"model.safetensors", "config.json"}

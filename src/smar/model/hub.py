@@ -33,10 +33,13 @@ class WholeFolder:
         A new model has none: `SmarProcessor.save_pretrained` writes its processor into the same folder.
 
         Raises:
-            InputError: the folder that the model was loaded from is gone. The weights are saved then.
+            InputError: it shall upload, too; or the folder that the model was loaded from is gone: then the weights are
+                saved alone.
         """
+        if options.get("push_to_hub"):  # transformers would upload before tokenizer and card are there
+            raise InputError("save_pretrained does not upload: call push_to_hub with the repository's name.")
         super().save_pretrained(save_directory, **options)  # type: ignore[misc]
-        if not self.name_or_path:
+        if not self.name_or_path or not options.get("is_main_process", True):
             return
         try:
             found = [
