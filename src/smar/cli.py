@@ -214,11 +214,19 @@ def _export(commands: "Commands[argparse.ArgumentParser]") -> None:
     command = _command(
         commands,
         "export",
-        "write the query encoder for machines without torch, in float32 and int8",
-        "smar export run --out encoder\nsmar export run --embeddings embeddings --precision int8 --out encoder",
+        "write a model for machines without torch or smar: its query encoder, or a sentence-transformers folder",
+        "smar export run --out encoder\nsmar export run --embeddings embeddings --precision int8 --out encoder\n"
+        "smar export run --baseline dpsr --format sentence-transformers --out sentences",
     )
     command.add_argument("run", type=arguments.made, metavar="RUN")
     command.add_argument("--out", type=arguments.folder, required=True, metavar="DIR")
+    command.add_argument("--baseline", metavar="NAME", help="a baseline of the run instead of its own model")
+    command.add_argument(
+        "--format",
+        choices=("onnx", "sentence-transformers"),
+        default="onnx",
+        help="onnx: query tower and gate as a graph (default); sentence-transformers: queries and items of kind dpsr",
+    )
     command.add_argument(
         "--embeddings", type=arguments.made, metavar="EMBEDDINGS", help="add int8, measured on their validation queries"
     )

@@ -181,11 +181,14 @@ def export(options: argparse.Namespace) -> None:
     from smar.index.query import Precision, QueryManifest
     from smar.model.run import load_encoder
 
+    if options.format != "onnx":
+        _export_sentences(options)
+        return
     if options.precision == "int8" and options.embeddings is None:
         raise InputError("--precision int8 needs --embeddings EMBEDDINGS: its cost is measured before it is used.")
     if options.out.exists() and any(options.out.iterdir()):
         QueryManifest.read(options.out, "smar export")  # an older export is replaced, anything else is not
-    manifest = export_query(load_encoder(options.run), options.out, PROBE)
+    manifest = export_query(load_encoder(options.run, options.baseline), options.out, PROBE)
     if options.embeddings is not None:
         manifest = add_int8(options.out, options.embeddings, Precision(options.precision))
     rows: list[tuple[str, object]] = [("model", manifest.fingerprint), ("default", str(manifest.precision))]
@@ -198,6 +201,22 @@ def export(options: argparse.Namespace) -> None:
             ),
         ]
     summary(f"query encoder in {options.out}", rows, "smar index embeddings --query " + f"{options.out} --out index")
+
+
+def _export_sentences(options: argparse.Namespace) -> None:
+    from smar.export.sentences import export_sentences
+    from smar.model.run import load_encoder
+
+    if options.embeddings is not None or options.precision != "float32":
+        raise InputError("--embeddings and --precision belong to --format onnx: int8 is of the ONNX graph.")
+    if options.out.exists() and any(options.out.iterdir()) and not (options.out / "modules.json").is_file():
+        raise InputError(
+            f"{options.out} is not empty and was not made by this command (no modules.json). Choose another --out."
+        )
+    encoder = load_encoder(options.run, options.baseline)
+    worst = export_sentences(encoder, options.out)
+    rows: list[tuple[str, object]] = [("model", encoder.fingerprint), ("largest difference", f"{worst:.0e}")]
+    summary(f"sentence-transformers folder in {options.out}", rows)
 
 
 def search(options: argparse.Namespace) -> None:

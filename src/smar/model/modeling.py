@@ -16,14 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 from transformers import initialization as init
 
 from smar.model.configuration import SmarConfig, attention_heads
 from smar.model.fusion import FUSIONS
 from smar.model.fusion.base import Modality
 from smar.model.gate import Gate
+from smar.model.hub import WholeFolder
 from smar.model.pictures import place
+from smar.model.processing import SmarProcessor
 from smar.model.towers import ImageTower, TextTower
 
 
@@ -50,7 +52,7 @@ class ItemOutput:
     has_image: Tensor
 
 
-class SmarModel(PreTrainedModel):  # type: ignore[misc]
+class SmarModel(WholeFolder, PreTrainedModel):  # type: ignore[misc]
     """Query tower, item towers, fusion and gate. Inputs are token ids and pixels; see `Encoder` for words and files."""
 
     config_class = SmarConfig
@@ -171,3 +173,4 @@ class SmarModel(PreTrainedModel):  # type: ignore[misc]
 
 AutoConfig.register("smar", SmarConfig)
 AutoModel.register(SmarConfig, SmarModel)
+AutoProcessor.register(SmarConfig, SmarProcessor)

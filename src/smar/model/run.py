@@ -69,6 +69,8 @@ def load_encoder(run: StrPath, baseline: str | None = None) -> Encoder:
     """
     run = Path(run)
     settings = run_settings(run)
+    if baseline is not None and baseline not in (known := baselines(run)):
+        raise InputError(f"{run} has no baseline {baseline}; it has {', '.join(known) or 'none'}.")
     folder = (run if baseline is None else run / "baselines" / baseline) / "stage2"
     if not (folder / "manifest.json").is_file():
         raise InputError(

@@ -146,6 +146,7 @@ class TrainSettings(Section):
     threads: int | None = Field(None, ge=1)
     save_steps: int = Field(200, ge=1, description="a killed run loses at most this many steps")
     seed: int = Field(0, ge=0)
+    license: str = Field("other", min_length=1, description="of the weights, as model hubs name it; for the card")
     activation_checkpointing: bool = Field(False, description="encoders compute activations twice and keep few")
     micro_batch: int | None = Field(None, ge=1, description="gradient caching: examples encoded at once; null is off")
     evaluate_steps: int = Field(200, ge=0, description="steps between validations; 0 validates never")

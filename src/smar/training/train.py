@@ -211,6 +211,7 @@ def _train_stage(
 
 def _save_stage(workshop: Workshop, folder: Path, model: SmarModel, record: StageRecord) -> None:
     """The finished stage, its manifest last; what only an unfinished stage needs goes."""
+    vars(model.config).pop("use_cache", None)  # the Trainer's, lost by a copy, which would get another fingerprint
     model.save_pretrained(folder)
     workshop.processor.save_pretrained(folder)
     with torch.no_grad():
