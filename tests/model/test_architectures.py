@@ -72,7 +72,9 @@ def goes_through(encoder: Encoder, folder, export=True) -> None:
         assert torch.isfinite(vectors).all()
         assert torch.allclose(vectors, found, atol=1e-4)  # other memory layouts, other rounding
     if export:
+        assert torch.is_autocast_cache_enabled()
         export_query(again, folder / "query", PROBE)  # compares with PyTorch to 1e-5
+        assert torch.is_autocast_cache_enabled()  # as it was: what is trained afterwards is the same, bit for bit
         found = QueryEncoder.load(folder / "query").encode(FIELDS[0])
         assert np.abs(found.embedding - encoder.encode_queries(FIELDS[0])[0]).max() < 1e-5
 

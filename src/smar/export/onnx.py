@@ -70,7 +70,9 @@ def export_query(encoder: Encoder, out: StrPath, probe: list[str]) -> QueryManif
 def _trace(model: SmarModel, out: Path, operators: dict[str, int] | None) -> None:
     ids, mask = torch.ones(2, 7, dtype=torch.long), torch.ones(2, 7, dtype=torch.long)
     axes = {name: {0: "queries", 1: "tokens"} for name in INPUTS} | {name: {0: "queries"} for name in OUTPUTS}
-    with warnings.catch_warnings(), torch.no_grad():
+    cached = torch.is_autocast_cache_enabled()
+    with warnings.catch_warnings(), torch.no_grad(), contextlib.ExitStack() as left:
+        left.callback(torch.set_autocast_cache_enabled, cached)  # a failed trace leaves it off, and training differs
         warnings.simplefilter("ignore")  # the tracer warns about shapes that are constant for a query tower
         torch.onnx.export(
             _QueryPath(model).cpu().eval(),
