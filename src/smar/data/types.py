@@ -18,7 +18,6 @@ from smar.sections.data import DataSettings
 
 Type: TypeAlias = Literal["text", "integer", "decimal", "number", "boolean", "date", "timestamp"]
 TYPES: tuple[str, ...] = get_args(Type)
-SQL_TYPES = {"text": "VARCHAR", "integer": "BIGINT", "number": "DOUBLE", "boolean": "BOOLEAN", "date": "DATE"}
 PRICE = "price"
 _SAMPLE = 1000
 _WORDS = {"integer": "whole number", "boolean": "truth value", "timestamp": "time"}
