@@ -30,7 +30,7 @@ demo: install  ## the whole line on a generated shop, then the search page (SERV
 	$(BIN)/smar demo --out $(OUT) --port $(PORT) $(if $(filter 0,$(SERVE)),--no-serve)
 
 test: .venv/installed-dev  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/installed-dev  ## check style and types, look for weaknesses and known vulnerabilities
 	$(BIN)/ruff check $(CODE)

@@ -29,7 +29,7 @@ from smar.data.demo import generate_shop
 from smar.data.prepare import prepare
 from smar.model.start import new_model
 from smar.settings import Settings, load_settings
-from smar.training.encode import encode_batch, give_freed_memory_back
+from smar.training.encode import encode_batch
 from smar.training.losses import PART, stage_losses
 from smar.training.setup import TrainingData, new_processor
 from smar.training.stages import jobs
@@ -80,8 +80,6 @@ def case(path: Path, size: int, micro: int | None, steps: int) -> dict[str, floa
     stage, collate = job.stages["stage2"], data.collator(processor, job.model)
     model = new_model(settings, job.model, processor).train()
     rule, rng = optimizer(model, job, stage), np.random.default_rng(0)
-    if micro:
-        give_freed_memory_back()
     before, spent = anonymous(), []
     peak = Peak()
     peak.start()

@@ -205,7 +205,7 @@ def changed(store: VectorStore, cluster: np.ndarray, queries: QueryVectors) -> N
     record = record.append_column("__picture", pa.nulls(len(rows), pa.binary()))
     started = time.thread_time()
     delta = Delta(base, dim, OpenLog(Path(os.devnull)))  # none of the items has a picture there
-    delta.apply(Record(True, record.combine_chunks().to_batches()[0]))
+    delta.apply(Record("upsert", record.combine_chunks().to_batches()[0]))
     segments = delta.segments()
     print(f"applying 50,000 changes: {1000 * (time.thread_time() - started):.0f} ms")
     test = asked(queries, Mode.ADAPTIVE, slice(QUERIES))

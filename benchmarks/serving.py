@@ -38,6 +38,12 @@ from smar.index.tuning import tuned
 STORE = Path(__file__).parents[1] / "build" / "bench-serving"
 K = 50
 FIRST = {"query": "red dress", "k": K}
+SHAPE = {
+    "rank": "score * (1 + 0.2 * log1p(price))",
+    "sort": "-in_stock",
+    "collapse": "title",
+    "facets": ["category", "price", "in_stock"],
+}
 REPEATED = 100
 CHECKED = 30
 """Answers of each kind of filter that are compared with an exact search."""
@@ -108,6 +114,10 @@ def measure_smar(report: Report, chosen: argparse.Namespace, built: Built, folde
         for connections in sorted({min(chosen.concurrency), max(chosen.concurrency)}):
             name = f"smar, {REPEATED} queries again and again"
             report.add_load(name, again.load(service, connections, max(1, chosen.seconds // 2)))
+        shaped = Bodies(folder / "shaped", [body | SHAPE for body in bodies(load)], fresh.next)
+        for connections in sorted({min(chosen.concurrency), max(chosen.concurrency)}):
+            seen = shaped.load(service, connections, max(1, chosen.seconds // 2))
+            report.add_load("smar, ranked, sorted, one card a title, three facets", seen)
         for case, share in zip(cases, reached, strict=True):
             say(f"filter: {case.name}")
             before = fresh.load(service, 1, max(1, chosen.seconds // 2))

@@ -7,14 +7,18 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from smar.cli import parser
-from tiny_line import Line, Outcome, prepare_words, smar
+from smar.data.voices import query_features
+from smar.evaluation.trec_input import read_topics
+from smar.index.embedded import EmbeddedIndex
+from tiny_line import TOWER, Line, Outcome, prepare_words, smar
 
 COMMANDS = ("prepare", "train", "evaluate", "ablate", "embed", "index", "export", "search", "serve", "demo")
-MODELS = ("bm25", "dpsr", "dpsr-i", "multimodal", "smar")
+MODELS = ("bm25", "dpsr", "dpsr-i", "multimodal", "smar", "two-way")
 CONTROLS = ("text", "image", "route", "random-gate", "oracle-gate", "shuffled", "no-pictures")
 METRICS = {"R@50", "P@50", "F1@50", "nDCG@50", "MRR"}
 
@@ -170,9 +174,20 @@ def test_search_as_json(line: Line) -> None:
 @pytest.mark.parametrize("mode", ["adaptive", "route", "text", "multimodal"])
 def test_search_modes_rank_by_their_score(line: Line, mode: str) -> None:
     answer = search_json(line, "black trousers", "--mode", mode)
-    p = {"adaptive": answer["image_probability"], "route": int(answer["routed"]), "text": 0, "multimodal": 1}[mode]
+    index = EmbeddedIndex.open(line.index)
+    if mode == "adaptive":
+        base, voices, p = index.segments[0].words, index.encoder.voices, np.array([answer["image_probability"]])
+        share = voices.shares(query_features(["black trousers"], base, voices.known, p))[0]
+    else:
+        base = None
+        share = {"route": [0, 1 - answer["routed"], answer["routed"]], "text": [0, 1, 0], "multimodal": [0, 0, 1]}[mode]
     for hit in answer["hits"]:
-        assert hit["score"] == pytest.approx(p * hit["multimodal_score"] + (1 - p) * hit["text_score"], abs=1e-5)
+        assert (hit["words_score"] is None) == (base is None)
+        words = hit["words_score"] / base.unit if base else 0
+        expected = share[0] * words + share[1] * hit["text_score"] + share[2] * hit["multimodal_score"]
+        assert hit["score"] == pytest.approx(expected, abs=1e-5)
+    scores = [hit["score"] for hit in answer["hits"]]
+    assert scores == sorted(scores, reverse=True)
     assert answer["mode"] == mode
 
 
@@ -203,8 +218,8 @@ def test_trec_run(line: Line, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert all(text in done.err for text in ("queries", "28", "queries per second"))
     assert all(len(row) == 6 and row[1] == "Q0" and row[5] == "smar-adaptive" for row in rows)
-    assert [(int(row[0]), int(row[3])) for row in rows] == [(t, r) for t in range(1, 5) for r in range(1, 8)]
-    for topic, query in enumerate(queries, start=1):
+    assert [(int(row[0]), int(row[3])) for row in rows] == [(t, r) for t in range(4) for r in range(1, 8)]
+    for topic, query in enumerate(queries):
         mine = [row for row in rows if row[0] == str(topic)]
         scores = [float(row[4]) for row in mine]
         assert scores == sorted(scores, reverse=True)
@@ -212,11 +227,24 @@ def test_trec_run(line: Line, tmp_path: Path) -> None:
         assert [row[2] for row in mine] == [hit["item_id"] for hit in hits]
 
 
+def test_a_trec_run_goes_back_into_evaluate(line: Line, tmp_path: Path) -> None:
+    """Its topics have the numbers of the report's: the index answers as the model that it was made of."""
+    queries = read_topics(line.report / "topics.tsv").values()
+    done, _ = trec(line, tmp_path, "".join(f"{query}\n" for query in queries), "-k", "50")
+    assert done.code == 0, done.err
+    words = ("--trec-run", f"mine={tmp_path / 'new' / 'run.trec'}", "--out", tmp_path / "report")
+    again = smar("evaluate", line.run, line.dataset, *words)
+    assert again.code == 0, again.err
+    rows = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    found = {row["model"]: row["value"] for row in rows if (row["slice"], row["metric"]) == ("all", "R@50")}
+    assert found["mine"] == pytest.approx(found["smar"], abs=0.01)
+
+
 def test_trec_topics_are_line_numbers(line: Line, tmp_path: Path) -> None:
     """Windows line ends, a byte order mark, no newline at the end; U+2028 ends no line."""
     done, rows = trec(line, tmp_path, "\ufeffred dress\r\nusb\u2028cable\r\nkettle", "-k", "1", "--mode", "text")
     assert done.code == 0, done.err
-    assert [(row[0], row[5]) for row in rows] == [("1", "smar-text"), ("2", "smar-text"), ("3", "smar-text")]
+    assert [(row[0], row[5]) for row in rows] == [("0", "smar-text"), ("1", "smar-text"), ("2", "smar-text")]
     assert rows[1][2] == search_json(line, "usb cable", "--mode", "text")["hits"][0]["item_id"]
 
 
@@ -227,12 +255,13 @@ def test_assignments_override_the_file(line: Line, tmp_path: Path) -> None:
 
 
 def test_demo_walks_the_whole_line_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo itself on a smaller shop with fewer steps; the second call keeps what the first one finished."""
+    """The demo itself on a smaller shop with less training; the second call keeps what the first one finished."""
     from smar import commands
     from smar.data import demo
 
     whole = demo.generate_shop
     sizes = [f"train.{stage}.{key}" for stage in ("stage1", "stage2") for key in ("steps=2", "batch_size=32")]
+    sizes += [f"model.{tower}={TOWER}" for tower in ("query", "text", "vision")] + ["evaluate.bootstrap=100"]
     monkeypatch.setattr(demo, "generate_shop", lambda out: whole(out, items=300, searches=3000))
     monkeypatch.setattr(commands, "DEMO_TRAINING", [word for size in sizes for word in ("--set", size)])
     first = smar("demo", "--out", tmp_path / "demo", "--no-serve")

@@ -11,7 +11,7 @@ import pytest
 import smar
 
 PACKAGE = Path(smar.__file__).parent
-BASE = {"smar", "errors", "files", "logs", "overrides", "progress", "sections", "settings"}
+BASE = {"smar", "children", "errors", "files", "logs", "overrides", "processes", "progress", "sections", "settings"}
 """Modules of the foundation; they import each other only."""
 ALLOWED = {
     "data": set[str](),

@@ -1,11 +1,9 @@
 """A small pair goes from `train` to `search`, and what cannot is refused before the first step."""
 
-import json
-
 import pytest
 
 from checkpoints import checkpoint
-from tiny_line import prepare_shop, smar
+from tiny_line import found, prepare_shop, smar
 
 SHORT = ["train.threads=1", "train.evaluate_steps=0", "train.baselines=[]", "model.dim=null"]
 SIZES = [f"train.stage{stage}.{key}" for stage in (1, 2) for key in ("steps=1", "batch_size=16")]
@@ -32,14 +30,7 @@ def test_a_pair_goes_from_train_to_search(shop, tmp_path, name):
     assert f"(model.text_length is 100, the encoder has places for {77 if name == 'clip' else 16})" in " ".join(
         (done.out + done.err).split()
     )
-    for words in (
-        ("embed", tmp_path / "run", shop / "dataset", "--out", tmp_path / "embeddings"),
-        ("index", tmp_path / "embeddings", "--out", tmp_path / "index"),
-        ("search", tmp_path / "index", "red dress", "-k", "3", "--json"),
-    ):
-        done = smar(*words)
-        assert done.code == 0, done.err
-    assert len(json.loads(done.out)["hits"]) == 3
+    assert len(found(tmp_path / "run", shop / "dataset", tmp_path, "red dress")) == 3
     again = train(shop, tmp_path / "run", f"model.pretrained={folder}", "model.text_length=100")
     assert again.code == 0, again.err  # finished already
 

@@ -18,6 +18,7 @@ from smar.model.run import StageRecord, load_encoder
 from smar.training.checkpoints import Spent, seal
 from tiny_line import Line, smar
 
+pytestmark = pytest.mark.slow
 EMBED = """
 import sys
 from pathlib import Path

@@ -13,7 +13,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def test_an_unknown_language_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(InputError, match=r"no stemmer for 'klingon'; allowed: arabic, .*turkish.*, or null for none"):
+    with pytest.raises(InputError, match=r"no stemmer for 'klingon'; allowed: arabic, .*turkish.*, auto for a guess"):
         load_settings(None, ["data.language=klingon"])
     assert load_settings(None, ["data.language=german"]).data.language == "german"
 

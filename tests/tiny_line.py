@@ -2,9 +2,10 @@
 
 import contextlib
 import io
+import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
@@ -27,12 +28,14 @@ CONFIG = {
         "stage1": {"steps": 8, **STAGE},
         "stage2": {"steps": 4, **STAGE},
         "threads": 1,
+        "bf16": False,
         "save_steps": 2,
         "evaluate_steps": 3,
     },
     "evaluate": {"bootstrap": 100, "slice_queries": 5},
 }
-"""Towers so small that a step takes some hundredths of a second; one thread, so that sums repeat bit for bit."""
+"""Towers so small that a step takes some hundredths of a second; one thread, so that sums repeat bit for bit.
+No bfloat16, which takes ten times as long on a processor without instructions for it; the demo is walked with it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,19 @@ def smar(*words: object) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
+def found(run: Path, dataset: Path, folder: Path, query: str) -> list[object]:
+    """Three hits of a query, from a finished run through embeddings and index, which lie in `folder`."""
+    for words in (
+        ("embed", run, dataset, "--out", folder / "embeddings"),
+        ("index", folder / "embeddings", "--out", folder / "index"),
+        ("search", folder / "index", query, "-k", "3", "--json"),
+    ):
+        done = smar(*words)
+        assert done.code == 0, done.err
+    hits: list[object] = json.loads(done.out)["hits"]
+    return hits
+
+
 @dataclass(frozen=True)
 class Line:
     """Folders of one run through the line, and what each command said."""
@@ -81,10 +97,11 @@ class Line:
         return Path(shutil.copytree(self.root / stage, target / stage))
 
 
-def prepare_shop(root: Path, items: int = 300, searches: int = 3000, seed: int = 0) -> Outcome:
+def prepare_shop(root: Path, items: int = 300, searches: int = 3000, seed: int = 0, image_size: int = 32) -> Outcome:
     """Generate a shop under `root`, write the configuration beside it, prepare the dataset."""
     generate_shop(root / "shop", items, searches, seed)
-    (root / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
+    data = {**CONFIG["data"], "image_size": image_size}
+    (root / "tiny.yaml").write_text(yaml.safe_dump({**CONFIG, "data": data}))
     return smar(*prepare_words(root), "--out", root / "dataset")
 
 
@@ -97,7 +114,11 @@ def prepare_words(root: Path) -> list[object]:
 
 
 def walk(root: Path) -> Line:
-    """Every stage from the shop to the index; each must end well."""
+    """Every stage from the shop to the index; each must end well. A folder that has them already is taken as it is."""
+    record = root / "said.json"
+    if record.is_file():
+        return Line(root, {name: Outcome(**said) for name, said in json.loads(record.read_text()).items()})
+    root.mkdir()
     said = {"prepare": prepare_shop(root)}
     for name, words in {
         "train": ("train", root / "dataset", "--out", root / "run", "--config", root / "tiny.yaml"),
@@ -107,4 +128,5 @@ def walk(root: Path) -> Line:
     }.items():
         assert said[list(said)[-1]].code == 0, said[list(said)[-1]].err
         said[name] = smar(*words)
+    record.write_text(json.dumps({name: asdict(outcome) for name, outcome in said.items()}))
     return Line(root, said)

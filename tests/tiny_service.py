@@ -1,4 +1,4 @@
-"""The search service as a process of its own, for the tests that need a real one."""
+"""The search service: as a process of its own, for the tests that need a real one, and asked in this process."""
 
 import contextlib
 import os
@@ -8,6 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from fastapi.testclient import TestClient
+
+from smar.serving.schemas import SearchResponse
 
 PATIENCE = 30
 """Seconds after which something counts as never happening; a machine may be busy."""
@@ -46,3 +50,11 @@ def address(process: subprocess.Popen[str]) -> str:
     found = READY.search(line)
     assert found, line
     return found.group()
+
+
+def search(client: TestClient, **body: object) -> dict:
+    """The answer of a search, of the shape that the API describes."""
+    response = client.post("/v1/search", json={"query": "red shirt"} | body)
+    assert response.status_code == 200, response.text
+    SearchResponse.model_validate(response.json())
+    return response.json()

@@ -5,20 +5,20 @@ import base64
 import contextlib
 import io
 import json
-import os
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from PIL import Image
 
 import tiny_service
+from smar.children import WriterTask
 from smar.index.live import UpdatableIndex
-from smar.serving.supervise import Child
+from smar.serving.child import Child
 from smar.serving.writer_client import WriterAnswer, WriterClient, WriterDown
 from tiny_line import Line
 
@@ -27,11 +27,10 @@ PATIENCE = 180
 """Seconds after which something counts as never happening."""
 
 
-def float32_run(line: Line, folder: Path, **data: object) -> Path:
-    """The line's run without bfloat16, whose rounding depends on what else is in the batch."""
+def run_with(line: Line, folder: Path, **data: object) -> Path:
+    """The line's run with other settings of the data."""
     run = line.copy("run", folder)
     config = yaml.safe_load((run / "config.yaml").read_text())
-    config["train"]["bf16"] = False
     config["data"] |= data
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     return run
@@ -59,18 +58,17 @@ class Writer:
             return probe.connect_ex(str(self.socket)) == 0
 
 
-def new_writer(index: Path, run: Path, folder: str, *options: object) -> Writer:
+def new_writer(index: Path, run: Path, folder: str, **limits: Any) -> Writer:
     """A worker that is not started yet; `folder` is a short path, as a socket's has 107 bytes at most."""
     path = Path(folder) / "writer.sock"
-    words = ["smar.writer", index, run, "--socket", path, "--parent", os.getpid(), "--unchecked", *options]
-    return Writer(Child(*map(str, words)), path)
+    return Writer(Child("smar.writer", WriterTask(index=index, run=run, socket=path, **limits), unchecked=True), path)
 
 
 @contextlib.contextmanager
-def writer(index: Path, run: Path, *options: object) -> Iterator[Writer]:
+def writer(index: Path, run: Path, **limits: Any) -> Iterator[Writer]:
     """A worker that has loaded everything, ended at the end."""
     with tempfile.TemporaryDirectory(prefix="smar-") as folder:
-        process = new_writer(index, run, folder, *options)
+        process = new_writer(index, run, folder, **limits)
         process.child.start()
         try:
             assert becomes(lambda: process.answers() or not process.alive)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -36,48 +37,56 @@ def named_file(text: str) -> tuple[str, Path]:
 
 def made(text: str) -> Path:
     """A folder that a command of smar made; what is not there is told by the command that needs it."""
-    return _checked(text, folder=True)
+    return _usable(text, True, "the folder that smar made", "read", _not_readable)
 
 
 def file(text: str) -> Path:
     """A file to read."""
-    return _checked(text, folder=False)
-
-
-def _checked(text: str, folder: bool) -> Path:
-    path = Path(text)
-    try:
-        if path.exists() and path.is_dir() != folder:
-            wanted = "the folder that smar made" if folder else "a file"
-            raise argparse.ArgumentTypeError(f"{text} is a {'file' if folder else 'folder'}; give {wanted}")
-        if path.exists() and not os.access(path, os.R_OK | (os.X_OK if folder else 0)):
-            raise argparse.ArgumentTypeError(f"{text} cannot be read: permission denied")
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{text} cannot be read: {error.strerror}") from None
-    return path
+    return _usable(text, False, "a file", "read", _not_readable)
 
 
 def folder(text: str) -> Path:
     """A folder to write: new, or made by this command before."""
-    return _writable(text, folder=True)
+    return _usable(text, True, "a folder, new or made by this command before", "written", _not_writable)
 
 
 def new_file(text: str) -> Path:
     """A file to write or to replace."""
-    return _writable(text, folder=False)
+    return _usable(text, False, "a file, new or to be replaced", "written", _not_writable)
 
 
-def _writable(text: str, folder: bool) -> Path:
+def _usable(text: str, folder: bool, wanted: str, use: str, hindrance: Callable[[Path], str]) -> Path:
+    """A path that is not of the wrong kind, and with which `hindrance` finds nothing wrong."""
     path = Path(text)
     try:
         if path.exists() and path.is_dir() != folder:
-            wanted = "a folder, new or made by this command before" if folder else "a file, new or to be replaced"
             raise argparse.ArgumentTypeError(f"{text} is a {'file' if folder else 'folder'}; give {wanted}")
-        above = next(parent for parent in path.absolute().parents if parent.exists())
-        if not above.is_dir():
-            raise argparse.ArgumentTypeError(f"{text} cannot be written: {above} is a file")
-        if not os.access(path if path.exists() else above, os.W_OK):
-            raise argparse.ArgumentTypeError(f"{text} cannot be written: permission denied")
+        found = hindrance(path)
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"{text} cannot be written: {error.strerror}") from None
+        found = error.strerror or str(error)
+    if found:
+        raise argparse.ArgumentTypeError(f"{text} cannot be {use}: {found}")
     return path
+
+
+def _not_readable(path: Path) -> str:
+    if not path.exists() or os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        return ""
+    return "permission denied"
+
+
+def _not_writable(path: Path) -> str:
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        return f"{above} is a file"
+    return "" if os.access(path if path.exists() else above, os.W_OK) else "permission denied"
+
+
+def add_shape(command: argparse.ArgumentParser) -> None:
+    """How `smar search` arranges what it finds."""
+    command.add_argument("--offset", type=int, default=0, metavar="N", help="hits to leave out before them")
+    command.add_argument("--sort", type=names, default=[], metavar="A,B", help="such as: price or -created_at")
+    command.add_argument("--rank", metavar="EXPRESSION", help="such as: score * (1 + 0.2 * log1p(sold))")
+    command.add_argument("--collapse", metavar="COLUMN", help="one hit for all items with the same value")
+    command.add_argument("--facets", type=names, default=[], metavar="A,B", help="count these columns")
+    command.add_argument("--fields", type=names, metavar="A,B", help="with --json: columns to print")

@@ -77,6 +77,11 @@ def _prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
             help=f"{text} (files, folders, globs or addresses; Parquet, Arrow, CSV, TSV, JSON lines)",
         )
     _configuration(command)
+    command.add_argument(
+        "--pictures-for",
+        metavar="CHECKPOINT",
+        help="pack pictures as the image processor of this model (name or folder) does: size, fit, resampling",
+    )
     command.add_argument("--test-from", type=arguments.date, metavar="DATE", help="first day of the test period")
     command.add_argument("--out", type=arguments.folder, required=True, metavar="DATASET")
 
@@ -84,6 +89,15 @@ def _prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
 def _configuration(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", type=arguments.file, metavar="FILE", help="YAML file, see docs/configuration.md")
     _assignments(command)
+
+
+def _device(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="what computes: a GPU where there is one (auto), the processor, or a GPU and nothing else (cuda)",
+    )
 
 
 def _assignments(command: argparse.ArgumentParser) -> None:
@@ -102,11 +116,20 @@ def _train(commands: "Commands[argparse.ArgumentParser]") -> None:
         commands,
         "train",
         "train the model and its baselines, or finish a run that was interrupted",
-        "smar train dataset --out run\nsmar train dataset --out run --config configs/fashion.yaml --set train.seed=1",
+        "smar train dataset --out run\nsmar train dataset --out run --config configs/fashion.yaml --set train.seed=1\n"
+        "smar train dataset-tuesday --from run-monday --out run-tuesday",
     )
     command.add_argument("dataset", type=arguments.made, metavar="DATASET")
+    command.add_argument(
+        "--from",
+        type=arguments.made,
+        dest="source",
+        metavar="RUN",
+        help="go on from this finished run: its settings, its weights, a quarter of its steps",
+    )
     command.add_argument("--out", type=arguments.folder, required=True, metavar="RUN")
     _configuration(command)
+    _device(command)
 
 
 def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
@@ -141,6 +164,7 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
         "--names", type=arguments.names, default=[], metavar="A,B", help="names of the runs in the report"
     )
     _assignments(command)
+    _device(command)
     command.add_argument("--out", type=arguments.folder, required=True, metavar="REPORT")
 
 
@@ -163,6 +187,7 @@ def _ablate(commands: "Commands[argparse.ArgumentParser]") -> None:
     command.add_argument("--plan", action="store_true", help="print what would run, and stop")
     command.add_argument("--qrels", type=arguments.file, metavar="FILE", help="judgements to measure beside the clicks")
     _assignments(command)
+    _device(command)
 
 
 def _embed_and_index(commands: "Commands[argparse.ArgumentParser]") -> None:
@@ -175,6 +200,7 @@ def _embed_and_index(commands: "Commands[argparse.ArgumentParser]") -> None:
     command.add_argument("run", type=arguments.made, metavar="RUN")
     command.add_argument("dataset", type=arguments.made, metavar="DATASET")
     command.add_argument("--out", type=arguments.folder, required=True, metavar="EMBEDDINGS")
+    _device(command)
     _index(commands)
 
 
@@ -208,6 +234,7 @@ def _index(commands: "Commands[argparse.ArgumentParser]") -> None:
         "--run", type=arguments.made, metavar="RUN", help="with --update: the run whose model encodes the items"
     )
     command.add_argument("--images", nargs="+", default=[], metavar="PATH", help="with --update: pictures of the items")
+    _device(command)
 
 
 def _export(commands: "Commands[argparse.ArgumentParser]") -> None:
@@ -241,6 +268,7 @@ def _search(commands: "Commands[argparse.ArgumentParser]") -> None:
         "search",
         "search an index, one query or a file of them",
         "smar search index \"red dress\" -k 5 --filter 'price<50'\n"
+        "smar search index '' --filter 'category=Dress' --sort=-price --facets brand\n"
         "smar search index --queries queries.txt -k 50 --run run.trec",
     )
     command.add_argument("index", type=arguments.made, metavar="INDEX")
@@ -248,13 +276,14 @@ def _search(commands: "Commands[argparse.ArgumentParser]") -> None:
     command.add_argument("-k", type=int, default=10, metavar="N", help="hits per query (default 10)")
     command.add_argument("--filter", metavar="EXPRESSION", help="such as: price<50 and category in (Shirt, Dress)")
     command.add_argument("--mode", choices=MODES, default="adaptive", help="which vectors answer (default adaptive)")
+    arguments.add_shape(command)
     command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument("--queries", type=arguments.file, metavar="FILE", help="one query a line")
     command.add_argument(
         "--run",
         type=arguments.new_file,
         metavar="RUN.trec",
-        help="with --queries: write a TREC run; topic = line number",
+        help="with --queries: write a TREC run; topic = line number from 0",
     )
 
 
@@ -274,9 +303,14 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
     command.add_argument(
         "--model", type=arguments.made, metavar="RUN", help="run of the index: items can be written over HTTP"
     )
+    _device(command)
     command.add_argument(
         "--keys", type=arguments.file, metavar="FILE", help="API keys, one a line; or SMAR_API_KEYS=KEY,KEY"
     )
+    command.add_argument(
+        "--cors", nargs="+", default=(), metavar="ORIGIN", help="whose pages may call it, such as https://shop.example"
+    )
+    command.add_argument("--root-path", default="", metavar="PREFIX", help="where a proxy shows it, such as /search")
     command.add_argument("--protect-reads", action="store_true", help="searching needs a key, too")
     command.add_argument("--rate", type=float, default=0.0, metavar="N", help="requests a second and client (no limit)")
     command.add_argument("--log", choices=("errors", "requests", "queries"), default="errors", help="what is logged")

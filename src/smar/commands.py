@@ -4,7 +4,6 @@ import argparse
 import shlex
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +14,6 @@ from smar.settings import load_settings
 
 if TYPE_CHECKING:
     from smar.serving.engine import Engine
-    from smar.training.train import TrainSummary
 
 
 def _say(*words: object) -> str:
@@ -26,34 +24,42 @@ def prepare(options: argparse.Namespace) -> None:
     """`smar prepare`."""
     from smar.data.prepare import prepare as run
 
-    settings = load_settings(options.config, options.assignments)
+    settings = load_settings(options.config, [*_framing(options.pictures_for), *options.assignments])
     tables = {name: getattr(options, name) for name in ("items", "clicks", "images", "queries")}
     done = run(settings.data, **tables, test_from=options.test_from, out=options.out)
     next_command = ["train", options.out, "--out", "run"] + (["--config", options.config] if options.config else [])
     summary(f"dataset in {options.out}", done.rows(), _say(*next_command))
 
 
+def _framing(checkpoint: str | None) -> list[str]:
+    """Picture settings as the image processor of a checkpoint has them."""
+    if checkpoint is None:
+        return []
+    from smar.model.framing import read_framing
+
+    return read_framing(checkpoint).assignments()
+
+
 def train(options: argparse.Namespace) -> None:
     """`smar train`."""
     from smar.data.dataset import Dataset
+    from smar.training.recipe import propose
     from smar.training.train import train as run
+    from smar.training.warm import warm_settings
 
     dataset = Dataset.open(options.dataset)
-    settings = load_settings(options.config, options.assignments, data=dataset.manifest.settings)
-    _print_training(run(dataset, options.out, settings), options.out)
+    given, data = (options.config, options.assignments), dataset.manifest.settings
+    if options.source is None:
+        base, told = propose(dataset, load_settings(*given, data=data))
+        for line in told:
+            console.print(line, markup=False, soft_wrap=True)
+    else:
+        base = warm_settings(options.source)
+    settings = load_settings(*given, data=data, base=base)
+    done = run(dataset, options.out, settings, options.source, options.device)
+    summary(f"run in {options.out}", done.rows())
     next_command = _say("evaluate", options.out, options.dataset, "--out", "report")
     console.print(f"\nnext: {next_command}\n", markup=False, soft_wrap=True)
-
-
-def _print_training(done: "TrainSummary", run: Path) -> None:
-    rows: list[tuple[str, object]] = [*done.notes]
-    for stage in done.stages:
-        speed = f"{stage.pairs / stage.seconds:,.0f} pairs/s" if stage.seconds else "no steps"
-        loss = f", loss {stage.loss:.3f}" if stage.loss is not None else ""
-        if (seen := stage.validated) is not None:
-            loss += f", validation R@{seen.k} {seen.recall:.3f} at step {seen.step:,}"
-        rows.append((f"{stage.kind} {stage.stage}", f"{stage.steps:,} steps, {stage.seconds:,.0f} s, {speed}{loss}"))
-    summary(f"run in {run}", rows)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -65,6 +71,7 @@ def evaluate(options: argparse.Namespace) -> None:
         *(options.runs, options.dataset, options.out, options.qrels, options.names, options.assignments),
         trec_runs=options.trec_run,
         topics=options.topics,
+        device=options.device,
     )
     print_table(done.findings)
     rows: list[tuple[str, object]] = [
@@ -86,7 +93,7 @@ def ablate(options: argparse.Namespace) -> None:
     if options.plan:
         print_plan(options.config, options.dataset, options.out, **call)
         return
-    done = run(options.config, options.dataset, options.out, workers=options.workers, **call)
+    done = run(options.config, options.dataset, options.out, workers=options.workers, device=options.device, **call)
     rows: list[tuple[str, object]] = [
         ("rows", f"{done.rows} of {done.planned}"),
         ("trained now", done.trained),
@@ -100,9 +107,11 @@ def embed(options: argparse.Namespace) -> None:
     """`smar embed`."""
     from smar.data.dataset import Dataset
     from smar.embedding.embed import embed as run
+    from smar.model.device import all_devices
     from smar.model.run import load_encoder
 
-    done = run(load_encoder(options.run), Dataset.open(options.dataset), options.out)
+    devices = all_devices(options.device)
+    done = run(load_encoder(options.run), Dataset.open(options.dataset), options.out, devices=devices)
     status = ", ".join(f"{name} {count:,}" for name, count in sorted(done.manifest.image_status.items()))
     rows: list[tuple[str, object]] = [
         ("items", done.manifest.items),
@@ -149,7 +158,7 @@ def _refuse_stray_index_options(options: argparse.Namespace) -> None:
 def _update_index(options: argparse.Namespace) -> None:
     from smar.embedding.update import update_index
 
-    done = update_index(options.source, options.run, options.update, options.images)
+    done = update_index(options.source, options.run, options.update, options.images, options.device)
     status = ", ".join(f"{name} {count:,}" for name, count in sorted(done.image_status.items()) if count)
     rows: list[tuple[str, object]] = [("items", done.items), ("pictures", status)]
     rows += [(f"rejected: {reason}", count) for reason, count in done.rejects.items()]
@@ -222,7 +231,11 @@ def _export_sentences(options: argparse.Namespace) -> None:
 def search(options: argparse.Namespace) -> None:
     """`smar search`."""
     from smar.index.base import Mode
+    from smar.index.cards import Collapse
+    from smar.index.counted import Facets
+    from smar.index.shape import Shape
     from smar.serving.engine import Engine
+    from smar.serving.printed import print_result
 
     if (options.query is None) == (options.queries is None):
         raise InputError(
@@ -234,27 +247,23 @@ def search(options: argparse.Namespace) -> None:
     if options.queries is not None:
         _search_file(engine, options)
         return
-    result = engine.search(options.query, options.k, Mode(options.mode), options.filter)
+    shape = Shape(
+        rank=options.rank,
+        sort=tuple(options.sort),
+        collapse=Collapse(options.collapse) if options.collapse else None,
+        facets=Facets(tuple(options.facets)) if options.facets else None,
+    )
+    result = engine.search(options.query, options.k, Mode(options.mode), options.filter, False, options.offset, shape)
     if options.json:
         from smar.serving.answers import as_json, result_out
 
-        print(msgspec.json.format(as_json(result_out(result)), indent=2).decode())
+        print(msgspec.json.format(as_json(result_out(result, options.fields)), indent=2).decode())
         return
-    print(f"pictures help: {result.image_probability:.0%}   {sum(result.timings.values()):.1f} ms")
-    if result.mostly_unknown:
-        print(f"{result.unknown:.0%} of the query is unknown to the model and to the items' words")
-    for word, found in result.found.corrected.items():
-        print(f"no item holds {word}: read as {', '.join(found)}")
-    for place, hit in enumerate(result.hits, start=1):
-        shown = [hit.payload.get(name) for name in ("brand", "category", "price")]
-        facts = ", ".join(str(value) for value in shown if value is not None)
-        print(f"{place:>3}  {hit.score:.3f}  {hit.item_id}  {hit.payload.get('title')}  [{facts}]")
-    if not result.hits:
-        print("no item matches the filter")
+    print_result(result)
 
 
 def _search_file(engine: "Engine", options: argparse.Namespace) -> None:
-    """Answer a file of queries as a TREC run whose topics are line numbers."""
+    """Answer a file of queries as a TREC run whose topics are line numbers from 0."""
     from smar.files import atomic
     from smar.index.base import Mode
     from smar.progress import track
@@ -264,13 +273,13 @@ def _search_file(engine: "Engine", options: argparse.Namespace) -> None:
         text = options.queries.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--queries {options.queries} cannot be read: {error}") from None
-    # Not splitlines, which also ends lines at signs such as U+2028: topics are the line numbers that other tools see.
+    # Not splitlines, which also ends lines at signs such as U+2028: topics are numbers of lines that others see.
     queries = text.removesuffix("\n").split("\n")
     options.run.parent.mkdir(parents=True, exist_ok=True)
     answers = engine.search_many(queries, options.k, Mode(options.mode), options.filter)
     lines = 0
     with atomic(options.run) as partial, partial.open("w", encoding="utf-8") as out:
-        for topic, hits in enumerate(track(answers, "search (queries)", len(queries)), start=1):
+        for topic, hits in enumerate(track(answers, "search (queries)", len(queries))):
             for place, hit in enumerate(hits, start=1):
                 if len(hit.item_id.split()) != 1:
                     raise InputError(f"item_id {hit.item_id!r} holds white space, which a TREC run cannot.")
@@ -291,10 +300,11 @@ def serve(options: argparse.Namespace) -> None:
     from smar.serving.options import read_keys, service_options
     from smar.serving.supervise import serve as run
 
-    named = {name: getattr(options, name) for name in ("workers", "protect_reads", "rate", "log")}
+    names = ("workers", "protect_reads", "rate", "log", "cors", "root_path")
+    named = {name: getattr(options, name) for name in names}
     chosen = service_options(options.assignments, keys=read_keys(options.keys), **named)
     configure_logs()
-    run(options.index, options.host, options.port, chosen, options.model)
+    run(options.index, options.host, options.port, chosen, options.model, options.device)
 
 
 DEMO_TRAINING = (

@@ -19,6 +19,18 @@ def merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return out
 
 
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Full names of the settings that differ, each with a text that says how."""
+    out: dict[str, str] = {}
+    for key, value in now.items():
+        old = before.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            out |= differences(old, value, f"{prefix}{key}.")
+        elif value != old:
+            out[f"{prefix}{key}"] = f"{prefix}{key}: {old!r} then, {value!r} now"
+    return out
+
+
 def faults(error: ValidationError) -> list[str]:
     """Each wrong key with what was said of it and what was seen; a whole section is too long to be printed."""
     lines = []

@@ -25,6 +25,7 @@ from smar.model.run import load_encoder
 from test_resume import kill_when
 from tiny_line import CONFIG, Line, Outcome, smar
 
+pytestmark = pytest.mark.slow
 LONGER = {"train.stage1.steps": 6, "train.stage2.steps": 3, "curve": "smar", "note": "half more"}
 ABLATE = {
     "steps": [4, 2],
@@ -81,8 +82,15 @@ def test_rows_say_what_was_trained(rows: dict[str, dict]) -> None:
     assert (seed["seed"], seed["steps"], seed["pairs"]) == (1, [6, 3], 9 * 64)
     assert seed["cpu_seconds"] > 0
     assert rows["dpsr"]["seeds"][0]["parameters"] < seed["parameters"]
-    assert {m["mode"] for m in rows["base"]["metrics"]} == {"adaptive", "text", "multimodal", "image", "random gate"}
-    assert {m["mode"] for m in rows["dpsr"]["metrics"]} == {"adaptive"}
+    assert {m["mode"] for m in rows["base"]["metrics"]} == {
+        "adaptive",
+        "text",
+        "multimodal",
+        "image",
+        "random gate",
+        "two-way",
+    }
+    assert {m["mode"] for m in rows["dpsr"]["metrics"]} == {"adaptive", "text"}
     assert metric(rows["base"], piece="judged all")["queries"] > metric(rows["base"])["queries"]
 
 
@@ -294,16 +302,16 @@ def test_modes_rank_by_the_scores_they_name(line: Line) -> None:
     queries = dataset.pairs("train")["query"].to_pylist()[:300]
     nothing = np.zeros(0, np.int64)
     ranked = rank_modes(
-        encoder, catalogue, queries, Task(Relevance.from_pairs([], [], [], len(queries)), 10, 10, nothing)
+        encoder, dataset, catalogue, queries, Task(Relevance.from_pairs([], [], [], len(queries)), 10, 10, nothing)
     )
     vectors, p = encoder.encode_queries(queries)
     wrong = np.random.default_rng(0).permutation(p)
     assert sorted(wrong.tolist()) == sorted(p.tolist())
     for row in (0, 255, 256, 299):
         t, m, i = (vectors[row] @ getattr(catalogue, name).T for name in ("text", "multimodal", "image"))
-        shares = {"adaptive": p[row], "text": 0, "multimodal": 1, "random gate": wrong[row]}
+        shares = {"two-way": p[row], "text": 0, "multimodal": 1, "random gate": wrong[row]}
         scores = {mode: share * m + (1 - share) * t for mode, share in shares.items()} | {"image": i}
-        assert ranked.keys() == scores.keys()
+        assert ranked.keys() == {*scores, "adaptive"}
         for mode, score in scores.items():
             found = score[ranked[mode].ranking[row]]
             assert found == pytest.approx(np.sort(score)[::-1][:10], abs=1e-5), mode

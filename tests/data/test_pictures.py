@@ -170,7 +170,7 @@ def test_a_wrong_images_root_is_one_sentence(tmp_path: Path) -> None:
 
 def test_an_update_says_why_pictures_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = write_table(tmp_path / "shop/items.csv", with_images("../a.png", None))
-    dataset, _ = prepare_changes(settings(), [str(table)], [], tmp_path / "update")
+    dataset, _, _ = prepare_changes(settings(), [str(table)], [], tmp_path / "update")
     assert dataset.manifest.image_status["fetch_failed"] == 1
     assert "pictures: 1 fetch_failed: leads out of" in capsys.readouterr().err
 

@@ -46,6 +46,6 @@ def test_a_picture_that_kills_its_process_is_corrupt(tmp_path: Path) -> None:
     made[50] = (50, b"killer")
     with DecoderPool(path, OPTIONS, 2, crashing_decoder) as pool:
         outcomes = list(pool.decode(iter(made)))
-    assert outcomes[50] == Decoded("corrupt", "the decoder process died")
+    assert outcomes[50] == Decoded("corrupt", "the decoder process died, or worked for 10 CPU seconds")
     assert [n for n, outcome in enumerate(outcomes) if outcome.status != "ok"] == [5, 6, 50]
     assert np.load(path)[79, 8, 8].tolist() == [79, 176, 0]

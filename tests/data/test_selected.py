@@ -134,7 +134,7 @@ def test_updates_are_selected_too(tmp_path: Path) -> None:
     table = write_table(tmp_path / "new.parquet", PRODUCTS)
     select = {"items": ITEMS, "clicks": CLICKS, "images": "SELECT sku AS item_id, 'a.jpg' AS image FROM items"}
     (tmp_path / "a.jpg").write_bytes(picture())
-    dataset, rejected = prepare_changes(settings(select=select), [str(table)], [], tmp_path / "update")
+    dataset, rejected, _ = prepare_changes(settings(select=select), [str(table)], [], tmp_path / "update")
     assert dataset.items["price"].to_pylist() == [0.99, 1.99, 2.99, 3.99]
     assert dataset.items["image_status"].to_pylist() == ["ok"] * 4
     assert not rejected

@@ -17,7 +17,7 @@ from test_formats import COLUMNS, SCHEMA, TEXT, write
 from smar.data.changes import prepare_changes
 from smar.data.types import index_types
 from smar.errors import InputError
-from smar.index.delta import _fit
+from smar.index.delta import fit
 
 INDEX = pa.schema(
     {
@@ -36,7 +36,7 @@ INDEX = pa.schema(
 
 
 def update(folder: Path, path: str, **changes: Any) -> tuple[pa.Table, dict[str, int]]:
-    dataset, rejects = prepare_changes(settings(**changes), [path], [], folder / "work", index_types(INDEX))
+    dataset, rejects, _ = prepare_changes(settings(**changes), [path], [], folder / "work", index_types(INDEX))
     return dataset.items, rejects
 
 
@@ -75,7 +75,7 @@ def test_text_stays_as_it_was_written(tmp_path: Path) -> None:
         ("seen", "2025-06-01", datetime(2025, 6, 1)),
     ],
 )
-def test_values_that_fit(tmp_path: Path, name: str, value: str, kept: Any) -> None:
+def test_values_thatfit(tmp_path: Path, name: str, value: str, kept: Any) -> None:
     assert cells(tmp_path / "one", name, value) == ([kept], {})
 
 
@@ -130,7 +130,7 @@ def test_every_format_updates_alike(tmp_path_factory: pytest.TempPathFactory, ro
     for suffix in ("csv", "tsv", "jsonl", "parquet"):
         path = write(folder / suffix, "items", suffix, rows, schema)
         table, rejects = update(folder / suffix, path)
-        fitted = _fit(table.select(list(rows[0])), INDEX)
+        fitted = fit(table.select(list(rows[0])), INDEX)
         assert rejects == {}
         for row, kept in zip(rows, fitted.to_pylist(), strict=True):
             assert kept | row == kept

@@ -1,5 +1,10 @@
 """Embedding folders: bound to their model and dataset, resumable, complete only with their manifest."""
 
+import contextlib
+import os
+import select
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -96,3 +101,52 @@ def test_the_fingerprint_tells_models_apart_and_ignores_the_folder(shop, tmp_pat
     for file in (shop.root / "model").iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
     assert fingerprint(copy) == shop.encoder.fingerprint
+
+
+CPUS = [torch.device("cpu")] * 2
+
+
+def test_several_devices_write_the_shards_of_one_and_go_on_after_a_kill(shop, tmp_path):
+    one = embed(shop.encoder, shop.dataset, tmp_path / "one", shard_rows=50)
+    two = embed(shop.encoder, shop.dataset, tmp_path / "two", shard_rows=50, devices=CPUS)
+    assert two.manifest == one.manifest  # checksums of the shards among it
+    for name in ("shard-00001.parquet", "shard-00002.parquet", "manifest.json"):
+        (tmp_path / "two" / name).unlink()
+    again = embed(shop.encoder, shop.dataset, tmp_path / "two", shard_rows=50, devices=CPUS)
+    assert (again.reused, again.manifest) == (1, one.manifest)
+    with pytest.raises(InputError, match=shop.other.fingerprint):
+        embed(shop.other, shop.dataset, tmp_path / "two", devices=CPUS)
+    bare = Encoder(shop.encoder.model, shop.encoder.processor, shop.encoder.fingerprint)
+    with pytest.raises(InputError, match="from_pretrained"):
+        embed(bare, shop.dataset, tmp_path / "bare", shard_rows=50, devices=CPUS)
+
+
+WAIT = """
+import sys, torch
+from smar.data.dataset import Dataset
+from smar.embedding import embed, shards
+from smar.model.encoder import Encoder
+if __name__ == "__main__":
+    encoder, dataset = Encoder.from_pretrained(sys.argv[1]), Dataset.open(sys.argv[2])
+    parts = [shards.Shard(slice(n, n + 1), __import__("pathlib").Path(sys.argv[3]) / str(n)) for n in range(100)]
+    for _ in shards.write_shards(encoder, dataset, parts, [torch.device("cpu")] * 2):
+        import multiprocessing
+        print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+        sys.stdin.readline()
+"""
+
+
+def test_encoding_processes_end_with_a_killed_parent(shop, tmp_path):
+    script = tmp_path / "wait.py"
+    script.write_text(WAIT)
+    command = [sys.executable, script, shop.root / "model", shop.dataset.path, tmp_path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        children = [int(pid) for pid in process.stdout.readline().split()]
+        process.kill()
+        process.wait()
+    assert len(children) == 2
+    for pid in children:
+        with contextlib.suppress(ProcessLookupError):
+            end = os.pidfd_open(pid)
+            assert select.select([end], [], [], 60)[0], "it goes on without its parent"
+            os.close(end)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from smar.data import bm25
-from smar.data.bm25 import build
+from smar.data.bm25 import Bm25, build
 from smar.data.words import words
-from smar.evaluation.bm25 import Bm25, bm25_blocks
+from smar.evaluation.bm25 import bm25_blocks
 
 TEXTS = ["Red dress, 2 pockets", "blue DRESS", "kettle 1.7 L red red", "", "Ärmelloses Kleid"]
 
@@ -34,7 +34,7 @@ def test_scores_follow_the_formula_up_to_its_constant() -> None:
     for query in ("red dress", "KETTLE red", "1 7", "ärmelloses kleid", "red red dress"):
         want, got = np.array(slow(query)), index.scores(query)
         found = want > 0
-        assert (got > -np.inf).tolist() == found.tolist()
+        assert (got > 0).tolist() == found.tolist()
         ratio = got[found] / want[found]
         np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)  # Lucene leaves out the factor k1 + 1, others do not
 
@@ -55,11 +55,11 @@ def test_the_matrix_is_the_librarys_own(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_no_known_word_finds_nothing() -> None:
     for query in ("", "zebra", "?!"):
-        assert (Bm25(TEXTS).scores(query) == -np.inf).all()
-    assert (Bm25(["", "..."]).scores("red") == -np.inf).all()
+        assert not Bm25(TEXTS).scores(query).any()
+    assert not Bm25(["", "..."]).scores("red").any()
 
 
-def test_blocks_join_the_fields() -> None:
-    ((first, scores),) = bm25_blocks([["red", "blue"], ["dress", None or ""]], ["dress", "blue", "none"])
+def test_a_text_without_a_word_of_the_query_is_not_retrieved() -> None:
+    ((first, scores),) = bm25_blocks(Bm25(["red dress", "blue"]), ["dress", "blue", "none"])
     assert first == 0
     assert (scores["bm25"] > -np.inf).tolist() == [[True, False], [False, True], [False, False]]

@@ -44,7 +44,7 @@ def test_two_runs_in_one_report(line: Line, tmp_path):
     text = (out / "report.md").read_text()
     assert "two: trained on" in text
     assert sorted(path.name for path in (out / "runs").rglob("*.trec")) == sorted(
-        ["bm25.trec", "one.trec", "two.trec", *["dpsr.trec", "dpsr-i.trec", "multimodal.trec"] * 2]
+        ["bm25.trec", "one.trec", "two.trec", *["dpsr.trec", "dpsr-i.trec", "multimodal.trec", "two-way.trec"] * 2]
     )
 
 
@@ -82,7 +82,7 @@ def test_without_controls_bm25_and_trec(line: Line, tmp_path):
     assert done.code == 0, done.err
     rows = json.loads((tmp_path / "out" / "metrics.json").read_text())
     models = {row["model"] for row in rows if " - " not in row["model"]}
-    assert models == {"dpsr", "dpsr-i", "multimodal", "smar"}
+    assert models == {"dpsr", "dpsr-i", "multimodal", "smar", "two-way"}
     assert "## Controls" not in (tmp_path / "out" / "report.md").read_text()
     assert not (tmp_path / "out" / "runs").exists()
 

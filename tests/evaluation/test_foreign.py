@@ -182,7 +182,7 @@ def test_unusable_runs(tmp_path: Path, text: str | bytes | None, parts: tuple[st
 
 
 def test_topics_that_count_from_1_are_refused_where_ours_count_from_0(tmp_path: Path) -> None:
-    """As `smar search --queries FILE --run FILE` writes them: line numbers."""
+    """As tools write them whose topics are line numbers."""
     (tmp_path / "run").write_text("".join(f"{n} Q0 a 1 1 t\n" for n in range(1, 5)))
     with pytest.raises(InputError, match="counts its topics from 1"):
         read(tmp_path / "run", topics=None)

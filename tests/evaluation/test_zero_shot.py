@@ -15,6 +15,10 @@ from smar.data.dataset import Dataset
 from smar.evaluation.metrics import read_judgements
 from smar.evaluation.scores import Task, rank
 from smar.evaluation.systems import rank_run
+from smar.model.encoder import Encoder
+from smar.model.processing import build_processor
+from smar.model.start import new_model, start_key
+from smar.settings import load_settings
 from tiny_line import prepare_shop, smar
 
 SHORT = ["train.baselines=[]", "train.threads=1", "train.evaluate_steps=0", "model.dim=null", "train.bf16=false"]
@@ -71,7 +75,7 @@ def test_the_row_is_the_checkpoint_itself_and_is_left_out_aloud_where_its_weight
     assert not np.array_equal(ranked.others["zero-shot"].ranking, ranked.others["multimodal"].ranking)
     weights = folder / "model.safetensors"
     save_file({name: 1.1 * value for name, value in load_file(weights).items()}, weights, {"format": "pt"})
-    assert "other weights" in rank_run(run, "smar", dataset, judged.queries, task, controls=False).no_start
+    assert "other weights" in rank_run(run, "smar", dataset, judged.queries, task, controls=False).absent["zero-shot"]
     shutil.rmtree(folder)
     done = smar("evaluate", run, tmp_path / "dataset", "--out", tmp_path / "report")
     assert done.code == 0, done.err
@@ -79,3 +83,18 @@ def test_the_row_is_the_checkpoint_itself_and_is_left_out_aloud_where_its_weight
     assert "no zero-shot row" in report
     assert "no pretrained encoder under" in report
     assert "zero-shot (before training)" not in report
+
+
+def test_models_that_began_alike_have_one_row(tmp_path):
+    folder = checkpoint("clip", tmp_path)
+    words = [f"model.query.pretrained={folder}", f"model.text.pretrained={folder}"]
+
+    def key(*assignments: str) -> str:
+        settings = load_settings(None, [*assignments, "data.image_size=32", "train.baselines=[]"])
+        processor = build_processor(settings.model, 32, ["red dress"])
+        torch.manual_seed(len(assignments))
+        return start_key(Encoder(new_model(settings, settings.model, processor), processor))
+
+    pair = f"model.pretrained={folder}"
+    assert key(pair) == key(pair, "model.fusion=gated", "train.stage1.steps=1")  # the fusion begins as the sum
+    assert len({key(pair), key(pair, "model.kind=dpsr"), key(pair, "model.query_length=8"), key(*words)}) == 4

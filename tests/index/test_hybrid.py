@@ -225,13 +225,14 @@ def test_best_rows_equal_the_twin(tmp_path_factory: pytest.TempPathFactory, data
         bm25 = Bm25(texts)
         np.testing.assert_allclose(scores, [bm25.score(query, one) for one in texts], atol=1e-5)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"_MANY": 0, "_BLOCK": 3, "_SAMPLE": 4}.items():
+        for name, value in {"_FIRST": 2, "_BLOCK": 3, "_SAMPLE": 4}.items():
             patch.setattr(postings_module, name, value)
         for allowed in (None, mask):
             kept = [row for row in range(len(texts)) if scores[row] > 0 and (allowed is None or allowed[row])]
             expected = sorted(kept, key=lambda row: (-scores[row], row))[:k]
-            for _ in range(2):  # the second search borrows what the first gave back
-                assert best_rows(Entries.of(index, index.query(query)), k, allowed).tolist() == expected
+            rows, found = best_rows(Entries.of(index, index.query(query)), k, allowed)
+            assert rows.tolist() == expected
+            np.testing.assert_array_equal(found, scores[expected])
 
 
 def test_threads_do_not_meet(tmp_path: Path) -> None:
@@ -239,9 +240,9 @@ def test_threads_do_not_meet(tmp_path: Path) -> None:
     texts = [" ".join(f"w{at}" for at in rng.zipf(1.3, 8) % 50) for _ in range(20_000)]
     index = write_words(pa.table({"title": texts}), ["title"], tmp_path / "words")
     queries = [Entries.of(index, index.query(f"w{at % 50} w{at % 7}")) for at in range(200)]
-    alone = [best_rows(query, 50, None).tolist() for query in queries]
+    alone = [best_rows(query, 50, None)[0].tolist() for query in queries]
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda query: best_rows(query, 50, None).tolist(), queries)) == alone
+        assert list(pool.map(lambda query: best_rows(query, 50, None)[0].tolist(), queries)) == alone
 
 
 def test_the_manifest_tells_the_gain(folder: Path, source: Path) -> None:

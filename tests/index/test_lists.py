@@ -215,6 +215,23 @@ def test_exact_best_against_a_sort(vectors: np.ndarray, queries: Queries, k: int
         assert order == sorted(order)
 
 
+@pytest.mark.parametrize("k", [20, 1500])
+def test_what_lies_around_holds_the_best(lists: Lists, vectors: np.ndarray, queries: Queries, k: int) -> None:
+    """With rough scores near the exact ones; of deleted items none, and enough of the others."""
+    effort = Effort(lists=lists.count, margin=10, candidates=6)
+    store = VectorStore(lists, vectors, Probes(text=effort, adaptive=effort, multimodal=effort))
+    exact = queries.wide @ vectors.T
+    dead = np.zeros(ITEMS, np.bool_)
+    dead[np.argsort(-exact[0])[: ITEMS // 3]] = True
+    for alive in (None, Allowed.of(~dead)):
+        for near, scores in zip(store.around(queries, k, alive=alive), exact, strict=True):
+            assert len(np.unique(near.rows)) == len(near) >= min(k, ITEMS if alive is None else alive.count)
+            assert np.abs(near.score - scores[near.rows]).mean() < 0.1
+            best = np.argsort(-(scores if alive is None else np.where(dead, -9, scores)))[: k // 2]
+            assert np.isin(best, near.rows).mean() > 0.9
+            assert alive is None or not dead[near.rows].any()
+
+
 @pytest.mark.parametrize("name", ["lists.bin", "coarse.npz"])
 def test_damaged_files_are_named(folder: Path, tmp_path: Path, name: str) -> None:
     for file in folder.iterdir():

@@ -68,6 +68,17 @@ class Twin:
             full = {name: row.get(name) for name in schema.names}
             self.items[row["item_id"]] = (new.text[at], new.multimodal[at], full, new.pictures[at])
 
+    def patch(self, names: list[str], seed: int) -> list[pa.Table]:
+        """Three changes as an index takes them, the second of what the first changed."""
+        first = {"item_id": names, "price": [float(seed)] * len(names), "brand": ["Bosch"] * len(names)}
+        again = {"item_id": names[:1], "price": [seed + 0.5]}
+        last = {"item_id": names, "in_stock": [None] * len(names)}
+        for name in set(names) & self.items.keys():
+            text, multimodal, row, picture = self.items[name]
+            price = seed + 0.5 if name == names[0] else float(seed)
+            self.items[name] = text, multimodal, row | {"price": price, "brand": "Bosch", "in_stock": None}, picture
+        return [pa.table(first), pa.table(again), pa.table(last, pa.schema({"item_id": "string", "in_stock": "bool"}))]
+
     def check(self, index: UpdatableIndex, text: str | None = None) -> None:
         snapshot = index.snapshot
         assert len(snapshot) == len(self.items)
@@ -102,7 +113,7 @@ class Twin:
 @given(
     steps=st.lists(
         st.tuples(
-            st.sampled_from(["upsert", "delete", "compact", "reopen"]),
+            st.sampled_from(["upsert", "patch", "delete", "compact", "reopen"]),
             st.lists(st.sampled_from(["new/1", "new/2", "new/3", "item/00001", "item/00002"]), min_size=1, unique=True),
         ),
         max_size=6,
@@ -117,6 +128,9 @@ def test_any_sequence_equals_the_twin(index_path: Path, tmp_path_factory: pytest
             new = items(*names, seed=seed, price=float(seed), category="Shirt")
             assert index.upsert(new) == len(names)
             twin.upsert(new, index.snapshot.schema)
+        elif step == "patch":
+            known = [name in twin.items for name in (*names, names[0], *names)]
+            assert index.patch(*twin.patch(names, seed)) == known
         elif step == "delete":
             assert index.delete(names) == sum(twin.items.pop(name, None) is not None for name in names)
         elif step == "compact":
@@ -207,7 +221,9 @@ def test_an_old_snapshot_is_freed_at_once(folder: Path) -> None:
     index.upsert(items("new/1"))
     gc.disable()
     try:
-        for at, change in enumerate([lambda: index.upsert(items("new/2")), lambda: index.delete(["new/2"])]):
+        price = pa.table({"item_id": ["item/00001", "new/1"], "price": [1.5, 2.5]})
+        changes = (lambda: index.patch(price), lambda: index.upsert(items("new/2")), lambda: index.patch(price))
+        for at, change in enumerate([*changes, lambda: index.delete(["new/2"])]):
             snapshot = index.snapshot
             snapshot.facets()
             snapshot.search(

@@ -3,9 +3,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from smar.index.build import build_index
+from smar.serving.app import create_app
 from smar.serving.engine import Engine
 from tiny_index import write_embeddings
 from tiny_service import address, run_service
@@ -29,6 +31,12 @@ def index_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def engine(index_path: Path) -> Engine:
     return Engine.open(index_path)
+
+
+@pytest.fixture(scope="module")
+def client(engine: Engine) -> Iterator[TestClient]:
+    with TestClient(create_app(engine), raise_server_exceptions=False) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

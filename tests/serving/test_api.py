@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,18 +22,7 @@ from smar.index.live import UpdatableIndex
 from smar.serving.app import create_app
 from smar.serving.engine import Engine
 from tiny_index import draw, vectors_of
-
-
-@pytest.fixture(scope="module")
-def client(engine: Engine) -> Iterator[TestClient]:
-    with TestClient(create_app(engine), raise_server_exceptions=False) as client:
-        yield client
-
-
-def search(client: TestClient, **body: object) -> dict:
-    response = client.post("/v1/search", json={"query": "red shirt"} | body)
-    assert response.status_code == 200, response.text
-    return response.json()
+from tiny_service import search
 
 
 def error_of(response: object, status: int) -> dict:
@@ -97,7 +85,7 @@ def test_modes_and_filter(client: TestClient) -> None:
         ({"query": "red", "filter": "price<"}, "invalid_filter", "character 7"),
         ({"query": "red", "limit": 3}, "invalid_request", "limit: "),
         ({"query": ["red"]}, "invalid_request", "query: "),
-        ({}, "invalid_request", "query: "),
+        ({}, "empty_query", "give a filter or a sort to browse"),
         ([], "invalid_request", "body: "),
     ],
 )
@@ -109,6 +97,7 @@ def test_wrong_requests(client: TestClient, body: object, code: str, message: st
 
 
 QUERY = '{"query": "red shirt"}'
+GZIPPED = gzip.compress(QUERY.encode(), mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +117,8 @@ QUERY = '{"query": "red shirt"}'
         (QUERY.encode("utf-16-be"), {}, 422, "the body is not JSON in UTF-8: it holds zero bytes, as UTF-16"),
         (QUERY.encode("utf-16-le"), {}, 422, "the body is not JSON in UTF-8: it holds zero bytes, as UTF-16"),
         (QUERY.encode("utf-8-sig"), {}, 422, "the body is not JSON but UTF-8 with a byte order mark (EF BB BF); leave"),
-        (gzip.compress(QUERY.encode()), {}, 422, "the body is not JSON but compressed with gzip; send it as it is."),
-        (gzip.compress(QUERY.encode()), {"content-encoding": "gzip"}, 415, "the body has Content-Encoding: gzip,"),
+        (GZIPPED, {}, 422, "the body is not JSON but compressed with gzip; send it as it is."),
+        (GZIPPED, {"content-encoding": "gzip"}, 415, "the body has Content-Encoding: gzip,"),
         (zlib.compress(QUERY.encode()), {"content-encoding": "deflate"}, 415, "the body has Content-Encoding: deflate"),
         (b"query=red", {"content-type": "application/x-www-form-urlencoded"}, 422,
          "the body is not JSON (it was sent as application/x-www-form-urlencoded): expected value at line 1 column 1."),
@@ -155,7 +144,7 @@ def test_what_a_client_calls_a_good_body_does_not_matter(client: TestClient) -> 
 
 
 def test_other_routes_and_methods(client: TestClient) -> None:
-    assert error_of(client.get("/v1/search"), 405)["code"] == "method_not_allowed"
+    assert error_of(client.post("/v1/facets"), 405)["code"] == "method_not_allowed"
     assert error_of(client.get("/nothing"), 404)["code"] == "not_found"
 
 
@@ -231,6 +220,52 @@ def test_facets(client: TestClient, engine: Engine) -> None:
         assert client.get(entry["picture"]).status_code == 200
     assert len(client.get("/v1/facets?top=1").json()["brand"]) == 1
     assert error_of(client.get("/v1/facets?top=0"), 422)["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/v1/items/a%2Fb", {"DELETE", "GET", "HEAD", "PATCH", "PUT"}),
+        ("POST", "/v1/items/a/similar", {"GET", "HEAD"}),
+        ("GET", "/v1/search/picture", {"POST"}),
+        ("OPTIONS", "/v1/search", {"POST"}),
+        ("POST", "/healthz", {"GET", "HEAD"}),
+        ("POST", "/static/app.js", {"GET", "HEAD"}),
+        ("POST", "/", {"GET", "HEAD"}),
+    ],
+)
+def test_all_methods_that_are_allowed_are_named(client: TestClient, method: str, path: str, allowed: set[str]) -> None:
+    answer = client.request(method, path)
+    named = answer.headers["allow"].split(", ")
+    assert allowed <= set(named)
+    assert named == sorted(set(named))
+    assert method not in named
+    assert error_of(answer, 405)["message"].endswith(f"allowed: {', '.join(named)}")
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("/v1/facets?topp=3", "top, filter"),
+        ("/v1/items/item%2F00001?fields=title", "none"),
+        ("/v1/items/item%2F00001/similar?k=3&K=3", "k, offset, filter"),
+        ("/readyz?verbose", "none"),
+    ],
+)
+def test_unknown_parameters_are_refused(client: TestClient, path: str, known: str) -> None:
+    error = error_of(client.get(path), 422)
+    assert error["code"] == "invalid_request"
+    assert re.fullmatch(rf"unknown parameter '\w+'; allowed: {known}.*\.", error["message"])
+
+
+def test_unknown_parameters_of_bodies_are_refused(client: TestClient) -> None:
+    for answer in (
+        client.post("/v1/search?k=3", json={"query": "red"}),
+        client.post("/v1/search", json={"query": "red", "kk": 3}),
+        client.post("/v1/search/picture?kk=3", content=b"x"),
+    ):
+        assert error_of(answer, 422)["code"] == "invalid_request"
+    assert client.get("/?q=red&utm_source=letter").status_code == client.get("/static/app.js?v=3").status_code == 200
 
 
 def test_health(client: TestClient, index_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,16 @@ def test_a_query_that_is_mostly_unknown_is_told_apart(page: Page) -> None:
     expect(page.locator("#status")).to_have_text("Best 48 for “red 鞋”")
 
 
+@pytest.mark.parametrize("page", [{"color_scheme": "light"}, {"color_scheme": "dark"}], indirect=True)
+def test_words_that_are_read_as_others_are_told(page: Page) -> None:
+    page.goto("/?q=red+shrit&mode=hybrid")
+    status = page.locator("#status")
+    expect(status).to_contain_text("for “red shrit”, searched for “shirt” instead of “shrit”")
+    page.get_by_role("radio", name="Adaptive").check()
+    expect(status).to_contain_text("for “red shrit”")
+    expect(status).not_to_contain_text("searched for")
+
+
 def test_an_item_without_picture_says_so(page: Page) -> None:
     page.goto("/?q=shirt&category=Shirt")
     tile = page.locator(".card").filter(has_text="No picture").first
@@ -314,6 +324,6 @@ def test_dark_and_light_differ(browser: Browser, service: str) -> None:
 
 def test_documentation_page(page: Page) -> None:
     page.goto("/docs")
-    expect(page.locator("#operations-search-search_v1_search_post")).to_be_visible()
-    page.locator("#operations-search-search_v1_search_post").click()
+    expect(page.locator("#operations-search-search")).to_be_visible()
+    page.locator("#operations-search-search").click()
     expect(page.get_by_role("button", name="Try it out")).to_be_visible()

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
-from test_browser import SHIFTS, answered, lines, settled, type_query
+from test_browser import PHONE, SHIFTS, answered, lines, settled, type_query
 
 pytestmark = pytest.mark.browser
 START = "Say what it looks like."
@@ -223,3 +223,41 @@ def test_text_stands_out(page: Page) -> None:
     assert {pair: ratio for pair, ratio in page.evaluate(CONTRAST).items() if ratio < 4.5} == {}
     faded = "all => all.filter(one => one.textContent.trim() && getComputedStyle(one).opacity < 1).length"
     assert page.locator("body *:not(svg, svg *)").evaluate_all(faded) == 0
+
+
+@pytest.mark.parametrize("page", [{}, {"viewport": PHONE}], ids=["wide", "phone"], indirect=True)
+def test_more_comes_while_scrolling(page: Page) -> None:
+    page.goto("/?q=red&category=Watch&category=Shirt")
+    cards = page.locator(".results .card")
+    expect(page.locator("#status")).to_have_text("Best 48 of 120 for “red”")
+    cards.last.scroll_into_view_if_needed()
+    expect(page.locator("#status")).to_have_text("Best 96 of 120 for “red”")
+    cards.last.scroll_into_view_if_needed()
+    expect(page.locator("#status")).to_have_text("120 products for “red”")
+    expect(cards).to_have_count(120)
+    expect(page.get_by_role("button", name="Show more")).to_be_hidden()
+
+
+def test_more_comes_by_the_keyboard_alone(page: Page) -> None:
+    page.goto("/?q=red")
+    cards = page.locator(".results .card")
+    expect(cards).to_have_count(48)
+    cards.nth(46).focus()
+    expect(cards).to_have_count(96)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    expect(cards.nth(48)).to_be_focused()
+
+
+def test_more_that_cannot_be_had_may_be_asked_for_again(browser: Browser, service: str) -> None:
+    with browser.new_context(base_url=service) as context:
+        page = context.new_page()
+        page.goto("/?q=red")
+        cards = page.locator(".results .card")
+        expect(cards).to_have_count(48)
+        page.route("**/v1/search", busy)
+        cards.last.scroll_into_view_if_needed()
+        expect(page.get_by_role("button", name="Show more (too many)")).to_be_visible()
+        page.unroute("**/v1/search")
+        page.get_by_role("button", name="Show more").click()
+        expect(cards).to_have_count(96)

@@ -12,8 +12,8 @@ from smar.index.base import Mode
 from smar.index.delta import Items
 from smar.index.live import UpdatableIndex
 from smar.index.ready import plain
+from smar.serving.asked import MAX_QUERY
 from smar.serving.engine import Engine, Question, RequestError, SearchResult
-from smar.serving.schemas import MAX_QUERY
 from tiny_index import vectors_of
 
 

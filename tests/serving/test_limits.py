@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message
 
 from smar.errors import InputError
-from smar.serving.limits import Body, Keys, RateLimiter, Room
+from smar.serving.limits import Body, Keys, RateLimiter, Room, network
 from smar.serving.options import ServiceOptions, read_keys, service_options
 
 KEY = "0123456789abcdef"
@@ -61,6 +61,19 @@ def test_a_bucket_empties_and_fills(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert second.wait("a") > 0
     now += 60
     assert [first.wait("a") for _ in range(4)] == [0, 0, 0, pytest.approx(0.5)]
+
+
+def test_an_ipv6_client_is_a_network(tmp_path: Path) -> None:
+    """It is given a /64, and could take another address of it for each request."""
+    limiter = RateLimiter(0.001, 2, tmp_path / "clients")
+    assert [limiter.wait(f"2001:db8:1:2::{number:x}") > 0 for number in range(1, 4)] == [False, False, True]
+    assert limiter.wait("2001:db8:1:2:ffff:ffff:ffff:ffff") > 0
+    assert limiter.wait("2001:db8:1:3::1") == 0
+    assert network("fe80::1%eth0") == network("[fe80::2]") == "fe80:0000:0000:0000"
+    assert network("::ffff:192.0.2.1") == network("192.0.2.1") == "192.0.2.1"
+    assert network("::ffff:192.0.2.2") != network("192.0.2.1")
+    for other in ("", "unknown", "a:b", "::::"):
+        assert network(other) == other
 
 
 def receive(*parts: bytes, then: float = 0.0, room: Room | None = None) -> Body:

@@ -129,6 +129,31 @@ def test_a_client_that_asks_first_is_told_to_go_on(service: str) -> None:
     assert answer.status == 200
 
 
+def test_a_half_closed_client_gets_its_answers(service: str) -> None:
+    """As `nc -N` and some proxies ask: they say that nothing more will come before they read."""
+    with connected(service) as connection:
+        connection.sendall(SEARCH + b"\r\n" + BODY)
+        connection.shutdown(socket.SHUT_WR)
+        (answer,) = answers(connection, ["POST"])
+        assert connection.recv(1) == b""
+    assert (answer.status, answer.content[:9]) == (200, b'{"query":')
+    health = b"GET /healthz HTTP/1.1\r\nHost: shop\r\n\r\n"
+    with connected(service) as connection:
+        connection.sendall(health + SEARCH + b"\r\n" + BODY + health + b"GET /unfinished")
+        connection.shutdown(socket.SHUT_WR)
+        assert [answer.status for answer in answers(connection, ["GET", "POST", "GET"])] == [200] * 3
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz", SEARCH, SEARCH + b"\r\n" + BODY[:5]])
+def test_who_half_closes_within_a_request_is_let_go_at_once(service: str, sent: bytes) -> None:
+    with connected(service) as connection:
+        connection.settimeout(HEAD_SECONDS / 2)
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        assert ends(connection)
+
+
 def ends(connection: socket.socket) -> bool:
     """Whether the service ends the connection, gently or not, before the time-out."""
     try:

@@ -168,10 +168,10 @@ def ask_in_parts(app: ASGIApp, path: str, *messages: Message) -> list[Message]:
 @pytest.mark.parametrize("path", ["/v1/search", "/v1/search/picture"])
 def test_a_client_that_leaves_is_no_fault_of_the_service(engine: Engine, tmp_path: Path, path: str) -> None:
     app = create_app(engine, ServiceOptions(shared=tmp_path, writer=True))
-    before = figure("smar_requests_total", route=path, status="499")
+    before = figure("smar_requests_total", method="POST", route=path, status="499")
     part: Message = {"type": "http.request", "body": b'{"query"', "more_body": True}
     ask_in_parts(app, path, part, {"type": "http.disconnect"})
-    assert figure("smar_requests_total", route=path, status="499") == before + 1
+    assert figure("smar_requests_total", method="POST", route=path, status="499") == before + 1
 
 
 def test_room_is_given_back(engine: Engine, tmp_path: Path) -> None:
@@ -181,15 +181,18 @@ def test_room_is_given_back(engine: Engine, tmp_path: Path) -> None:
         sent = ask_in_parts(app, "/v1/search/picture", part, part)
         assert sent[0]["status"] == 413
         ask_in_parts(app, "/v1/search/picture", part, {"type": "http.disconnect"})
-    app.room.take(4 * 1024)
+    app.rooms["pictures"].take(4 * 1024)
     assert ask_in_parts(app, "/v1/search/picture", part, part)[0]["status"] == 429
+    for path in ("/v1/search", "/v1/items/x"):  # pictures of anybody's take nothing from words and changes
+        whole: Message = {"type": "http.request", "body": b"{}", "more_body": False}
+        assert ask_in_parts(app, path, whole)[0]["status"] != 429
 
 
 def test_what_can_be_read_has_a_head(engine: Engine) -> None:
     client = service(engine)
     for path in ("/", "/docs", "/healthz", "/readyz", "/v1/about", "/v1/facets", "/static/app.js"):
         assert client.head(path).status_code == client.get(path).status_code == 200
-    assert client.head("/v1/search").status_code == 405
+    assert client.head("/v1/search/batch").status_code == 405
 
 
 def test_a_head_is_logged_as_one(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
@@ -229,8 +232,9 @@ def test_a_blank_filter_is_none_and_a_long_one_is_refused_unread() -> None:
 
 def test_figures(engine: Engine) -> None:
     client = service(engine, cache_bytes=0)
+    searched = {"method": "POST", "route": "/v1/search", "status": "200"}
     names = ["smar_stage_seconds_count", "smar_gate_total", "smar_requests_total", "smar_batch_size_count"]
-    labels = [{"stage": "encode"}, {"decision": "pictures"}, {"route": "/v1/search", "status": "200"}, {}]
+    labels = [{"stage": "encode"}, {"decision": "pictures"}, searched, {}]
     before = [figure(name, **chosen) for name, chosen in zip(names, labels, strict=True)]
     timing = client.post("/v1/search", json=RED).headers["server-timing"]
     assert [part.split(";")[0] for part in timing.split(", ")] == [
@@ -241,7 +245,7 @@ def test_figures(engine: Engine) -> None:
     client.get("/v1/items/" + "never-the-same/" * 3)
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
-    assert 'smar_requests_total{route="/v1/items/{item_id:path}",status="404"}' in answer.text
+    assert 'smar_requests_total{method="GET",route="/v1/items/{item_id:path}",status="404"}' in answer.text
     assert "never-the-same" not in answer.text
 
 

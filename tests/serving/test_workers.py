@@ -1,6 +1,8 @@
 """Several worker processes: one index, one port; what dies comes back, what should end ends."""
 
+import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -41,7 +43,11 @@ def serving(url: str) -> int:
 
 def ask(url: str) -> int:
     """A search on a connection of its own, so that any worker may take it."""
-    return httpx.post(url + "/v1/search", json=RED, timeout=20).status_code
+    return post(url).status_code
+
+
+def post(url: str) -> httpx.Response:
+    return httpx.post(url + "/v1/search", json=RED, timeout=PATIENCE)
 
 
 def figure(url: str, name: str) -> float:
@@ -50,13 +56,13 @@ def figure(url: str, name: str) -> float:
 
 
 def test_figures_are_of_all_workers(url: str) -> None:
-    searched = 'smar_requests_total{route="/v1/search",status="200"}'
+    searched = 'smar_requests_total{method="POST",route="/v1/search",status="200"}'
     before = figure(url, searched)
     for _ in range(20):
         assert ask(url) == 200
     assert becomes(lambda: figure(url, searched) >= before + 20)  # the other worker's are some tenths of a second old
     assert figure(url, searched) == before + 20
-    of_latency = 'smar_request_seconds_count{route="/v1/search"}'
+    of_latency = 'smar_request_seconds_count{method="POST",route="/v1/search"}'
     assert figure(url, of_latency) == figure(url, searched)
     assert figure(url, "smar_index_items") == 180
 
@@ -150,6 +156,45 @@ def test_a_worker_that_hangs_is_killed_and_comes_back(index_path: Path) -> None:
         assert "smar.serving.worker hangs; it is killed" in process.stderr.read()
 
 
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_file_that_is_shortened_in_place_is_told_and_the_service_comes_back(
+    index_path: Path, tmp_path: Path, dead: bool
+) -> None:
+    """Whoever reads a page that is gone is killed by SIGBUS; who starts again then finds no whole index."""
+    path = Path(shutil.copytree(index_path, tmp_path / "index")) / "v0001" / "vectors.faiss"
+    with run_service(path.parent.parent, "--workers", "2") as process:
+        url = address(process)
+        assert becomes(lambda: serving(url) == 2)
+        before = post(url).content
+        content = path.read_bytes()
+        os.truncate(path, 1000)
+        for worker in workers(process) if dead else ():
+            worker.send_signal(signal.SIGBUS)
+            worker.wait(PATIENCE)
+
+        def status(path: str) -> tuple[int, str | None]:
+            try:
+                answer = httpx.get(url + path, timeout=PATIENCE) if path != "/v1/search" else post(url)
+            except httpx.RemoteProtocolError:  # a worker that read before it looked
+                return 0, None
+            return answer.status_code, answer.json().get("error", {}).get("code")
+
+        assert becomes(lambda: {status("/v1/search") for _ in range(8)} == {(503, "index_unreadable")})
+        assert status("/v1/about") == (503, "index_unreadable")
+        assert status("/healthz") == (200, None)
+        assert status("/readyz")[0] == 503
+        assert "smar_index_unreadable 1.0" in httpx.get(url + "/metrics").text
+        answer = post(url)
+        assert answer.headers["retry-after"] == "2"
+        assert "vectors.faiss" in answer.json()["error"]["message"]
+        path.write_bytes(content)
+        assert becomes(lambda: [ask(url) for _ in range(8)] == [200] * 8)
+        assert post(url).content == before
+        assert httpx.get(url + "/readyz").json() == {"status": "ready"}
+        assert process.poll() is None
+        assert len(workers(process)) == 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_end_is_clean(index_path: Path, number: int) -> None:
     with run_service(index_path, "--workers", "2") as process:
@@ -163,18 +208,22 @@ def test_the_end_is_clean(index_path: Path, number: int) -> None:
         assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
 
 
-def test_children_end_with_a_killed_supervisor(index_path: Path) -> None:
-    with run_service(index_path, "--workers", "2") as process:
-        address(process)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_children_end_with_a_supervisor_that_dies(index_path: Path, number: int) -> None:
+    """Each has said that it is ready by then: what was said and not read must keep nobody."""
+    with run_service(index_path, "--workers", "3") as process:
+        url = address(process)
+        assert becomes(lambda: serving(url) == 3)
         children = workers(process)
-        assert children
-        process.kill()
+        process.send_signal(number)
+        process.wait(PATIENCE)
         assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
+        with pytest.raises(httpx.ConnectError):
+            ask(url)
 
 
 def test_a_disk_that_is_full_while_a_version_is_published(index_path: Path, tmp_path: Path) -> None:
     """A limit on file sizes stands for the full disk: writing fails in the middle, the version is not published."""
-    import shutil
     import sys
 
     from tiny_index import write_embeddings

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import contextlib
 import io
+import itertools
 import json
 import os
 import resource
@@ -11,7 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -20,7 +22,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from starlette.applications import Starlette
 
+from made_pictures import many_scans
 from smar.data.images import ImageOptions, decode
 from smar.index.live import UpdatableIndex
 from smar.index.similar import by_vector
@@ -39,25 +43,30 @@ from tiny_writer import (
     Writer,
     ask,
     becomes,
-    float32_run,
     new_writer,
     png,
     put,
     put_json,
     row,
+    run_with,
     stats,
     writer,
 )
 
+pytestmark = pytest.mark.slow
 KEY = "0123456789abcdef"
 MOST_BYTES, MOST_PIXELS = 200_000, 1_000_000
 MAX_BODY = 400_000
+MAX_WAITING = 41
+
+
+Served = tuple[subprocess.Popen[str], httpx.Client]
 
 
 @pytest.fixture(scope="module")
 def run(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
     limits = {"max_image_bytes": MOST_BYTES, "max_image_pixels": MOST_PIXELS}
-    return float32_run(line, tmp_path_factory.mktemp("run"), **limits)
+    return run_with(line, tmp_path_factory.mktemp("run"), **limits)
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +76,32 @@ def shared_index(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shared(shared_index: Path, run: Path) -> Iterator[Writer]:
-    """One worker for the tests that leave it as it is."""
-    with writer(shared_index, run, "--max-body", MAX_BODY) as process:
+    """One worker for the tests that leave it in working order: a start takes seconds."""
+    with writer(shared_index, run, max_body=MAX_BODY, max_waiting=MAX_WAITING) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def compacting(line: Line, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Writer, Path]]:
+    """A worker that compacts its index after a few changes, and tries again at once; the index."""
+    index = line.copy("index", tmp_path_factory.mktemp("compacting"))
+    with writer(index, run, compact_after=5, retry=0.05) as process:
+        yield process, index
+
+
+@pytest.fixture(scope="module")
+def served(line: Line, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The whole service, which must end well."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "keys.txt").write_text(KEY + "\n")
+    options = ("--model", str(run), "--keys", str(folder / "keys.txt"), "--set", "hang=2")
+    with (
+        run_service(line.copy("index", folder), *options) as process,
+        httpx.Client(base_url=address(process), headers={"X-API-Key": KEY}, timeout=60) as client,
+    ):
+        yield process, client
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
 
 
 @pytest.fixture
@@ -152,7 +184,7 @@ def shop_items(line: Line, tmp_path: Path) -> tuple[Path, list[dict]]:
 
 
 def test_forty_at_once_are_one_batch_and_equal_a_bulk_update(
-    line: Line, run: Path, index: Path, tmp_path: Path
+    line: Line, run: Path, shared: Writer, shared_index: Path, tmp_path: Path
 ) -> None:
     source, rows = shop_items(line, tmp_path)
     bulk = line.copy("index", tmp_path / "bulk")
@@ -161,7 +193,7 @@ def test_forty_at_once_are_one_batch_and_equal_a_bulk_update(
 
     async def together(process: Writer) -> list[int]:
         async with WriterClient(process.socket) as client:
-            with locked(index):  # holds the first item up, so that all others wait
+            with locked(shared_index):  # holds the first item up, so that all others wait
                 first = asyncio.create_task(put_json(client, "first", title="First"))
                 await until(client, lambda now: now["waiting"] == 1 and now["pending"] == 0)
                 names = set(rows[0]) - {"item_id", "image"}
@@ -174,11 +206,12 @@ def test_forty_at_once_are_one_batch_and_equal_a_bulk_update(
                 await until(client, lambda now: now["pending"] == 40)
             return [answer.status for answer in await asyncio.gather(first, *tasks)]
 
-    with writer(index, run) as process:
-        assert asyncio.run(together(process)) == [200] * 41
-        written = stats(process)["written"]
-    assert (written["items"], written["batches"], written["largest_batch"]) == (41, 2, 40)
-    one, other = UpdatableIndex.open(index).snapshot, UpdatableIndex.open(bulk).snapshot
+    before = stats(shared)["written"]
+    assert asyncio.run(together(shared)) == [200] * 41
+    written = stats(shared)["written"]
+    assert {name: written[name] - before[name] for name in ("items", "batches")} == {"items": 41, "batches": 2}
+    assert written["largest_batch"] == 40
+    one, other = UpdatableIndex.open(shared_index).snapshot, UpdatableIndex.open(bulk).snapshot
     for item in rows:
         name = item["item_id"]
         at, there = one.catalogue.row_of(name), other.catalogue.row_of(name)
@@ -225,6 +258,19 @@ def test_a_broken_picture_is_refused_and_nothing_written(
     assert row(UpdatableIndex.open(shared_index), "broken") is None
     answer = ask(shared, lambda client: client.encode_picture(picture))
     assert (answer.status, answer.json()["error"]["image_status"]) == (422, status)
+
+
+def test_a_picture_made_to_keep_the_decoder_busy_is_refused_for_good(shared: Writer) -> None:
+    poison = many_scans(1500, (900, 900))
+    assert len(poison) < MOST_BYTES
+    pid = shared.pid
+    for _ in range(2):
+        answer = put(shared, "poison", poison, title="Poison")
+        assert (answer.status, answer.json()["error"]["code"]) == (422, "picture_too_large")
+        assert "scans" in answer.json()["error"]["message"]
+        assert ask(shared, lambda client: client.encode_picture(poison)).status == 422
+    assert shared.pid == pid
+    assert shared.alive
 
 
 def test_a_picture_of_too_many_bytes(shared: Writer) -> None:
@@ -290,20 +336,19 @@ def test_bad_neighbours_harm_nobody(shared: Writer, shared_index: Path) -> None:
     assert [row(reader, f"mixed-{at}") is not None for at in range(40)] == [bool(at % 3) for at in range(40)]
 
 
-def test_more_than_may_wait_are_told_to_come_back(index: Path, run: Path) -> None:
+def test_more_than_may_wait_are_told_to_come_back(shared: Writer, shared_index: Path) -> None:
     async def crowd(client: WriterClient) -> None:
-        with locked(index):
-            tasks = [asyncio.create_task(put_json(client, f"crowd-{at}", title="Crowd")) for at in range(4)]
-            await until(client, lambda now: now["waiting"] == 4)
+        with locked(shared_index):
+            tasks = [asyncio.create_task(put_json(client, f"crowd-{at}", title="Crowd")) for at in range(MAX_WAITING)]
+            await until(client, lambda now: now["waiting"] == MAX_WAITING)
             refused = await put_json(client, "late", title="Late")
             deleted = await client.delete("crowd-0")
         assert (refused.status, refused.retry_after, refused.json()["error"]["code"]) == (429, "1", "too_many_requests")
         assert deleted.status == 429
-        assert [answer.status for answer in await asyncio.gather(*tasks)] == [200] * 4
+        assert [answer.status for answer in await asyncio.gather(*tasks)] == [200] * MAX_WAITING
         assert (await put_json(client, "late", title="Late")).status == 200
 
-    with writer(index, run, "--max-waiting", 4) as process:
-        ask(process, crowd)
+    ask(shared, crowd)
 
 
 def test_a_picture_gets_the_vector_of_the_image_tower(shared: Writer, shared_index: Path, run: Path) -> None:
@@ -325,43 +370,58 @@ def test_a_picture_gets_the_vector_of_the_image_tower(shared: Writer, shared_ind
 def test_the_last_item_stays(line: Line, index: Path, run: Path) -> None:
     ids = pq.read_table(line.shop / "items.parquet")["item_id"].to_pylist()
     UpdatableIndex.open(index).delete(ids[1:])
-    with writer(index, run) as process:
-        answer = ask(process, lambda client: client.delete(ids[0]))
-        assert (answer.status, answer.json()["error"]["code"]) == (409, "last_item")
-        assert put(process, "another", title="Another").status == 200
-        assert ask(process, lambda client: client.delete(ids[0])).status == 200
+    app = create_app(open_worker(index, run), Admission())
+
+    async def change() -> None:
+        async with inside(app) as client:
+            answer = await client.delete(f"/v1/items/{ids[0]}")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (409, "last_item")
+            assert (await client.put("/v1/items/another", json={"title": "Another"})).status_code == 200
+            assert (await client.delete(f"/v1/items/{ids[0]}")).status_code == 200
+
+    asyncio.run(change())
 
 
-def test_a_full_disk_is_told_and_harms_nothing(index: Path, run: Path) -> None:
-    with writer(index, run) as process:
-        assert put(process, "before", title="Before").status == 200
-        full = (current_version(index) / "updates.log").stat().st_size + 100
-        free = resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
-        answer = put(process, "lost", title="Lost")
-        assert (answer.status, answer.json()["error"]["code"]) == (507, "not_written")
-        assert row(UpdatableIndex.open(index), "lost") is None
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, free)
-        assert put(process, "after", title="After").status == 200
-    reader = UpdatableIndex.open(index)
+@contextlib.asynccontextmanager
+async def inside(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a model worker that works in this process."""
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://writer", timeout=None) as client,
+    ):
+        yield client
+
+
+def test_a_full_disk_is_told_and_harms_nothing(shared: Writer, shared_index: Path) -> None:
+    assert put(shared, "before", title="Before").status == 200
+    full = (current_version(shared_index) / "updates.log").stat().st_size + 100
+    free = resource.prlimit(shared.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
+    try:
+        answer = put(shared, "lost", title="Lost")
+    finally:
+        resource.prlimit(shared.pid, resource.RLIMIT_FSIZE, free)
+    assert (answer.status, answer.json()["error"]["code"]) == (507, "not_written")
+    assert row(UpdatableIndex.open(shared_index), "lost") is None
+    assert put(shared, "after", title="After").status == 200
+    reader = UpdatableIndex.open(shared_index)
     assert [row(reader, name) is not None for name in ("before", "lost", "after")] == [True, False, True]
 
 
-def test_what_was_answered_survives_kill_and_the_worker_comes_back(index: Path, run: Path) -> None:
-    with writer(index, run) as process:
-        first = process.pid
-        assert put(process, "kept", png(), title="Kept").status == 200
-        os.kill(first, signal.SIGKILL)
-        assert becomes(lambda: not process.alive)
-        with pytest.raises(WriterDown, match="does not answer"):
-            put(process, "never", title="Never")
-        found = row(UpdatableIndex.open(index), "kept")
-        assert found is not None
-        assert found["image_status"] == "ok"
-        process.child.look()  # as the supervisor does ten times a second
-        assert becomes(lambda: process.child.look() or put(process, "later", title="Later").status == 200)
-        assert process.pid != first
-        assert put(process, "kept", title="Kept").json()["created"] is False
-    assert not process.alive
+def test_what_was_answered_survives_kill_and_the_worker_comes_back(shared: Writer, shared_index: Path) -> None:
+    first = shared.pid
+    assert put(shared, "kept", png(), title="Kept").status == 200
+    os.kill(first, signal.SIGKILL)
+    assert becomes(lambda: not shared.alive)
+    with pytest.raises(WriterDown, match="does not answer"):
+        put(shared, "never", title="Never")
+    found = row(UpdatableIndex.open(shared_index), "kept")
+    assert found is not None
+    assert found["image_status"] == "ok"
+    shared.child.look()  # as the supervisor does ten times a second
+    assert becomes(lambda: shared.child.look() or put(shared, "later", title="Later").status == 200)
+    assert shared.pid != first
+    assert put(shared, "kept", title="Kept").json()["created"] is False
 
 
 def test_without_a_worker_the_client_says_so(tmp_path: Path) -> None:
@@ -373,88 +433,103 @@ def test_without_a_worker_the_client_says_so(tmp_path: Path) -> None:
         asyncio.run(call())
 
 
-def test_a_worker_that_never_answers_counts_as_down(index: Path, run: Path) -> None:
+def test_a_worker_that_never_answers_counts_as_down(shared: Writer) -> None:
     async def hang(socket: Path) -> None:
         async with WriterClient(socket, answer_seconds=0.2) as client:
             with pytest.raises(WriterDown, match="ReadTimeout"):
                 await client.stats()
 
-    with writer(index, run) as process:
-        os.kill(process.pid, signal.SIGSTOP)
-        try:
-            asyncio.run(hang(process.socket))
-        finally:
-            os.kill(process.pid, signal.SIGCONT)
+    os.kill(shared.pid, signal.SIGSTOP)
+    try:
+        asyncio.run(hang(shared.socket))
+    finally:
+        os.kill(shared.pid, signal.SIGCONT)
 
 
-def test_a_run_of_another_model_is_refused(
-    index: Path, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture
-) -> None:
+def test_a_run_of_another_model_is_refused(index: Path, run: Path, tmp_path: Path) -> None:
     other = tmp_path / "run"
     subprocess.run(["cp", "-r", str(run), str(other)], check=True)
     config = other / "stage2" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"threshold": 0.25}))
     process = new_writer(index, other, str(tmp_path))
     process.child.start()
+    assert "their vectors do not go together" in str(process.child.report().error)
     assert process.child.process is not None
-    assert process.child.process.wait(120) == 2
-    assert process.child.refused
+    assert process.child.process.wait(PATIENCE) == 2
+    assert "their vectors do not go together" in str(process.child.refusal)
     process.child.wait()
-    assert "their vectors do not go together" in capfd.readouterr().err
 
 
 def test_only_this_user_may_connect(shared: Writer) -> None:
     assert stat.S_IMODE(shared.socket.stat().st_mode) == 0o600
 
 
-PARENT = """
-import sys, time
-from pathlib import Path
-from tiny_writer import writer
-with writer(*map(Path, sys.argv[1:])) as process:
-    print(process.pid, flush=True)
-    time.sleep(600)
-"""
+def test_the_model_worker_ends_with_its_supervisor(line: Line, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys.txt").write_text(KEY + "\n")
+    options = ("--model", str(run), "--keys", str(tmp_path / "keys.txt"), "--workers", "2")
+    with run_service(line.copy("index", tmp_path), *options) as process:
+        url = address(process)
+        assert becomes(lambda: httpx.post(url + "/v1/search/picture", content=png()).status_code == 200)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 3
+        process.kill()
+        assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
 
 
-def test_the_worker_ends_with_its_parent(index: Path, run: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", PARENT, str(index), str(run)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
-        assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        assert _runs(pid)
-        parent.kill()
-    assert becomes(lambda: not _runs(pid))
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def test_compaction_starts_by_itself_and_loses_nothing(index: Path, run: Path) -> None:
+def test_compaction_starts_by_itself_and_loses_nothing(compacting: tuple[Writer, Path]) -> None:
+    process, index = compacting
     names = [f"busy-{at}" for at in range(30)]
-    with writer(index, run, "--compact-after", 5) as process:
-        for name in names[:6]:
-            assert put(process, name, title=f"Busy {name}").status == 200
-        assert becomes(lambda: stats(process)["compaction"]["running"] or stats(process)["compaction"]["done"])
-        for name in names[6:]:
-            assert put(process, name, title=f"Busy {name}").status == 200
-        assert becomes(
-            lambda: stats(process)["compaction"]["done"] >= 1 and not stats(process)["compaction"]["running"]
-        )
-        assert stats(process)["compaction"]["failed"] == 0
-        assert becomes(lambda: stats(process)["version"] == current_version(index).name)
-    assert current_version(index).name != "v0001"
+    items, version, before = len(UpdatableIndex.open(index).snapshot), current_version(index).name, compaction(process)
+    for name in names[:6]:
+        assert put(process, name, title=f"Busy {name}").status == 200
+    assert becomes(lambda: compaction(process)["running"] or compaction(process)["done"] > before["done"])
+    for name in names[6:]:
+        assert put(process, name, title=f"Busy {name}").status == 200
+    assert becomes(lambda: compaction(process)["done"] > before["done"] and not compaction(process)["running"])
+    assert compaction(process)["failed"] == before["failed"]
+    assert becomes(lambda: stats(process)["version"] == current_version(index).name)
+    assert current_version(index).name != version
     reader = UpdatableIndex.open(index)
     assert all(row(reader, name) is not None for name in names)
-    assert len(reader.snapshot) == 330
+    assert len(reader.snapshot) == items + 30
 
 
-def test_a_compaction_that_fails_is_tried_again(index: Path, run: Path) -> None:
+def test_compaction_ends_under_load(index: Path, run: Path) -> None:
+    """The usual limit, a fifth of the version replaced, while changes keep coming and a processor is taken."""
+    before = UpdatableIndex.open(index).snapshot
+    names = [before.catalogue.item_id(row) for row in range(len(before))]
+    with contextlib.ExitStack() as stack:
+        process = stack.enter_context(writer(index, run))
+        spinner = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+        stack.callback(spinner.kill)
+
+        async def replace(client: WriterClient) -> int:
+            async with asyncio.timeout(PATIENCE):
+                for count in itertools.count():
+                    name = names[count % len(names)]
+                    assert (await put_json(client, name, title=f"Version {count}")).status == 200
+                    if (await client.stats()).json()["compaction"]["done"]:
+                        return count
+            return 0
+
+        written = ask(process, replace)
+        assert written >= len(names) // 5
+        assert compaction(process)["failed"] == 0
+    assert current_version(index).name != before.path.name
+    reader = UpdatableIndex.open(index)
+    assert len(reader.snapshot) == len(names)
+    for count in range(max(0, written + 1 - len(names)), written + 1):
+        found = row(reader, names[count % len(names)])
+        assert found is not None
+        assert found["title"] == f"Version {count}"
+
+
+def compaction(process: Writer) -> dict:
+    return dict(stats(process)["compaction"])
+
+
+def test_a_compaction_that_fails_is_tried_again(compacting: tuple[Writer, Path]) -> None:
+    process, index = compacting
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -465,62 +540,122 @@ def test_a_compaction_that_fails_is_tried_again(index: Path, run: Path) -> None:
     holder = threading.Thread(target=hold)
     holder.start()
     held.wait()
+    before, names = compaction(process), [f"again-{at}" for at in range(6)]
     try:
-        with writer(index, run, "--compact-after", 1, "--retry", 0.05) as process:
-            for name in ("one", "two"):
-                assert put(process, name, title=name).status == 200
-            assert becomes(lambda: stats(process)["compaction"]["failed"] >= 2)
-            assert "compaction.lock is held" in stats(process)["compaction"]["error"]
-            assert put(process, "three", title="three").status == 200
-            release.set()
-            assert becomes(lambda: stats(process)["compaction"]["done"] == 1)
-            assert stats(process)["compaction"]["error"] is None
+        for name in names:
+            assert put(process, name, title=name).status == 200
+        assert becomes(lambda: compaction(process)["failed"] >= before["failed"] + 2)
+        assert "compaction.lock is held" in compaction(process)["error"]
+        assert put(process, "last", title="last").status == 200
+        release.set()
+        assert becomes(lambda: compaction(process)["done"] == before["done"] + 1)
+        assert compaction(process)["error"] is None
     finally:
         release.set()
         holder.join()
-    assert row(UpdatableIndex.open(index), "three") is not None
+    assert row(UpdatableIndex.open(index), "last") is not None
 
 
-def test_the_whole_service_takes_items_and_pictures(index: Path, run: Path, tmp_path: Path) -> None:
+def test_the_whole_service_takes_items_and_pictures(served: Served) -> None:
     """Client, query worker, socket, model worker, log and back, as a shop sees it."""
-    (tmp_path / "keys.txt").write_text(KEY + "\n")
-    with (
-        run_service(index, "--model", str(run), "--keys", str(tmp_path / "keys.txt")) as process,
-        httpx.Client(base_url=address(process), headers={"X-API-Key": KEY}, timeout=60) as client,
-    ):
-        item = json.dumps({"title": "Quite special teapot", "price": 7})
-        files = [("item", (None, item, "application/json")), ("picture", ("a.png", png("green"), "image/png"))]
-        assert becomes(lambda: client.put("/v1/items/x%2Fy", files=files).status_code == 200)
-        found = client.post("/v1/search", json={"query": "red dress", "filter": 'price=7 and item_id="x/y"'}).json()
-        assert [hit["item"]["title"] for hit in found["hits"]] == ["Quite special teapot"]
-        assert client.get(found["hits"][0]["picture"]).content == png("green")
-        assert len(client.get("/v1/items/x%2Fy/similar?k=3").json()["hits"]) == 3
-        near = client.post("/v1/search/picture?k=3", content=png("green")).json()["hits"]
-        assert len(near) == 3
-        broken = client.put("/v1/items/z", json={"title": "Z", "picture": base64.b64encode(CUT).decode()})
-        assert (broken.status_code, broken.json()["error"]["code"]) == (422, "picture_truncated")
-        assert client.delete("/v1/items/x%2Fy").status_code == 200
-        assert client.get("/v1/items/x%2Fy").status_code == 404
-        deleted = 'smar_writer_changes_total{result="deleted"} 1.0'
-        assert becomes(lambda: deleted in client.get("/metrics").text)
-        assert 'smar_writer_changes_total{result="written"} 1.0' in client.get("/metrics").text
+    _, client = served
+    item = json.dumps({"title": "Quite special teapot", "price": 7})
+    files = [("item", (None, item, "application/json")), ("picture", ("a.png", png("green"), "image/png"))]
+    assert becomes(lambda: client.put("/v1/items/x%2Fy", files=files).status_code == 200)
+    found = client.post("/v1/search", json={"query": "red dress", "filter": 'price=7 and item_id="x/y"'}).json()
+    assert [hit["item"]["title"] for hit in found["hits"]] == ["Quite special teapot"]
+    assert client.get(found["hits"][0]["picture"]).content == png("green")
+    assert len(client.get("/v1/items/x%2Fy/similar?k=3").json()["hits"]) == 3
+    near = client.post("/v1/search/picture?k=3", content=png("green")).json()["hits"]
+    assert len(near) == 3
+    broken = client.put("/v1/items/z", json={"title": "Z", "picture": base64.b64encode(CUT).decode()})
+    assert (broken.status_code, broken.json()["error"]["code"]) == (422, "picture_truncated")
+    assert client.delete("/v1/items/x%2Fy").status_code == 200
+    assert client.get("/v1/items/x%2Fy").status_code == 404
+    deleted = 'smar_writer_changes_total{result="deleted"} 1.0'
+    assert becomes(lambda: deleted in client.get("/metrics").text)
+    assert 'smar_writer_changes_total{result="written"} 1.0' in client.get("/metrics").text
 
 
-def test_a_model_worker_that_hangs_is_killed_and_comes_back(index: Path, run: Path) -> None:
-    with (
-        run_service(index, "--model", str(run), "--set", "hang=2") as process,
-        httpx.Client(base_url=address(process), timeout=60) as client,
-    ):
-        assert becomes(lambda: client.post("/v1/search/picture?k=3", content=png()).status_code == 200)
-        (victim,) = [child for child in psutil.Process(process.pid).children() if "smar.writer" in child.cmdline()]
-        victim.suspend()
-        assert client.post("/v1/search", json={"query": "red dress"}).status_code == 200
-        assert becomes(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE)
-        assert becomes(lambda: client.post("/v1/search/picture?k=3", content=png()).status_code == 200)
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
-        assert process.stderr is not None
-        assert "smar.writer hangs; it is killed" in process.stderr.read()
+def folder_of(process: subprocess.Popen[str]) -> Path:
+    """The index that a service was given."""
+    arguments = process.args
+    assert isinstance(arguments, list)
+    return Path(str(arguments[arguments.index("serve") + 1]))
+
+
+def test_an_older_copy_in_place_is_taken_by_the_whole_service(served: Served, tmp_path: Path) -> None:
+    process, client = served
+    index = folder_of(process)
+    assert becomes(lambda: client.put("/v1/items/old", json=pictured("Old")).status_code == 200)
+    subprocess.run(["cp", "-a", f"{index}/.", str(tmp_path / "backup")], check=True)
+    for name in ("lost", "lost-too"):
+        assert client.put(f"/v1/items/{name}", json=pictured("Lost", "blue")).status_code == 200
+    assert client.get("/v1/items/lost/picture").content == png("blue")
+    subprocess.run(["cp", "-a", f"{tmp_path}/backup/.", str(index)], check=True)
+    assert becomes(lambda: client.get("/v1/items/lost").status_code == 404)
+    assert client.put("/v1/items/new", json=pictured("New", "green")).status_code == 200
+    assert client.get("/v1/items/old/picture").content == png()
+    assert client.get("/v1/items/new/picture").content == png("green")
+    assert client.get("/v1/items/lost-too").status_code == 404
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def pictured(title: str, colour: str = "red") -> dict[str, str]:
+    return {"title": title, "picture": base64.b64encode(png(colour)).decode()}
+
+
+def test_writes_wait_for_an_index_that_is_shortened_in_place(served: Served) -> None:
+    process, client = served
+    path = current_version(folder_of(process)) / "items.json"
+    content = path.read_bytes()
+    assert becomes(lambda: client.put("/v1/items/x", json={"title": "Before"}).status_code == 200)
+    os.truncate(path, 10)
+    try:
+        answer = client.put("/v1/items/x", json={"title": "Not now"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "index_unreadable")
+        assert answer.headers["retry-after"] == "1"
+        assert becomes(lambda: client.get("/v1/items/x").status_code == 503)
+        (writer,) = [child for child in psutil.Process(process.pid).children() if "smar.writer" in child.cmdline()]
+        writer.send_signal(signal.SIGBUS)
+        writer.wait(PATIENCE)
+        assert client.delete("/v1/items/x").status_code == 503
+    finally:
+        path.write_bytes(content)
+    assert becomes(lambda: client.get("/v1/items/x").status_code == 200)
+    assert client.get("/v1/items/x").json()["item"]["title"] == "Before"
+    assert becomes(lambda: client.put("/v1/items/x", json={"title": "After"}).status_code == 200)
+    assert process.poll() is None
+
+
+def test_readiness_tells_what_cannot_be_written(served: Served) -> None:
+    process, client = served
+    assert becomes(lambda: client.put("/v1/items/y", json={"title": "Before"}).status_code == 200)
+    (writer,) = [child for child in psutil.Process(process.pid).children() if "smar.writer" in child.cmdline()]
+    full = (current_version(folder_of(process)) / "updates.log").stat().st_size + 100
+    free = resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
+    try:
+        assert client.put("/v1/items/y", json={"title": "Lost"}).status_code == 507
+        told = client.get("/readyz")
+        assert (told.status_code, told.json()["status"]) == (200, "ready")
+        assert "File too large" in told.json()["writes"]
+    finally:
+        resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, free)
+    assert client.get("/readyz").json() == {"status": "ready"}
+    assert client.get("/v1/items/y").json()["item"]["title"] == "Before"
+    assert client.put("/v1/items/y", json={"title": "After"}).status_code == 200
+
+
+def test_a_model_worker_that_hangs_is_killed_and_comes_back(served: Served) -> None:
+    process, client = served
+    assert becomes(lambda: client.post("/v1/search/picture?k=3", content=png()).status_code == 200)
+    (victim,) = [child for child in psutil.Process(process.pid).children() if "smar.writer" in child.cmdline()]
+    victim.suspend()
+    assert client.post("/v1/search", json={"query": "red dress"}).status_code == 200
+    assert becomes(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE)
+    assert becomes(lambda: client.post("/v1/search/picture?k=3", content=png()).status_code == 200)
+    assert process.stderr is not None
+    assert any("smar.writer hangs; it is killed" in said for said in iter(process.stderr.readline, ""))
 
 
 async def becoming(condition: Callable[[], bool]) -> None:
@@ -566,7 +701,7 @@ def test_a_stuck_thread_is_no_life(watched: Callable[[Live], None]) -> None:
 def test_pictures_that_wait_are_no_hang(watched: Callable[[Live], None]) -> None:
     async def live(worker: ModelWorker, signs: list[int]) -> None:
         ends = [threading.Event() for _ in range(4)]
-        jobs = [worker.eyes.submit(end.wait, PATIENCE) for end in ends]
+        jobs = [worker.searches.thread.submit(end.wait, PATIENCE) for end in ends]
         try:
             for end, job in zip(ends[:-1], jobs, strict=False):
                 before = len(signs)
@@ -614,25 +749,25 @@ def test_few_searches_by_picture_may_wait_and_changes_wait_apart(index: Path, ru
     app = create_app(kept, admission)
 
     async def crowd() -> None:
-        transport = httpx.ASGITransport(app)
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, timeout=None) as client:
+        async with inside(app) as client:
             release = threading.Event()
-            workers[0].eyes.submit(release.wait, PATIENCE)
+            workers[0].searches.thread.submit(release.wait, PATIENCE)
 
             def search() -> asyncio.Task[httpx.Response]:
-                return asyncio.create_task(client.post("http://writer/v1/encode/picture", content=png()))
+                return asyncio.create_task(client.post("/v1/encode/picture", content=png()))
 
             searches = [search() for _ in range(MAX_SEARCHES)]
             try:
                 await becoming(lambda: admission.searches.taken == MAX_SEARCHES)
                 refused = await search()
-                change = asyncio.create_task(client.put("http://writer/v1/items/x", json={"title": "Thing"}))
-                await becoming(lambda: admission.changes.taken == 1)
+                change = await client.put("/v1/items/x", json=pictured("Thing"))  # which has a lane of its own
+                assert not any(task.done() for task in searches)
             finally:
                 release.set()
             assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
             assert refused.json()["error"]["message"].startswith("8 searches by picture wait already")
-            assert [answer.status_code for answer in await asyncio.gather(change, *searches)] == [200] * 9
+            assert change.status_code == 200
+            assert [answer.status_code for answer in await asyncio.gather(*searches)] == [200] * 8
             assert (admission.searches.taken, admission.changes.taken) == (0, 0)
 
     asyncio.run(crowd())

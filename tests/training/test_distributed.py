@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -12,6 +13,7 @@ from smar.model.run import StageRecord
 from smar.training import distributed
 from tiny_line import Line, smar
 
+pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 STEPS = 20
 

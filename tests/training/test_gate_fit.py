@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from smar.data.dataset import Dataset
+from smar.data.voices import VOICES_FILE
 from smar.embedding.embed import embed
 from smar.errors import InputError
 from smar.index.base import Mode
@@ -98,18 +99,23 @@ def altered(settings: Settings, *assignments: str) -> Settings:
 def test_towers_stay_as_they_are(line: Line) -> None:
     encoder, data, settings = load_encoder(line.run), held_out(line), run_settings(line.run)
     before = {name: value.clone() for name, value in encoder.model.state_dict().items()}
-    fit = fit_gate(encoder, data, altered(settings))
-    assert fit is not None
+    evidence = gather(encoder, data, altered(settings))
+    assert evidence is not None
+    fit = fit_gate(encoder, data, altered(settings), evidence)
     changed = {name for name, value in encoder.model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed <= {"gate.mlp.3.weight", "gate.mlp.3.bias"}
-    again = fit_gate(encoder, data, altered(settings))
+    again = fit_gate(encoder, data, altered(settings), evidence)
     assert again == fit
 
 
 def test_held_out_pairs_are_no_training_pairs(line: Line) -> None:
     dataset = Dataset.open(line.dataset)
     data = TrainingData.from_dataset(dataset, dataset.text_fields, holdout=0.2, seed=3)
-    assert 0.1 < 1 - len(data.rows) / len(data.pairs) < 0.3
+    queries, items = ({*rows[data.rows].tolist()} for rows in (data.pairs.query, data.pairs.item))
+    missing = np.setdiff1d(np.arange(len(data.pairs)), data.rows)
+    for query, item in zip(data.pairs.query[missing].tolist(), data.pairs.item[missing].tolist(), strict=True):
+        assert query not in queries or item not in items, "a whole query or a whole item is held out"
+    assert 0.1 < len(missing) / len(data.pairs) < 0.5
     evidence = gather(load_encoder(line.run), data, altered(run_settings(line.run)))
     assert evidence is not None
     trained_on = set(zip(data.pairs.query[data.rows].tolist(), data.pairs.item[data.rows].tolist(), strict=True))
@@ -124,7 +130,7 @@ def test_too_few_pairs_leave_the_gate_alone(line: Line, capsys: pytest.CaptureFi
     data = TrainingData.from_dataset(dataset, dataset.text_fields)
     few = dataset.pairs("valid").slice(0, 5)
     dataset.pairs = lambda part: few  # type: ignore[assignment, method-assign, misc]
-    assert fit_gate(load_encoder(line.run), data, altered(run_settings(line.run))) is None
+    assert gather(load_encoder(line.run), data, altered(run_settings(line.run))) is None
 
 
 @pytest.mark.parametrize("mode", ["soft", "category"])
@@ -143,11 +149,15 @@ def test_category_gate_end_to_end(line: Line, tmp_path: Path) -> None:
     """P(category) in the item vectors: one k-dimensional search gives P f_m + (1 - P) f_t."""
     encoder, data = load_encoder(line.run), held_out(line)
     dataset = data.dataset
-    fit_gate(encoder, data, altered(run_settings(line.run), "model.gate=category"))
+    settings = altered(run_settings(line.run), "model.gate=category")
+    evidence = gather(encoder, data, settings)
+    assert evidence is not None
+    fit_gate(encoder, data, settings, evidence)
     shares = encoder.config.category_share
     categories = dataset.fields(["category"])[0]
     assert set(shares) == {*categories, ""}
     encoder.model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / VOICES_FILE).unlink()  # of the gate that was
     encoder.processor.save_pretrained(tmp_path / "model")
     encoder = Encoder.from_pretrained(tmp_path / "model")
     embed(encoder, dataset, tmp_path / "embeddings")
@@ -183,8 +193,7 @@ def test_routing_follows_the_threshold_of_the_model(line: Line, tmp_path: Path) 
 def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(InputError, match=r"set train\.gate\.mode=counterfactual"):
         load_settings(None, ["model.gate=category", "train.gate.mode=soft"])
-    with pytest.raises(InputError, match="holdout does nothing"):
-        load_settings(None, ["train.gate.holdout=0.1", "train.gate.mode=none"])
+    assert load_settings(None, ["train.gate.mode=none"]).train.gate.fold == 0
 
 
 def test_advantage_is_what_the_direction_learns() -> None:

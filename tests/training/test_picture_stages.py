@@ -29,6 +29,7 @@ from smar.training.setup import TrainingData, new_processor
 from test_resume import kill_when
 from tiny_line import CONFIG, Line, smar
 
+pytestmark = pytest.mark.slow
 EPOCH_IN_3 = 350
 """So many pairs in a batch that step 4 is in the middle of the second epoch."""
 EVERYTHING = {

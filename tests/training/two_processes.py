@@ -26,7 +26,7 @@ def compare(pictures: torch.Tensor, queries: int, micro_batch: int | None) -> fl
 
 
 torch.set_num_threads(1)
-with processes():
+with processes(torch.device("cpu")):
     assert world() == 2
     assert total(rank() + 1.0) == 3
     row = torch.arange(15)

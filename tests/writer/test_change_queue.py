@@ -10,13 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from smar.embedding.kept import Words
 from smar.errors import InputError
 from smar.index.build import build_index
 from smar.index.delta import Items, OtherModel, RefusedItems
+from smar.index.embedded import EmbeddedIndex
 from smar.index.live import LastItem, UpdatableIndex
 from smar.index.updates import UpdateLog
-from smar.index.versions import locked
-from smar.writer.encode import Prepared
+from smar.index.versions import UnreadableIndex, locked
+from smar.writer.encode import Kept, Prepared
 from smar.writer.queue import Change, ChangeQueue, split
 from smar.writer.threads import OneThread
 from tiny_index import DIM, FINGERPRINT, write_embeddings
@@ -34,6 +36,9 @@ def encode(items: Sequence[Prepared]) -> Items:
     vectors[:, 0] = [2.0 if item.row["title"] == "bad" else 1.0 for item in items]
     payload = pa.table({name: [item.row[name] for item in items] for name in ("item_id", "title")})
     return Items(FINGERPRINT, payload, vectors, vectors, [None] * len(items))
+
+
+NO_WORDS = Words(lambda _: set(), lambda _, rows: encode([Prepared(row, (), None) for row in rows]))
 
 
 def item(name: str, title: str = "good") -> Prepared:
@@ -58,7 +63,7 @@ async def together(queue: ChangeQueue, changes: Sequence[tuple[str, Prepared | N
 
 
 def test_one_bad_item_harms_no_other(index: UpdatableIndex) -> None:
-    queue = ChangeQueue(index, encode, lambda: None)
+    queue = ChangeQueue(index, encode, NO_WORDS, lambda: None)
     changes = [(f"n{at}", item(f"n{at}", "bad" if at == 2 else "good")) for at in range(5)]
     outcomes = asyncio.run(together(queue, changes))
     assert isinstance(outcomes[2], RefusedItems)
@@ -69,7 +74,7 @@ def test_one_bad_item_harms_no_other(index: UpdatableIndex) -> None:
 
 
 def test_changes_of_one_item_keep_their_order(index: UpdatableIndex) -> None:
-    queue = ChangeQueue(index, encode, lambda: None)
+    queue = ChangeQueue(index, encode, NO_WORDS, lambda: None)
     changes = [
         ("a", item("a", "one")),
         ("a", item("a", "two")),
@@ -104,13 +109,13 @@ def put(queue: ChangeQueue, *changes: tuple[str, Prepared | None]) -> list[bool]
 
 
 def test_faults_of_the_index_are_not_the_items(index: UpdatableIndex) -> None:
-    other = ChangeQueue(index, lambda items: replace(encode(items), fingerprint="beef"), lambda: None)
+    other = ChangeQueue(index, lambda items: replace(encode(items), fingerprint="beef"), NO_WORDS, lambda: None)
     with pytest.raises(OtherModel, match="the items' vectors are of model beef"):
         put(other, ("a", item("a")))
-    queue = ChangeQueue(index, encode, lambda: None)
+    queue = ChangeQueue(index, encode, NO_WORDS, lambda: None)
     (index.folder / "current").write_bytes(b"damaged")
     for change in (item("a"), None):
-        with pytest.raises(OSError, match="current is damaged"):
+        with pytest.raises(UnreadableIndex, match="current is damaged"):
             put(queue, ("a", change))
 
 
@@ -119,7 +124,7 @@ def test_nor_are_those_that_show_while_it_is_written(index: UpdatableIndex, monk
         raise InputError("updates.json cannot be read: too many open files")
 
     monkeypatch.setattr(UpdateLog, "append", unreadable)
-    queue = ChangeQueue(index, encode, lambda: None)
+    queue = ChangeQueue(index, encode, NO_WORDS, lambda: None)
     for change in (item("a"), None):
         with pytest.raises(OSError, match="too many open files"):
             put(queue, ("item/00001", change))
@@ -130,7 +135,7 @@ def test_the_last_item_is_told_apart(index: UpdatableIndex) -> None:
     names = [index.snapshot.catalogue.item_id(row) for row in range(len(index.snapshot))]
     index.delete(names[1:])
     with pytest.raises(LastItem):
-        put(ChangeQueue(index, encode, lambda: None), (names[0], None))
+        put(ChangeQueue(index, encode, NO_WORDS, lambda: None), (names[0], None))
 
 
 class Unable(OneThread):
@@ -146,7 +151,7 @@ class Unable(OneThread):
 
 
 def test_a_thread_that_cannot_start_is_told_and_the_next_change_is_written(index: UpdatableIndex) -> None:
-    queue = ChangeQueue(index, encode, lambda: None, thread=Unable("writer"))
+    queue = ChangeQueue(index, encode, NO_WORDS, lambda: None, thread=Unable("writer"))
 
     async def both() -> list[bool | BaseException]:
         consumer = asyncio.create_task(queue.run())
@@ -162,25 +167,50 @@ def test_a_thread_that_cannot_start_is_told_and_the_next_change_is_written(index
     assert written is False
 
 
-def test_all_that_wait_are_written_at_once(index: UpdatableIndex) -> None:
+@pytest.mark.parametrize(("pictures", "batches"), [(0, [1, 100]), (1, [1, 64, 36])])
+def test_all_that_wait_are_written_at_once(index: UpdatableIndex, pictures: int, batches: list[int]) -> None:
     woken: list[int] = []
-    queue = ChangeQueue(index, encode, lambda: woken.append(1))
-    outcomes = asyncio.run(together(queue, [(f"n{at}", item(f"n{at}")) for at in range(100)]))
+    queue = ChangeQueue(index, encode, NO_WORDS, lambda: woken.append(1))
+    packed = (np.zeros((2, 2, 3), np.uint8),) * pictures
+    outcomes = asyncio.run(together(queue, [(f"n{at}", replace(item(f"n{at}"), packed=packed)) for at in range(100)]))
     assert outcomes == [False] * 100
-    assert (queue.counts.batches, queue.counts.largest_batch, len(woken)) == (3, 64, 3)  # 1, 64 and 36 items
+    counts = queue.counts
+    assert (counts.batches, counts.largest_batch, len(woken)) == (len(batches), max(batches), len(batches))
 
 
-def test_parts_hold_each_id_once_and_deletions_stand_alone() -> None:
+def test_columns_change_together_and_only_other_words_are_encoded(index: UpdatableIndex) -> None:
+    encoded: list[dict] = []
+
+    def reword(snapshot: EmbeddedIndex, rows: Sequence[dict]) -> Items:
+        encoded.extend(rows)
+        return encode([Prepared(row, (), None) for row in rows])
+
+    queue = ChangeQueue(index, encode, Words(lambda _: {"title"}, reword), lambda: None)
+    name = index.snapshot.catalogue.item_id(1)
+    before = index.snapshot.catalogue.items([1])[0]
+    changes = [
+        {"item_id": name, "price": 1.5},
+        {"item_id": name, "title": before["title"], "brand": "Other"},
+        {"item_id": name, "title": "New words", "in_stock": None},
+        {"item_id": "none", "price": 3.0},
+    ]
+    kept = [(row["item_id"], Kept(row)) for row in changes]
+    assert asyncio.run(together(queue, kept)) == [True, True, True, False]
+    assert encoded == [before | {"price": 1.5, "brand": "Other", "title": "New words", "in_stock": None}]
+    assert (queue.counts.items, queue.counts.patched, index.patched) == (1, 3, 0)
+
+
+def test_parts_hold_each_id_once() -> None:
     loop = asyncio.new_event_loop()
-    names = ["a", "b", "a", "-c", "c", "-d", "-e"]
-    items = [(name.strip("-"), None if name.startswith("-") else item(name)) for name in names]
+    names = ["a", "b", "a", "-c", "c", "-d", "-e", "~f", "~f", "~b", "f", "~f"]
+    made = {"-": None, "~": Kept({})}
+    items = [(name.strip("-~"), made.get(name[0], item(name))) for name in names]
     changes = [Change(name, one, loop.create_future()) for name, one in items]
     loop.close()
     assert [[change.item_id for change in part] for part in split(changes)] == [
         ["a", "b"],
-        ["a"],
-        ["c"],
-        ["c"],
-        ["d"],
-        ["e"],
+        ["a", "c"],
+        ["c", "d", "e", "f", "f", "b"],
+        ["f"],
+        ["f"],
     ]

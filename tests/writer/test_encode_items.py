@@ -21,7 +21,7 @@ from smar.writer.columns import RefusedItem, check_columns
 from smar.writer.encode import decode_picture, decode_searched, encode, prepare_item
 from tiny_index import vectors_of
 from tiny_line import Line, smar
-from tiny_writer import float32_run, png
+from tiny_writer import png, run_with
 
 PICTURES = {"none": [], "one": [png("red")], "two": [png("green"), png("black", (20, 70))]}
 COLUMNS = {
@@ -36,7 +36,7 @@ COLUMNS = {
 
 @pytest.mark.parametrize("share", [None, {"": 0.5, "Kettle": 0.25}])
 def test_the_same_as_a_bulk_update(line: Line, tmp_path: Path, share: dict[str, float] | None) -> None:
-    run, folder = float32_run(line, tmp_path, pictures_per_item=2), tmp_path / "index"
+    run, folder = run_with(line, tmp_path, pictures_per_item=2), tmp_path / "index"
     config = run / "stage2" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"category_share": share}))
     assert smar("embed", run, line.dataset, "--out", tmp_path / "embeddings").code == 0
@@ -86,7 +86,7 @@ def test_a_picture_to_search_with_has_fewer_pixels() -> None:
     assert decode_searched(small, OPTIONS).status == "ok"
     assert decode_picture(large, OPTIONS).status == "ok"
     with pytest.raises(
-        RefusedItem, match=r"too_large \(it has 69,\d{3} bytes; allowed: 20,000,000 bytes, 25,000,000 pixels\)"
+        RefusedItem, match=r"25,000,000.*; it has 69,\d{3} bytes; allowed: 20,000,000 bytes, 25,000,000 pixels\)"
     ) as refused:
         decode_searched(large, OPTIONS)
     assert refused.value.code == "picture_too_large"
@@ -105,8 +105,17 @@ def test_a_jpeg_of_many_scans_is_large() -> None:
     many = whole[:-2] + whole[last:-2] * 200 + whole[-2:]
     assert len(many) < 100_000
     assert decode_searched(whole, OPTIONS).status == "ok"
-    with pytest.raises(RefusedItem, match=r"allowed: 20,000,000 bytes, 4,\d{3},\d{3} pixels"):
-        decode_searched(many, OPTIONS)
+    for look in (decode_searched, decode_picture):
+        with pytest.raises(RefusedItem, match=r"3000x3000 pixels in 2\d\d scans are 1,\d{3},000,000, allowed"):
+            look(many, OPTIONS)
+
+
+def test_a_picture_to_search_with_is_of_a_format_that_browsers_show() -> None:
+    for kind in ("PPM", "TIFF", "BMP"):
+        assert decode_picture(picture(kind, (40, 30)), OPTIONS).status == "ok"
+        with pytest.raises(RefusedItem, match="allowed: JPEG, PNG, WEBP, GIF, AVIF") as refused:
+            decode_searched(picture(kind, (40, 30)), OPTIONS)
+        assert refused.value.code == "picture_not_an_image"
 
 
 def test_a_searched_jpeg_is_decoded_as_the_catalogue_s() -> None:

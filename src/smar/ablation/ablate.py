@@ -14,6 +14,7 @@ from smar.ablation.variants import Plan, chosen, make_plan
 from smar.data.dataset import Dataset
 from smar.errors import TrainingError
 from smar.files import StrPath
+from smar.model.device import all_devices
 from smar.progress import console
 
 
@@ -56,6 +57,7 @@ def ablate(
     workers: int = 1,
     qrels: StrPath | None = None,
     assignments: Sequence[str] = (),
+    device: str = "auto",
 ) -> AblateSummary:
     """Train and measure the variants that have no row yet, and write ``ablation.md``, ``ablation.json`` and charts.
 
@@ -67,16 +69,18 @@ def ablate(
         workers: variants trained at the same time, each by a process of one thread.
         qrels: judgements to measure beside the clicks.
         assignments: ``section.key=value`` texts, stronger than the file, weaker than a variant.
+        device: `auto`, `cpu` or `cuda`: what trains and encodes.
 
     Raises:
         InputError: configuration, dataset, a variant or a folder of an earlier call is wrong; nothing was trained.
         TrainingError: variants failed; the others have their rows.
     """
+    all_devices(device)  # refused before anything is read
     started, out = time.perf_counter(), Path(out)
     dataset, plan, jobs, wanted = _jobs(config, dataset_path, out, only, qrels, assignments)
     waiting = [job for job in wanted if not job.finished()]
     failed: list[str] = []
-    for number, (job, fault) in enumerate(run_jobs(waiting, workers), start=1):
+    for number, (job, fault) in enumerate(run_jobs(waiting, workers, device), start=1):
         if fault:
             failed.append(f"{job.name}: {fault}")
         console.print(f"{number} of {len(waiting)}: {job.name} {fault or 'done'}", markup=False, soft_wrap=True)

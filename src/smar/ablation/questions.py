@@ -15,12 +15,13 @@ from smar.evaluation.metrics import Integers, Judgements, QueryMetrics, Relevanc
 from smar.evaluation.qrels import read_qrels
 from smar.evaluation.scores import DEPTH, Catalogue, Ranked, Task, mixed_blocks, rank_blocks, shortened
 from smar.evaluation.slices import Slice, build_slices
+from smar.evaluation.systems import TWO_WAY, named, voices_of
 from smar.model.encoder import Encoder
 from smar.sections.evaluate import EvaluateOn, EvaluateSettings
 
 JUDGED = "judged "
 """Before the names of slices that come from ``--qrels``."""
-MODES = ("adaptive", "text", "multimodal", "image", "random gate")
+MODES = ("adaptive", "text", "multimodal", "image", "random gate", TWO_WAY)
 Answers = dict[tuple[str, str], QueryMetrics]
 """(slice, mode) -> metrics per query."""
 
@@ -83,35 +84,46 @@ def validation_qrels(dataset: Dataset) -> pa.Table:
     return pa.table({"query": pairs["query"], "item_id": items, "relevance": grade})
 
 
-def rank_modes(encoder: Encoder, catalogue: Catalogue, queries: list[str], task: Task) -> dict[str, Ranked]:
-    """Rank by the mixed score with the model's gate, without it (text, multimodal), by the picture alone, and with the
-    gate's probabilities dealt to the wrong queries (same shares, no knowledge). A baseline has one score only.
+def rank_modes(
+    encoder: Encoder, dataset: Dataset, catalogue: Catalogue, queries: list[str], task: Task
+) -> dict[str, Ranked]:
+    """Rank by every mode: the mixed score with the model's gate (adaptive), the same without the share of words
+    (two-way), without the gate (text, multimodal), by the picture alone, and with the gate's probabilities dealt to the
+    wrong queries (same shares, no knowledge). A baseline has one score only.
 
     Args:
         encoder: of the model.
+        dataset: whose words are searched.
         catalogue: its vectors of all items.
         queries: those of `task`.
         task: what is asked.
     """
     query, p = encoder.encode_queries(queries)
     query, catalogue = shortened(query, task.dim), catalogue.cut(task.dim)
-    gates = {"adaptive": p}
+    voiced = voices_of(encoder, dataset, queries, p)
+    alone = {"smar": TWO_WAY, "dpsr": "text", "dpsr-i": "image"}.get(encoder.config.kind, "multimodal")
+    gates = {"adaptive" if voiced is None else alone: p}
     if encoder.config.kind == "smar":
         wrong = np.random.default_rng(0).permutation(p)
         gates |= {"text": np.zeros_like(p), "multimodal": np.ones_like(p), "random gate": wrong}
-    ranked = rank_blocks(mixed_blocks(query, catalogue, {mode: gate[:, None] for mode, gate in gates.items()}), task)
+    every = {mode: gate[:, None] for mode, gate in gates.items()}
+    ranked = rank_blocks(mixed_blocks(query, catalogue, every, named("adaptive", voiced)), task)
     if encoder.config.kind == "smar":
         always = np.ones((1, 1), np.float32)
         ranked |= rank_blocks(mixed_blocks(query, catalogue.pictures_only(), {"image": always}), task)
     return {mode: ranked[mode] for mode in MODES if mode in ranked}
 
 
-def answer(encoder: Encoder, catalogue: Catalogue, questions: Questions, k: int, dim: int | None) -> Answers:
+def answer(
+    encoder: Encoder, dataset: Dataset, catalogue: Catalogue, questions: Questions, k: int, dim: int | None
+) -> Answers:
     """Metrics per query of every (slice, mode), by the first `dim` numbers of the vectors."""
     out: Answers = {}
     for part in questions.parts:
         queries = [questions.queries[row] for row in part.rows]
-        ranked = rank_modes(encoder, catalogue, queries, Task(part.relevance, k, max(k, DEPTH), part.hidden, dim))
+        ranked = rank_modes(
+            encoder, dataset, catalogue, queries, Task(part.relevance, k, max(k, DEPTH), part.hidden, dim)
+        )
         for piece in part.slices:
             wanted = part.relevance.restrict(piece.entries)
             out |= {(part.prefix + piece.name, mode): per_query(r.ranking, wanted, k) for mode, r in ranked.items()}

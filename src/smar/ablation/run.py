@@ -11,13 +11,11 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +32,9 @@ from smar.evaluation.metrics import QueryMetrics
 from smar.evaluation.qrels import question_files
 from smar.evaluation.systems import encode_catalogue
 from smar.files import atomic, sha256
+from smar.model.device import pick_device
 from smar.model.run import CONFIG_FILE, load_encoder
+from smar.processes import end_with_parent
 from smar.progress import console
 from smar.settings import Settings, load_settings
 from smar.training.train import open_run, train
@@ -131,7 +131,7 @@ def make_jobs(plan: Plan, variants: Sequence[Variant], dataset: Dataset, out: Pa
     ]
 
 
-def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, str]]:
+def run_jobs(jobs: Sequence[Job], workers: int, device: str = "auto") -> Iterator[tuple[Job, str]]:
     """Do the jobs and yield each as it ends, with what went wrong (empty: nothing). A failed one stops no other.
 
     Raises:
@@ -142,11 +142,11 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, str]]:
     if workers == 1:
         for job in jobs:
             console.print(f"[bold]{job.name}[/bold]")
-            yield job, _attempt(job)
+            yield job, _attempt(job, device)
         return
     os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the workers
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin) as pool:
-        waiting: dict[Future[str], Job] = {pool.submit(_attempt, job): job for job in jobs}
+        waiting: dict[Future[str], Job] = {pool.submit(_attempt, job, device): job for job in jobs}
         try:
             for future in as_completed(waiting):
                 died = isinstance(future.exception(), BrokenProcessPool)
@@ -163,31 +163,25 @@ def _begin() -> None:
     """A worker is silent, leaves Ctrl-C to its parent, and ends when its parent was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     console.quiet = True
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    end_with_parent()
 
 
-def _end_with(sentinel: int) -> None:
-    wait([sentinel])
-    os._exit(1)
-
-
-def _attempt(job: Job) -> str:
+def _attempt(job: Job, device: str) -> str:
     try:
-        perform(job)
+        perform(job, device)
     except (InputError, TrainingError, OSError, MemoryError) as error:
         return str(error) or type(error).__name__
     return ""
 
 
-def perform(job: Job) -> Row:
+def perform(job: Job, device: str = "auto") -> Row:
     """Train one variant, or finish its training, then measure it."""
     dataset, options = Dataset.open(job.dataset), job.settings.evaluate
-    stages = train(dataset, job.folder, job.settings).stages
-    encoder = load_encoder(job.folder)
+    stages = train(dataset, job.folder, job.settings, device=device).stages
+    encoder = load_encoder(job.folder, device=pick_device(device))
     questions = collect(dataset, options, job.evaluate_on, job.qrels)
-    answers = answer(encoder, encode_catalogue(encoder, dataset, job.variant.name), questions, options.k, options.dim)
+    catalogue = encode_catalogue(encoder, dataset, job.variant.name)
+    answers = answer(encoder, dataset, catalogue, questions, options.k, options.dim)
     write_answers(job.folder / "queries.parquet", answers)
     recall: dict[str, dict[str, float]] = {}
     for (piece, mode), metrics in answers.items():

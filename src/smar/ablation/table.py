@@ -52,8 +52,9 @@ def write_table(out: Path, plan: Plan, dataset: Dataset, rows: Sequence[TableRow
 
 
 _HOW = """- Every variant is one process of one thread. CPU seconds are those of the training steps.
-- adaptive: the mixed score with the model's gate. Without the gate: text and multimodal take one vector for all
-  queries, random gate deals the gate's probabilities to the wrong queries. image: the picture's vector alone.
+- adaptive: the mixed score with the model's gate; two-way: the same without the share of words, where they have one.
+  Without the gate: text and multimodal take one vector for all queries, random gate deals the gate's probabilities to
+  the wrong queries. image: the picture's vector alone.
 - [low, high] is the 95 % interval of a bootstrap over queries; differences are paired. p is of a paired randomisation
   test (signs flipped at random, two-sided), "corrected" is Holm's p over the variants' differences on all queries, and,
   in a family of its own, over their differences on every other slice. Bold: the corrected p is below 0.05.

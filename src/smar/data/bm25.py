@@ -1,4 +1,4 @@
-"""BM25 over texts, by the library bm25s (numpy only): what the report's row and hybrid search have in common.
+"""BM25 over texts, by the library bm25s (numpy only): what the report, the gate and hybrid search have in common.
 
 Lucene's formula with k1 = 1.5 and b = 0.75.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 import bm25s
 import numpy as np
+import numpy.typing as npt
 
 from smar.data.words import K1, B, idf, length_norm, words
 
@@ -54,3 +55,34 @@ def build(texts: Iterable[str], language: str | None = None) -> tuple[bm25s.BM25
     index = _Quick(k1=K1, b=B, method="lucene", backend="numpy")
     index.index((ids, dict(vocabulary)), show_progress=False)
     return index, sum(map(len, ids)) / len(ids)
+
+
+class Bm25:
+    """An index of texts in memory; `language` is that of `smar.data.words.words`.
+
+    >>> Bm25(["red dress", "blue dress"]).scores("red").argmax()
+    0
+    """
+
+    def __init__(self, texts: Sequence[str], language: str | None = None) -> None:
+        self.items, self.language = len(texts), language
+        self.index, _ = build(texts, language)
+        self.holding = np.empty(0, np.int64) if self.index is None else np.diff(self.index.scores["indptr"])
+        self.unit = float(idf(0, self.items))
+
+    @classmethod
+    def of_fields(cls, fields: Sequence[Sequence[str]], language: str | None = None) -> "Bm25":
+        """Of texts that are made of several fields, one list of strings a field, in item order."""
+        return cls([" ".join(values) for values in zip(*fields, strict=True)], language)
+
+    def scores(self, query: str) -> npt.NDArray[np.float32]:
+        """Scores of all texts, float32 [n]; 0 where no word of the query is in the text."""
+        ids = [] if self.index is None else self.index.get_tokens_ids(words(query, self.language))
+        if self.index is None or not ids:
+            return np.zeros(self.items, np.float32)
+        return np.asarray(self.index.get_scores_from_ids(ids), np.float32)
+
+    def idf(self, word: str) -> float:
+        """Weight of a word by its rarity; `unit` of one that no text holds."""
+        column = None if self.index is None else self.index.vocab_dict.get(word)
+        return self.unit if column is None else float(idf(int(self.holding[column]), self.items))

@@ -22,13 +22,13 @@ class ItemColumns:
     notes: tuple[str, ...]
 
 
-def item_columns(table: Table, settings: DataSettings) -> ItemColumns:
-    """Decide the dataset's item columns.
+def item_columns(table: Table, settings: DataSettings, whole: bool = True) -> ItemColumns:
+    """Decide the dataset's item columns; where the items need not be `whole` there may be no title.
 
     Raises:
         InputError: a required column is missing, a reserved name is taken, or a setting names no column.
     """
-    require(table)
+    require(table, None if whole else ("item_id",))
     ours = {theirs: name for name, theirs in table.mapping.items()}
     hidden = {name for name in table.mapping if name in table.types and table.mapping[name] != name}
     names = [ours.get(name, name) for name in table.types if name not in hidden or name in ours]
@@ -36,7 +36,9 @@ def item_columns(table: Table, settings: DataSettings) -> ItemColumns:
     settings, missing = _defaults_present(settings, names)
     notes += missing
     _check_names(settings, names)
-    select = {"item_id": as_text(table, "item_id"), "title": words(as_text(table, "title"), settings)}
+    select = {"item_id": as_text(table, "item_id")}
+    if table.column("title"):
+        select["title"] = words(as_text(table, "title"), settings)
     for name in names:
         if name not in select and name != "image" and name not in settings.drop_columns:
             listed = table.type(name).endswith((")", "]"))
@@ -79,9 +81,10 @@ def _check_names(settings: DataSettings, names: list[str]) -> None:
 
 def build_items(con: Connection, table: Table, settings: DataSettings) -> None:
     """Create the SQL tables ``item`` (item_index, item_id, __row) and ``reject``."""
+    title = words(as_text(table, "title"), settings) if table.column("title") else "'as before'"
     con.execute(
         f"CREATE TEMP VIEW item_key AS SELECT {ROW}, {as_text(table, 'item_id')} AS item_id, "
-        f"{words(as_text(table, 'title'), settings)} AS title, {table.misfit} AS misfit FROM {table.raw}"
+        f"{title} AS title, {table.misfit} AS misfit FROM {table.raw}"
     )
     con.execute(script("items"))
     if not number(con, "SELECT count(*) FROM item"):

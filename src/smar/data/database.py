@@ -95,9 +95,9 @@ def set_variables(con: Connection, **values: object) -> None:
         con.execute(f"SET VARIABLE {quote(name)} = $1", [value])
 
 
-def copy(con: Connection, select: str, path: Path) -> None:
-    """Write the result of a SELECT as one Parquet file."""
-    con.execute(f"COPY ({select}) TO {literal(path)} (FORMAT parquet, COMPRESSION zstd)")
+def copy(con: Connection, select: str, path: Path, compression: str = "zstd") -> None:
+    """Write the result of a SELECT as one Parquet file; lz4 is for files that are read once or twice and deleted."""
+    con.execute(f"COPY ({select}) TO {literal(path)} (FORMAT parquet, COMPRESSION {compression})")
 
 
 def number(con: Connection, select: str) -> int:

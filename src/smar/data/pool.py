@@ -1,7 +1,7 @@
 """Decode pictures in processes, results in order, packed pictures written straight into ``images.npy``.
 
-Damaged bytes can crash a decoder, not only raise: if a process dies, its pictures are decoded again one
-at a time, and the one that kills its process again is `corrupt`.
+Damaged bytes can crash a decoder, not only raise, or keep it busy for hours, which ends its process: if one dies, its
+pictures are decoded again one at a time, and the one that kills its process again is `corrupt`.
 """
 
 import os
@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from multiprocessing import get_context
@@ -20,6 +21,8 @@ from typing import Self
 import numpy as np
 
 from smar.data.images import Decoded, ImageOptions, Unusable, decode
+from smar.data.isolated import cpu_limit
+from smar.processes import end_with_parent
 
 CHUNK = 32
 Picture = tuple[int, bytes | Path | Unusable]
@@ -81,10 +84,10 @@ class DecoderPool:
         try:
             return self._submit([picture]).result()[0]
         except BrokenProcessPool:
-            return Decoded("corrupt", "the decoder process died")
+            return Decoded("corrupt", f"the decoder process died, or worked for {self._setup[1].seconds} CPU seconds")
 
 
-_state: tuple[np.ndarray, ImageOptions, Decoder] | None = None
+_state: tuple[np.ndarray, ImageOptions, Decoder, int | None] | None = None
 
 
 def _begin(images: Path, options: ImageOptions, decoder: Decoder, in_process: bool = False) -> None:
@@ -92,18 +95,21 @@ def _begin(images: Path, options: ImageOptions, decoder: Decoder, in_process: bo
     global _state
     if not in_process:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _state = (np.load(images, mmap_mode="r+"), options, decoder)
+        end_with_parent()
+    limit = None if in_process else options.seconds
+    _state = (np.load(images, mmap_mode="r+"), options, decoder, limit)
 
 
 def _decode_chunk(chunk: list[Picture]) -> list[Decoded]:
     assert _state is not None
-    images, options, decoder = _state
+    images, options, decoder, limit = _state
     outcomes = []
     for row, source in chunk:
         if isinstance(source, Unusable):
             outcomes.append(Decoded(source.status, str(source)))
             continue
-        outcome = decoder(source, options)
+        with nullcontext() if limit is None else cpu_limit(limit):
+            outcome = decoder(source, options)
         if outcome.packed is not None:
             images[row] = outcome.packed
         outcomes.append(replace(outcome, packed=None))

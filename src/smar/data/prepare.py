@@ -13,11 +13,14 @@ from datetime import date, datetime
 from pathlib import Path
 from time import monotonic
 
+import pyarrow.parquet as pq
+
 from smar.data.catalogue import build_items, item_columns, unread_prices, write_items, write_queries
 from smar.data.clicks import LogCounts, build_pairs
 from smar.data.columns import check_mapping
 from smar.data.database import Connection, connect, copy, number, script, set_variables
 from smar.data.dataset import FORMAT, DatasetManifest
+from smar.data.language import MOST, guess_language
 from smar.data.pictures import PictureCounts, pack
 from smar.data.selected import Tables
 from smar.data.sources import Given
@@ -26,7 +29,9 @@ from smar.data.times import check_format
 from smar.errors import InputError
 from smar.files import FileEntry, StrPath, describe, publish
 from smar.progress import console
-from smar.sections.data import DataSettings
+from smar.sections.data import AUTO, DataSettings
+
+_READ = MOST // 2  # titles, and as many queries
 
 
 @dataclass
@@ -44,6 +49,8 @@ class PrepareSummary:
     valid_from: datetime | None = None
     notes: list[str] = field(default_factory=list)
     """What the user should know, one sentence each."""
+    language: str = ""
+    """What was guessed as the language of the texts, and by what; empty where the settings name it."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Stage -> wall time."""
 
@@ -52,6 +59,7 @@ class PrepareSummary:
         lines: list[tuple[str, object]] = [(name.replace("_", " "), value) for name, value in self.counts.items()]
         lines += [(f"items with picture {name}", value) for name, value in self.image_status.items() if value]
         lines += [(f"rejected {name}", value) for name, value in self.rejects.items()]
+        lines += [("language", self.language)] if self.language else []
         if self.test_from is not None:
             lines += [("validation from", self.valid_from), ("test from", self.test_from)]
         lines += [("note", note) for note in self.notes]
@@ -154,7 +162,20 @@ def _build(
     if prices := unread_prices(con, catalogue):
         summary.notes.append(prices)
     _count(con, catalogue, log, counted, packed, summary)
-    return applied_format(columns.settings, catalogue)
+    return _with_language(applied_format(columns.settings, catalogue), folder, summary)
+
+
+def _with_language(settings: DataSettings, folder: Path, summary: PrepareSummary) -> DataSettings:
+    """The language named, where it was left to a guess: by titles and training queries from all over the tables."""
+    if settings.language != AUTO:
+        return settings
+    texts = [
+        pq.read_table(folder / file, columns=[column])[column].to_pylist()
+        for file, column in (("items.parquet", "title"), ("pairs/train.parquet", "query"))
+    ]
+    found = guess_language([text for some in texts for text in some[:: max(1, len(some) // _READ)][:_READ]])
+    summary.language = f"{found.stemmer or 'no stemmer'} ({found.reason}); --set data.language=... says otherwise"
+    return settings.model_copy(update={"language": found.stemmer})
 
 
 def _write_rejects(

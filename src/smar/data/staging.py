@@ -74,12 +74,12 @@ def _stage_csv(
     found = Staged(written=dict.fromkeys(named, "cell"))
     select = f"SELECT {', '.join(map(quote, named))} FROM"
     try:
-        copy(con, f"{select} {_reader(source, dialect)}", staged)
+        copy(con, f"{select} {_reader(source, dialect)}", staged, "lz4")
     except duckdb.InvalidInputException:  # some lines end with a line feed alone, some do not
         plain = staged.with_suffix(".lines")
         _one_line_end(source, plain)
         source = plain
-        copy(con, f"{select} {_reader(source, dialect)}", staged)
+        copy(con, f"{select} {_reader(source, dialect)}", staged, "lz4")
     _bad_lines(con, source, encoding, file, found)
     if len(named) < len(dialect.names):
         found.notes += _unnamed(con, source, dialect, file)

@@ -6,20 +6,23 @@ to the model's fingerprint and the dataset from the first shard on; ``manifest.j
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from pydantic import ValidationError
 
 from smar.data.dataset import OWN_COLUMNS, Dataset
+from smar.embedding.shards import Shard, write_shards
 from smar.errors import InputError
 from smar.export.onnx import export_query
 from smar.files import Manifest, StrPath, atomic, link_or_copy, xxh3
 from smar.index.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, VALID_FILE, EmbeddingManifest, ShardEntry
-from smar.model.encoder import Encoder, Floats
+from smar.model.device import CPU
+from smar.model.encoder import Encoder
 from smar.progress import track
 
 SHARD_ROWS = 4096
@@ -44,27 +47,37 @@ class EmbedSummary:
     seconds: float
 
 
-def embed(encoder: Encoder, dataset: Dataset, out: StrPath, shard_rows: int = SHARD_ROWS) -> EmbedSummary:
+def embed(
+    encoder: Encoder,
+    dataset: Dataset,
+    out: StrPath,
+    shard_rows: int = SHARD_ROWS,
+    devices: Sequence[torch.device] = (CPU,),
+) -> EmbedSummary:
     """Encode the catalogue of `dataset` into `out`.
 
+    Args:
+        encoder: read from a folder, where there are several devices.
+        dataset: whose items are encoded.
+        out: folder of the shards.
+        shard_rows: items in a shard.
+        devices: that encode: one in this process, several each in a process of its own, which takes shard after shard.
+
     Raises:
-        InputError: `out` holds vectors of another model or dataset.
+        InputError: `out` holds vectors of another model or dataset, or a process died.
     """
     out = Path(out)
     started = time.perf_counter()
     _claim(encoder, dataset, out, shard_rows)
     total = len(dataset.image_row)
-    fields = dataset.fields(tuple(encoder.config.text_fields))
+    dataset.fields(tuple(encoder.config.text_fields))  # refused before anything is encoded
     ids = dataset.items["item_id"].to_pylist()
     starts = range(0, total, shard_rows)
-    written = {start for start in starts if _is_whole(_shard_path(out, start // shard_rows))}
-    entries = []
-    for start in track(starts, "embed (shards)"):
-        path = _shard_path(out, start // shard_rows)
-        part = slice(start, start + shard_rows)
-        if start not in written:
-            _write_shard(encoder, dataset, [field[part] for field in fields], ids[part], part, path)
-        entries.append(ShardEntry(file=path.name, rows=len(ids[part]), xxh3=xxh3(path)))
+    shards = [Shard(slice(at, min(at + shard_rows, total)), _shard_path(out, at // shard_rows)) for at in starts]
+    missing = [shard for shard in shards if not _is_whole(shard.path)]
+    for _ in track(write_shards(encoder, dataset, missing, devices), "embed (shards)", len(missing)):
+        pass
+    entries = [ShardEntry(file=shard.path.name, rows=len(ids[shard.part]), xxh3=xxh3(shard.path)) for shard in shards]
     manifest = EmbeddingManifest(
         fingerprint=encoder.fingerprint,
         kind=encoder.config.kind,
@@ -78,9 +91,10 @@ def embed(encoder: Encoder, dataset: Dataset, out: StrPath, shard_rows: int = SH
     )
     _write_payload(dataset, out)
     _write_valid(dataset, ids, out)
+    encoder.model.to(CPU)  # where the graph is traced and compared
     export_query(encoder, out / QUERY_FOLDER, _probe(dataset))
     manifest.write(out)
-    return EmbedSummary(manifest, len(written), time.perf_counter() - started)
+    return EmbedSummary(manifest, len(shards) - len(missing), time.perf_counter() - started)
 
 
 def _shard_path(out: Path, number: int) -> Path:
@@ -118,24 +132,6 @@ def _claim(encoder: Encoder, dataset: Dataset, out: Path, shard_rows: int) -> No
     else:
         with atomic(path) as partial:
             partial.write_text(job.model_dump_json(indent=2) + "\n")
-
-
-def _write_shard(
-    encoder: Encoder, dataset: Dataset, fields: list[list[str]], ids: list[str], part: slice, path: Path
-) -> None:
-    vectors = list(encoder.encode_items(fields, dataset.images, dataset.image_row[part]))
-    columns = {
-        "item_id": pa.array(ids, pa.string()),
-        "text": _fixed(np.concatenate([v.text for v in vectors])),
-        "multimodal": _fixed(np.concatenate([v.served for v in vectors])),
-    }
-    with atomic(path) as partial:
-        pq.write_table(pa.table(columns), partial, compression="none", write_page_checksum=True)
-
-
-def _fixed(matrix: Floats) -> pa.FixedSizeListArray:
-    """Float32 [n, k] as a column of fixed-size lists."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel(), pa.float32()), matrix.shape[1])
 
 
 def _write_payload(dataset: Dataset, out: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from smar.data.bm25 import Bm25
 from smar.data.dataset import Dataset
 from smar.errors import InputError
 from smar.evaluation.bm25 import NAME as BM25
@@ -33,10 +34,11 @@ from smar.evaluation.report import refuse_foreign, write_report
 from smar.evaluation.scores import DEPTH, Task, rank_blocks
 from smar.evaluation.seeds import SeedGroup, join_seeds, seed_groups
 from smar.evaluation.slices import Slices, build_slices, needs_image
-from smar.evaluation.systems import ALWAYS, RankedRun, System, name_systems, rank_run
+from smar.evaluation.systems import ALWAYS, ZERO_SHOT, RankedRun, System, name_systems, rank_run
 from smar.evaluation.trec import write_trec
 from smar.evaluation.trec_input import read_topics
 from smar.files import StrPath
+from smar.model.device import pick_device
 from smar.model.run import run_settings
 from smar.sections.evaluate import EvaluateSettings
 
@@ -69,6 +71,7 @@ def evaluate_runs(
     assignments: Sequence[str] = (),
     trec_runs: Sequence[tuple[str, StrPath]] = (),
     topics: StrPath | None = None,
+    device: str = "auto",
 ) -> EvaluateSummary:
     """Rank, measure, and write the report into `out`; relevant are the test clicks, or what `qrels` says.
 
@@ -82,6 +85,7 @@ def evaluate_runs(
         trec_runs: (name, TREC run file) of other systems, which become rows of the report.
         topics: file of lines `id query`: what TREC files call the queries. Default: topics.tsv beside TREC judgements,
             else the numbers of the report's own topics.tsv.
+        device: `auto`, `cpu` or `cuda`: what encodes.
 
     Raises:
         InputError: a run is unfinished or damaged, two have one name, judgements or rankings do not fit the dataset, or
@@ -89,7 +93,7 @@ def evaluate_runs(
     """
     dataset_path = Path(dataset_path)
     out = Path(out)
-    started = time.perf_counter()
+    started, encodes = time.perf_counter(), pick_device(device)
     if wrong := [text for text in assignments if not text.startswith("evaluate.")]:
         raise InputError(f"--set {wrong[0]}: a report takes evaluate.* only; everything else is the run's own.")
     refuse_foreign(out)
@@ -97,16 +101,18 @@ def evaluate_runs(
     named, ids = name_runs([Path(run) for run in runs], names), dataset.items["item_id"]
     groups = seed_groups(named)
     check_names([name for name, _ in trec_runs], [run.name for run in named])
-    given = None if topics is None else read_topics(Path(topics))
-    judged = Qrels(dataset.qrels()) if qrels is None else read_qrels(qrels, ids, given)
-    if given and not trec_runs and judged.topics is None:
+    told = None if topics is None else read_topics(Path(topics))
+    judged = Qrels(dataset.qrels()) if qrels is None else read_qrels(qrels, ids, told)
+    if told and not trec_runs and judged.topics is None:
         raise InputError(f"--topics {topics} tells what TREC files call the queries, and none is given.")
     test = _test(dataset, settings.evaluate, judged.table)
-    foreign = _foreign(test, [(name, Path(path)) for name, path in trec_runs], given or judged.topics)
+    foreign = _foreign(test, [(name, Path(path)) for name, path in trec_runs], told or judged.topics)
     check_models(named, dataset)
     check_writable(out)
+    given = [run.path for run in named]
     ranked = [
-        rank_run(run.path, run.name, dataset, test.judged.queries, test.task, test.options.controls) for run in named
+        rank_run(run.path, run.name, dataset, test.judged.queries, test.task, test.options.controls, given, encodes)
+        for run in named
     ]
     systems = name_systems(ranked, _bm25(test) + [System(run.name, run.ranked, None) for run in foreign])
     extra: list[tuple[str, object]] = [(run.name, run.note) for run in foreign]
@@ -114,7 +120,7 @@ def evaluate_runs(
         (group.row, f"{', '.join(group.runs)}: train.seed {', '.join(map(str, group.seeds))}") for group in groups
     ]
     extra += [("judgements of topics without a query, left out", judged.unknown)] if judged.unknown else []
-    extra += [(f"{run.name}: no zero-shot row", run.no_start) for run in ranked if run.no_start]
+    extra += [(f"{run.name}: no {row} row", why) for run in ranked for row, why in run.absent.items()]
     facts = report_facts(named, dataset, settings, test.judged, qrels, extra)
     findings = _find(test, ranked, systems, groups, facts, out)
     write_report(out, findings)
@@ -159,7 +165,8 @@ def _bm25(test: _Test) -> list[System]:
     if not test.options.bm25:
         return []
     fields = test.dataset.fields(test.dataset.text_fields)
-    blocks = bm25_blocks(fields, test.judged.queries, test.dataset.language)
+    index = Bm25.of_fields(fields, test.dataset.language)
+    blocks = bm25_blocks(index, test.judged.queries)
     return [System(BM25, rank_blocks(blocks, test.task)[BM25], None)]
 
 
@@ -226,7 +233,7 @@ def _reference(systems: Sequence[System], own: str) -> str | None:
         return None
     return min(
         others,
-        key=lambda s: (s.kind != "dpsr", s.run != own, s.run is None, s.kind == ALWAYS),
+        key=lambda s: (s.kind != "dpsr", s.run != own, s.run is None, s.kind == ALWAYS, s.kind.startswith(ZERO_SHOT)),
     ).name
 
 

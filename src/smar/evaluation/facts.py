@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow.compute as pc
+
 from smar.data.dataset import Dataset
 from smar.errors import InputError
 from smar.evaluation.bm25 import NAME as BM25
 from smar.evaluation.findings import Facts
 from smar.evaluation.metrics import Judgements
 from smar.model.run import RunManifest, finished_stages, run_settings
+from smar.model.seen import Seen, pair_keys
 from smar.settings import Settings
 
 
@@ -68,11 +72,25 @@ def report_facts(
     seconds: dict[str, float] = defaultdict(float)
     for run in runs:
         of = f"{run.name}: " if len(runs) > 1 else ""
-        same = RunManifest.read(run.path, "smar train").dataset == dataset.digest
-        other = "ANOTHER dataset: its training pairs may hold these test clicks"
         stages = finished_stages(run.path)
-        rows.append((f"{of}trained on", "this dataset" if same else other))
+        rows.append((f"{of}trained on", trained_on(run.path, dataset)))
         rows.append((f"{of}steps", "; ".join(f"{stage.kind} {stage.stage} {stage.steps:,}" for stage in stages)))
         for stage in stages:
             seconds[of + stage.kind] += stage.seconds
     return Facts(settings.data.note, rows, dict(seconds), settings.evaluate.needs_image)
+
+
+def trained_on(run: Path, dataset: Dataset) -> str:
+    """The run's dataset and start, and how many test pairs that are new here it has learned all the same."""
+    manifest, seen = RunManifest.read(run, "smar train"), Seen.read(run)
+    start = f", going on from {manifest.parent.name}" if manifest.parent else ""
+    if manifest.dataset == dataset.digest and not start:
+        return "this dataset"
+    name = "this dataset" if manifest.dataset == dataset.digest else "ANOTHER dataset"
+    if seen is None:
+        return f"{name}{start}: its training pairs may hold these test clicks"
+    test = dataset.pairs("test")
+    new = test.filter(pc.invert(test["seen_in_train"]))
+    ids = dataset.items["item_id"].take(new["item_index"])
+    learned = int(np.isin(pair_keys(new["query"].to_pylist(), list(map(str, ids.to_pylist()))), seen.pairs).sum())
+    return f"{name}{start}: of {len(new):,} test pairs that are new here, {learned:,} were in its training"

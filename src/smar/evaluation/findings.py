@@ -17,6 +17,7 @@ LABELS = {
     "multimodal": "always multimodal",
     "smar": "SMAR (adaptive)",
     "zero-shot": "zero-shot (before training)",
+    "predecessor": "the run that it went on from",
     "text": "always text",
     "image": "its picture vectors",
     "route": "hard routing",
@@ -33,6 +34,8 @@ def label(model: str) -> str:
     """How tables and charts call a model."""
     name, bracket, seeds = model.partition(" (")
     run, slash, kind = name.rpartition("/")
+    if (start := kind.removeprefix("zero-shot-")) != kind:
+        return f"{run}{slash}{LABELS.get(start, start)}, {LABELS['zero-shot']}{bracket}{seeds}"
     return run + slash + LABELS.get(kind, kind) + bracket + seeds
 
 

@@ -5,13 +5,15 @@ routing p in {0, 1}. The two inner products of a block are computed once for all
 Memory: a block of `BLOCK` queries x items, a few times over; nothing else grows with queries x items.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from smar.data.bm25 import Bm25
 from smar.evaluation.metrics import Integers, Relevance
 from smar.model.encoder import Floats
 
@@ -84,13 +86,36 @@ def mix(p: Floats, text: Floats, multimodal: Floats) -> Floats:
     return p * multimodal + (1 - p) * text
 
 
-def mixed_blocks(query: Floats, catalogue: Catalogue, gates: Mapping[str, Floats], size: int = BLOCK) -> Blocks:
+@dataclass(frozen=True)
+class Voiced:
+    """Words beside the vectors (`smar.data.voices`): `shares` [n_queries, 3] of the `queries`, and BM25 over items."""
+
+    shares: npt.NDArray[np.float64]
+    queries: Sequence[str]
+    index: Bm25
+
+    def blend(self, part: slice, text: Floats, multimodal: Floats) -> Floats:
+        """Scores of some queries under their shares: text and multimodal scores [b, n] -> [b, n]."""
+        words = np.stack([self.index.scores(query) for query in self.queries[part]]) / np.float32(self.index.unit)
+        share = self.shares[part].astype(np.float32)[:, :, None]
+        scores: Floats = share[:, 0] * words + share[:, 1] * text + share[:, 2] * multimodal
+        return scores
+
+
+def mixed_blocks(
+    query: Floats,
+    catalogue: Catalogue,
+    gates: Mapping[str, Floats],
+    voiced: Mapping[str, Voiced] = MappingProxyType({}),
+    size: int = BLOCK,
+) -> Blocks:
     """Scores of one encoder under several gates.
 
     Args:
         query: unit vectors [n_queries, k].
         catalogue: of the same encoder.
         gates: model name -> p, [n_queries, 1] or [1, n] (see `mix`).
+        voiced: model name -> shares of words and vectors.
         size: queries in a block.
     """
     for start in range(0, len(query), size):
@@ -99,7 +124,9 @@ def mixed_blocks(query: Floats, catalogue: Catalogue, gates: Mapping[str, Floats
         same = catalogue.multimodal is catalogue.text
         multimodal = text if same else part @ catalogue.multimodal.T
         rows = {name: p[start : start + size] if len(p) > 1 else p for name, p in gates.items()}
-        yield start, {name: text if same else mix(p, text, multimodal) for name, p in rows.items()}
+        block = {name: text if same else mix(p, text, multimodal) for name, p in rows.items()}
+        own = slice(start, start + size)
+        yield start, block | {name: each.blend(own, text, multimodal) for name, each in voiced.items()}
 
 
 def rank(block: Floats, depth: int) -> Integers:

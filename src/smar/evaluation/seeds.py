@@ -48,7 +48,9 @@ def _configuration(run: Path) -> tuple[int, str]:
     settings = run_settings(run)
     train = settings.train.model_copy(update={"seed": 0})
     parts = [part.model_dump_json() for part in (settings.data, settings.model, train)]
-    return settings.train.seed, "\n".join([RunManifest.read(run, "smar train").dataset, *parts])
+    manifest = RunManifest.read(run, "smar train")
+    start = manifest.parent.dataset if manifest.parent else ""  # runs that go on from seeds are seeds
+    return settings.train.seed, "\n".join([manifest.dataset, start, *parts])
 
 
 def _common(first: Path, names: Sequence[str]) -> str:

@@ -1,5 +1,7 @@
 """The rows of a report: a run's own model, its baselines, and the controls (paper.md, "Controls").
 
+Where words are a voice of the run's own model, `two-way` is its published gate, between text and multimodal vectors
+alone, and `vectors` what a model with one vector an item finds by it.
 Controls, all of the run's own model:
     text           words only: the gate held at 0
     multimodal     pictures always: the gate held at 1
@@ -9,28 +11,37 @@ Controls, all of the run's own model:
     oracle-gate    per query the better of text and multimodal by recall: an upper bound, no model
     shuffled       every item shows another item's picture: is it the picture that helps?
     no-pictures    every item is encoded without its picture
-The last two are gated as the run is, and cost a pass over the catalogue each. A run that began from pretrained weights
-also has the row `zero-shot`, its own model before the first step, made of the checkpoints again.
+The last two are gated as the run is, and cost a pass over the catalogue each.
+
+A model that began from pretrained weights also has a row for what it was before the first step, made of the
+checkpoints again: `zero-shot` is the run's own, `zero-shot-NAME` a baseline's. Of equal ones the first stands for all.
+A run that went on from another one has the row `predecessor`, that run's own model.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from smar.data.bm25 import Bm25
 from smar.data.dataset import Dataset
+from smar.data.voices import query_features
 from smar.errors import InputError
 from smar.evaluation.metrics import Floats as Doubles
 from smar.evaluation.metrics import Integers, per_query
-from smar.evaluation.scores import Catalogue, Ranked, Task, choose, mixed_blocks, rank_blocks, shortened
+from smar.evaluation.scores import Catalogue, Ranked, Task, Voiced, choose, mixed_blocks, rank_blocks, shortened
+from smar.model.device import CPU
 from smar.model.encoder import Encoder, Floats
 from smar.model.quiet import quiet
-from smar.model.run import baselines, load_encoder
-from smar.model.start import load_start
+from smar.model.run import RunManifest, baselines, find_parent, load_encoder
+from smar.model.start import load_start, start_key
 from smar.progress import console, track
 
-ALWAYS, ORACLE, ZERO_SHOT = "multimodal", "oracle-gate", "zero-shot"
+ALWAYS, ORACLE, ZERO_SHOT, PREDECESSOR = "multimodal", "oracle-gate", "zero-shot", "predecessor"
+TWO_WAY, VECTORS = "two-way", "vectors"
 CONTROLS = ("text", "image", "route", "random-gate", ORACLE, "shuffled", "no-pictures")
 """Controls beside `multimodal`, which stands among the models."""
 _ALL, _NONE = np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32)
@@ -40,7 +51,7 @@ _ALL, _NONE = np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32)
 class RankedRun:
     """A run's own model, its baselines and controls by name, its gate's probabilities [n_queries] (None: no gate).
 
-    `no_start`: why the row of the untrained model is not there, where a run began from pretrained weights.
+    `absent`: rows of what the run began from that are not there, and why.
     """
 
     name: str
@@ -48,7 +59,7 @@ class RankedRun:
     others: Mapping[str, Ranked]
     probability: Doubles | None
     threshold: float
-    no_start: str = ""
+    absent: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,39 +109,104 @@ def shuffled_rows(image_row: Integers, seed: int = 0) -> Integers:
     return shuffled
 
 
-def rank_run(run: Path, name: str, dataset: Dataset, queries: Sequence[str], task: Task, controls: bool) -> RankedRun:
-    """Rank with the run's baselines, with its model before training if pretrained and after it, and its controls."""
-    others, no_start = _zero_shot(run, dataset, queries, task)
+def rank_run(
+    run: Path,
+    name: str,
+    dataset: Dataset,
+    queries: Sequence[str],
+    task: Task,
+    controls: bool,
+    given: Collection[Path] = (),
+    device: torch.device = CPU,
+) -> RankedRun:
+    """Rank with the run's baselines, with what its models began from and became, and its controls.
+
+    `given`: the runs of the report, which stand there by themselves.
+    """
+    others, absent = _starts(run, dataset, queries, task, given, device)
     for baseline in baselines(run):
-        embedding, p, catalogue = _encode(load_encoder(run, baseline), dataset, baseline, queries, task.dim)
-        free = f"{baseline}-baseline" if baseline in (ALWAYS, ZERO_SHOT, *CONTROLS) else baseline
+        embedding, p, catalogue = _encode(load_encoder(run, baseline, device), dataset, baseline, queries, task.dim)
+        taken = baseline in (ALWAYS, PREDECESSOR, TWO_WAY, VECTORS, *CONTROLS) or baseline.startswith(ZERO_SHOT)
+        free = f"{baseline}-baseline" if taken else baseline
         others |= rank_blocks(mixed_blocks(embedding, catalogue, {free: p[:, None]}), task)
-    encoder = load_encoder(run)
+    encoder = load_encoder(run, device=device)
     embedding, p, catalogue = _encode(encoder, dataset, name, queries, task.dim)
     # a model without a gate of its own has it fixed at exactly 0 or 1
     gated = not np.isin(p, (0, 1)).all()
-    own = rank_blocks(mixed_blocks(embedding, catalogue, _gates(p, encoder.config.threshold, gated, controls)), task)
+    voiced = voices_of(encoder, dataset, queries, p)
+    gates = _gates(p, encoder.config.threshold, gated, controls)
+    if voiced is not None:
+        gates[TWO_WAY if encoder.config.kind == "smar" else VECTORS] = gates.pop("")
+    own = rank_blocks(mixed_blocks(embedding, catalogue, gates, named("", voiced)), task)
     if gated and controls:
         own[ORACLE] = _oracle(own["text"], own[ALWAYS], task)
     if controls and catalogue.multimodal is not catalogue.text:
-        own |= _picture_controls(encoder, dataset, embedding, p[:, None], catalogue, task)
+        own |= _picture_controls(encoder, dataset, embedding, p[:, None], voiced, catalogue, task)
     main = own.pop("")
     probability = p.astype(np.float64) if gated else None
-    return RankedRun(name, main, others | own, probability, encoder.config.threshold, no_start)
+    return RankedRun(name, main, others | own, probability, encoder.config.threshold, absent)
 
 
-def _zero_shot(run: Path, dataset: Dataset, queries: Sequence[str], task: Task) -> tuple[dict[str, Ranked], str]:
-    """The run's model before its first step, pictures always, where it began from pretrained weights; else why not."""
-    try:
-        with quiet():
-            encoder = load_start(run)
-    except InputError as error:
-        console.print(f"no row {ZERO_SHOT}: {error}", markup=False, soft_wrap=True)
-        return {}, str(error)
-    if encoder is None:
-        return {}, ""
-    embedding, _, catalogue = _encode(encoder, dataset, ZERO_SHOT, queries, task.dim)
-    return dict(rank_blocks(mixed_blocks(embedding, catalogue, {ZERO_SHOT: _ALL}), task)), ""
+def named(name: str, voiced: Voiced | None) -> dict[str, Voiced]:
+    """The shares under the name of a row; nothing where there are none."""
+    return {} if voiced is None else {name: voiced}
+
+
+def voices_of(encoder: Encoder, dataset: Dataset, queries: Sequence[str], p: Floats) -> Voiced | None:
+    """Words beside the run's vectors; None where they were not fitted."""
+    if encoder.voices is None:
+        return None
+    fields = dataset.fields(tuple(encoder.config.text_fields))
+    index = Bm25.of_fields(fields, dataset.language)
+    return Voiced(encoder.voices.shares(query_features(queries, index, encoder.voices.known, p)), queries, index)
+
+
+def _starts(
+    run: Path, dataset: Dataset, queries: Sequence[str], task: Task, given: Collection[Path], device: torch.device
+) -> tuple[dict[str, Ranked], dict[str, str]]:
+    """What the run's models began from, where there is such a thing; and, row by row, why it cannot be shown."""
+    ranked: dict[str, Ranked] = {}
+    absent: dict[str, str] = {}
+    seen: set[str] = set()
+    starts: dict[str, Callable[[], Encoder | None]] = {ZERO_SHOT: partial(load_start, run)}
+    starts |= {f"{ZERO_SHOT}-{baseline}": partial(load_start, run, baseline) for baseline in baselines(run)}
+    starts[PREDECESSOR] = partial(predecessor, run, dataset, given)
+    for name, load in starts.items():
+        try:
+            with quiet():
+                encoder = load()
+        except InputError as error:
+            console.print(f"no row {name}: {error}", markup=False, soft_wrap=True)
+            absent[name] = str(error)
+            continue
+        if encoder is None or (key := PREDECESSOR if name == PREDECESSOR else start_key(encoder)) in seen:
+            continue
+        seen.add(key)
+        encoder.model.to(device)
+        embedding, p, catalogue = _encode(encoder, dataset, name, queries, task.dim)
+        voiced = voices_of(encoder, dataset, queries, p)  # nothing was fitted before training
+        gates = {name: p[:, None] if name == PREDECESSOR else _ALL} if voiced is None else {}
+        ranked |= rank_blocks(mixed_blocks(embedding, catalogue, gates, named(name, voiced)), task)
+    return ranked, absent
+
+
+def predecessor(run: Path, dataset: Dataset, given: Collection[Path]) -> Encoder | None:
+    """Model of the run that this one went on from; None where there is none, or it is `given` anyway.
+
+    Raises:
+        InputError: it does not lie beside the run as it was, or reads item columns that the dataset lacks.
+    """
+    parent = RunManifest.read(run, "smar train").parent
+    if parent is None:
+        return None
+    if (folder := find_parent(run)) is None:
+        raise InputError(f"no run {parent.name} with the model {parent.fingerprint} lies beside {run.name}.")
+    if folder in {path.resolve() for path in given}:
+        return None
+    encoder = load_encoder(folder)
+    if missing := [name for name in encoder.config.text_fields if name not in dataset.items.column_names]:
+        raise InputError(f"{parent.name} reads the item columns {', '.join(missing)}, which this dataset lacks.")
+    return encoder
 
 
 def _gates(p: Floats, threshold: float, gated: bool, controls: bool) -> dict[str, Floats]:
@@ -146,14 +222,21 @@ def _gates(p: Floats, threshold: float, gated: bool, controls: bool) -> dict[str
 
 
 def _picture_controls(
-    encoder: Encoder, dataset: Dataset, query: Floats, p: Floats, catalogue: Catalogue, task: Task
+    encoder: Encoder,
+    dataset: Dataset,
+    query: Floats,
+    p: Floats,
+    voiced: Voiced | None,
+    catalogue: Catalogue,
+    task: Task,
 ) -> dict[str, Ranked]:
     """`image`, `shuffled` and `no-pictures`; p is [n_queries, 1]."""
     ranked = rank_blocks(mixed_blocks(query, catalogue.pictures_only(), {"image": _ALL}), task)
     rows = {"shuffled": shuffled_rows(dataset.image_row), "no-pictures": np.full_like(dataset.image_row, -1)}
     for name, row in rows.items():
         other = encode_catalogue(encoder, dataset, name, row).cut(task.dim)
-        ranked |= rank_blocks(mixed_blocks(query, other, {name: p}), task)
+        blocks = mixed_blocks(query, other, {name: p} if voiced is None else {}, named(name, voiced))
+        ranked |= rank_blocks(blocks, task)
     return ranked
 
 

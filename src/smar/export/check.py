@@ -39,8 +39,8 @@ def try_line(encoder: Encoder, dataset: Dataset, queries: Sequence[str]) -> None
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise InputError(f"the model cannot encode this dataset: {type(error).__name__}: {error}") from None
     if not all(np.isfinite(part).all() for part in found):
-        precision = "bfloat16: set train.bf16=false" if encoder.bf16 else "float32"
-        raise InputError(f"the model's vectors are not finite in {precision}.")
+        mend = ": set train.bf16=false" if encoder.precision == "bfloat16" else ""
+        raise InputError(f"the model's vectors are not finite in {encoder.precision}{mend}.")
     refuse_constant(encoder)
     with tempfile.TemporaryDirectory(prefix="smar-check-") as folder:
         export_query(encoder, Path(folder), [*PROBE, *longest])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from smar.data.text import normalise
+from smar.data.voices import VOICES_FILE
 from smar.errors import InputError
 from smar.export.fused import OPERATORS, fused, straighten
 from smar.files import StrPath, sha256
@@ -89,6 +90,10 @@ def _trace(model: SmarModel, out: Path, operators: dict[str, int] | None) -> Non
 def _checked(encoder: Encoder, out: Path, probe: list[str]) -> QueryManifest:
     """The manifest of the files in `out`, written, and the graph compared with PyTorch."""
     tokenizer = encoder.processor.tokenizer
+    names = [MODEL_FILE, TOKENIZER_FILE]
+    if encoder.voices is not None:
+        encoder.voices.write(out)
+        names.append(VOICES_FILE)
     manifest = QueryManifest(
         fingerprint=encoder.fingerprint,
         kind=encoder.config.kind,
@@ -98,7 +103,7 @@ def _checked(encoder: Encoder, out: Path, probe: list[str]) -> QueryManifest:
         unknown_ids=unknown_ids(tokenizer),
         prefix=encoder.config.query_prefix,
         threshold=encoder.config.threshold,
-        files={name: sha256(out / name) for name in (MODEL_FILE, TOKENIZER_FILE)},
+        files={name: sha256(out / name) for name in names},
     )
     manifest.write(out)
     exact = Encoder(encoder.model, encoder.processor)  # float32, as the graph

@@ -43,8 +43,8 @@ class Hit:
     """One found item, with what explains its place.
 
     `score` is what it was ranked by; `text_score` and `multimodal_score` are exact inner products from the
-    stored vectors; `words_score` is the BM25 score of a hybrid search, else None. `rank_text` is its rank (from 1) had
-    pictures been left out; None when not asked for or beyond `MAX_HITS`.
+    stored vectors; `words_score` is the BM25 score where words take part, else None. `rank_text` is its rank (from 1)
+    had pictures been left out; None when not asked for or beyond `MAX_HITS`.
     """
 
     item_id: str
@@ -63,7 +63,7 @@ class Ranked:
     """What one query found, as arrays, best first; see `Hit` for the meaning of each.
 
     `rows` int64 [n]; `score`, `text_score`, `multimodal_score` float32 [n]; `rank_text` int64 [n] with -1 for none, or
-    None when it was not asked for; `words_score` float32 [n], or None when the search was not hybrid. `corrected` are
+    None when it was not asked for; `words_score` float32 [n], or None where words take no part. `corrected` are
     those of a hybrid search.
     """
 

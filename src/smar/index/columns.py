@@ -3,7 +3,7 @@
 At 1 M rows this makes the difference between 8 to 20 ms for a comparison on Arrow strings and 0.2 ms on codes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -33,7 +33,8 @@ class Kind(StrEnum):
     FLAG = "true or false"
     MOMENT = "a date"
     EMPTY = "nothing, as no item had a value when the index was built"
-    OTHER = "a list or nested value"
+    LIST = "a list"
+    OTHER = "a nested value"
 
 
 def kind_of(column: pa.DataType) -> Kind:
@@ -49,7 +50,17 @@ def kind_of(column: pa.DataType) -> Kind:
         return Kind.FLAG
     if types.is_integer(column) or types.is_floating(column) or types.is_decimal(column):
         return Kind.NUMBER
-    return Kind.MOMENT if types.is_date(column) or types.is_timestamp(column) else Kind.OTHER
+    if types.is_date(column) or types.is_timestamp(column):
+        return Kind.MOMENT
+    inner = inner_kind(column)
+    return Kind.OTHER if inner in (None, Kind.LIST, Kind.OTHER) else Kind.LIST
+
+
+def inner_kind(column: pa.DataType) -> Kind | None:
+    """Kind of what the lists of an Arrow type hold, None where it is no list."""
+    types = pa.types
+    lists = types.is_list(column) or types.is_large_list(column) or types.is_fixed_size_list(column)
+    return kind_of(column.value_type) if lists else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +114,13 @@ def any_equal(numbers: npt.NDArray[Any], values: Sequence[float]) -> Mask:
 
 
 class Columns:
-    """The columns of a table, each converted at its first use; safe to share between threads."""
+    """The columns of a table, each converted at its first use; safe to share between threads.
 
-    def __init__(self, table: pa.Table) -> None:
-        self.table = table
+    `before` are those of the same rows before the columns `changed` were: what it has converted of the others is taken.
+    """
+
+    def __init__(self, table: pa.Table, before: "Columns | None" = None, changed: Container[str] = ()) -> None:
+        self.table, self._before, self._changed = table, before, changed
         self._kept: dict[tuple[str, str], Any] = {}
 
     def __len__(self) -> int:
@@ -114,22 +128,38 @@ class Columns:
 
     def kind(self, name: str) -> Kind | None:
         """Kind of the column, None where the table has no such column."""
-        return kind_of(self.table.schema.field(name).type) if name in self.table.column_names else None
+
+        def kind() -> Kind | None:
+            return kind_of(self.table.schema.field(name).type) if name in self.table.column_names else None
+
+        return self.keep("kind", name, kind)
+
+    def entries(self, name: str) -> "tuple[npt.NDArray[np.int64], Columns]":
+        """The entries of a column of lists: the row of each, ascending [entries], and their values as a column."""
+
+        def entries() -> tuple[npt.NDArray[np.int64], Columns]:
+            lists = one_array(self.table[name])
+            if pa.types.is_fixed_size_list(lists.type):
+                lists = lists.cast(pa.list_(lists.type.value_type))
+            rows = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False).astype(np.int64)
+            return rows, Columns(pa.table({name: pc.list_flatten(lists)}))
+
+        return self.keep("entries", name, entries)
 
     def present(self, name: str) -> Mask:
         """Rows that have a value: neither null nor NaN, boolean [rows]."""
-        return self._keep("present", name, lambda: _present(_plain(self.table[name])))
+        return self.keep("present", name, lambda: _present(_plain(self.table[name])))
 
     def lacking(self, name: str) -> bool:
         """Whether some rows have no value."""
-        return self._keep("lacking", name, lambda: not self.present(name).all())
+        return self.keep("lacking", name, lambda: not self.present(name).all())
 
     def numbers(self, name: str) -> npt.NDArray[Any]:
         """A number, flag or date column [rows], as it compares; anything at all where missing.
 
         Flags are 0 and 1, dates microseconds since 1970, decimals mostly whole numbers of their last digit (`scale`).
         """
-        return self._keep("numbers", name, lambda: _numbers(_plain(self.table[name])))
+        return self.keep("numbers", name, lambda: _numbers(_plain(self.table[name])))
 
     def scale(self, name: str) -> int:
         """By how many powers of ten `numbers` is larger than the column: the digits of a decimal after its point."""
@@ -138,31 +168,34 @@ class Columns:
             kind = _plain(self.table[name]).type
             return int(kind.scale) if pa.types.is_decimal(kind) and self.numbers(name).dtype == np.int64 else 0
 
-        return self._keep("scale", name, scale)
+        return self.keep("scale", name, scale)
 
     def codes(self, name: str) -> Codes | None:
         """A text column as codes of its values in Unicode NFC; None when it has more than 65,536 distinct values."""
-        return self._keep("codes", name, lambda: _codes(_plain(self.table[name])))
+        return self.keep("codes", name, lambda: _codes(_plain(self.table[name])))
 
     def labels(self, name: str) -> Codes | None:
         """A column as codes of its values as a filter names them (3, true, 2026-09-27); None where `codes` is.
 
-        Lists have none: a filter does not compare them.
+        Lists have none; their entries have.
         """
         kind = self.kind(name)
-        if kind in (None, Kind.EMPTY, Kind.OTHER):
+        if kind in (None, Kind.EMPTY, Kind.LIST, Kind.OTHER):
             return None
-        return self.codes(name) if kind is Kind.TEXT else self._keep("labels", name, lambda: _labels(self, name))
+        return self.codes(name) if kind is Kind.TEXT else self.keep("labels", name, lambda: _labels(self, name))
 
     def codes_of(self, name: str, values: Sequence[str]) -> Codes:
         """A text column as codes of `values` (NFC) at least; where it has too many others, they are all one."""
         codes = self.codes(name)
         if codes is None:
-            array = self._keep("array", name, lambda: _composed(_plain(self.table[name])))
+            array = self.keep("array", name, lambda: _composed(_plain(self.table[name])))
             codes = Codes.of(values, pc.index_in(array, value_set=pa.array(values, array.type)))
         return codes
 
-    def _keep(self, what: str, name: str, make: Callable[[], T]) -> T:
+    def keep(self, what: str, name: str, make: Callable[[], T]) -> T:
+        """What `make` makes of a column, made once; `what` names it."""
+        if self._before is not None and name not in self._changed:
+            return self._before.keep(what, name, make)
         found: Any = self._kept.get((what, name), self)
         if found is self:
             found = self._kept[what, name] = make()

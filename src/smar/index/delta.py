@@ -7,6 +7,7 @@ own part of it; everything else that a search reads is copied when a new segment
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +21,8 @@ from smar.index.catalogue import Catalogue
 from smar.index.columns import Mask, one_array
 from smar.index.embeddings import not_unit
 from smar.index.growing import GrowingWords
-from smar.index.ranked import Vectors
+from smar.index.patched import Overlay
+from smar.index.ranked import Rows, Vectors
 from smar.index.ready import FreshJson
 from smar.index.segment import Segment
 from smar.index.updates import OpenLog, Places, Record
@@ -69,7 +71,7 @@ class Items:
                 f"the items' vectors are of model {self.fingerprint}, the index is of model {fingerprint}; "
                 "their scores would mean nothing. Encode them with the run that the index was made of."
             )
-        payload = _fit(self.payload, schema)
+        payload = fit(self.payload, schema)
         if len(self.pictures) != payload.num_rows:
             raise RefusedItems(
                 f"{len(self.pictures)} pictures for {payload.num_rows} items; give None where there is none."
@@ -82,7 +84,12 @@ class Items:
         return payload.append_column(f"__{PICTURE}", pa.array(self.pictures, pa.binary()))
 
 
-def _fit(payload: pa.Table, schema: pa.Schema) -> pa.Table:
+def fit(payload: pa.Table, schema: pa.Schema, whole: bool = True) -> pa.Table:
+    """The columns in the types of `schema`; `whole`: all of them, null where none is given.
+
+    Raises:
+        RefusedItems: unknown columns or values, ids that are missing or double.
+    """
     unknown = sorted(set(payload.column_names) - set(schema.names) - INTERNAL_COLUMNS)
     if unknown or "item_id" not in payload.column_names:
         raise RefusedItems(
@@ -90,6 +97,8 @@ def _fit(payload: pa.Table, schema: pa.Schema) -> pa.Table:
             f"is unknown. The index has: {', '.join(schema.names)}."
         )
     columns = []
+    if not whole:
+        schema = pa.schema([field for field in schema if field.name in payload.column_names])
     for field in schema:
         try:
             column = payload[field.name].cast(field.type) if field.name in payload.column_names else None
@@ -141,15 +150,22 @@ class Delta:
         self._new: list[pa.RecordBatch] = []
         self._rows: dict[str, int] = {}
         self._json: dict[int, bytes] = {}  # rows are never reused, so what was encoded once stays right
+        self._over_base, self._over_new = Overlay(), Overlay()
+        self._patches: list[pa.RecordBatch] = []
+        self.patched = 0
         self._words = GrowingWords(base.words) if isinstance(base.words, WordIndex) else None
         self.count = 0
 
     def apply(self, record: Record) -> None:
         """One record of the log, which is held until `segments` copies its columns."""
+        if record.op == "patch":
+            self._patches.append(record.batch)
+            return
+        self._apply_patches()  # they are of the items as they were before
         batch, schema = record.batch, self._table.schema
         ids = batch.column("item_id").to_pylist()
         self._kill(batch.column("item_id"), ids)
-        if not record.upsert:
+        if record.op == "delete":
             return
         start, self.count = self.count, self.count + len(ids)
         self._grow()
@@ -165,12 +181,34 @@ class Delta:
         for item_id in ids:
             if (row := self._rows.pop(item_id, None)) is not None:
                 self._dead[row] = True
+        rows = self._base_rows(column, ids)
+        self._base_dead[rows[rows >= 0]] = True
+
+    def _base_rows(self, column: pa.StringArray, ids: list[str]) -> Rows:
+        """Row of each item in the base, dead or alive, int64 [n]; -1 for none."""
+        catalogue = self._base.catalogue
         if len(ids) < _MANY:
-            rows = [row for row in map(self._base.catalogue.row_of, ids) if row is not None]
-        else:
-            found = pc.index_in(column, value_set=one_array(self._base.catalogue.table["item_id"]))
-            rows = found.drop_null().to_numpy()
-        self._base_dead[rows] = True
+            places = (catalogue.row_of(item_id) for item_id in ids)
+            return np.fromiter((-1 if row is None else row for row in places), np.int64, len(ids))
+        found = pc.index_in(column, value_set=one_array(catalogue.table["item_id"]))
+        rows: Rows = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return rows
+
+    def _apply_patches(self) -> None:
+        """What has come since the last time: neighbours that change the same columns together."""
+        for _, alike in groupby(self._patches, key=lambda batch: batch.schema):
+            table = pa.Table.from_batches(list(alike))
+            self.patched += table.num_rows
+            column = one_array(table["item_id"])
+            ids = column.to_pylist()
+            new = np.fromiter((self._rows.get(item_id, -1) for item_id in ids), np.int64, len(ids))
+            base = np.where(new < 0, self._base_rows(column, ids), -1)
+            for overlay, rows in ((self._over_base, base), (self._over_new, new)):
+                at = np.flatnonzero(rows >= 0)
+                if len(at):  # `take` copies them out of the log
+                    names = [name for name in table.column_names if name != "item_id"]
+                    overlay.add(rows[at], {name: one_array(table[name]).take(pa.array(at)) for name in names})
+        self._patches = []
 
     def _grow(self) -> None:
         if self.count > len(self._vectors):
@@ -185,7 +223,11 @@ class Delta:
 
     def segments(self) -> list[Segment]:
         """The base without its dead rows, and the changes as a segment of their own when there are any."""
-        base = Segment(self._base.store, self._base.catalogue, dead=self._base_dead.copy(), words=self._base.words)
+        self._apply_patches()
+        catalogue = self._base.catalogue
+        if changes := self._over_base.view():
+            catalogue = catalogue.patched(changes)
+        base = Segment(self._base.store, catalogue, dead=self._base_dead.copy(), words=self._base.words)
         if self.count == 0:
             return [base]
         if self._new:
@@ -193,10 +235,12 @@ class Delta:
             if self._words is not None:
                 self._words.add(new)
             self._table = pa.concat_tables([self._table, new]).combine_chunks()  # two chunks at least: it copies
-        catalogue = _Changed(self._table, self._log, self._places[: self.count], dict(self._rows), self._json)
+        changed: Catalogue = _Changed(self._table, self._log, self._places[: self.count], dict(self._rows), self._json)
+        if changes := self._over_new.view():
+            changed = changed.patched(changes)
         store = VectorStore(None, self._vectors[: self.count], None)
         words = None if self._words is None else self._words.view()
-        return [base, Segment(store, catalogue, len(self._base.store), self._dead[: self.count].copy(), words)]
+        return [base, Segment(store, changed, len(self._base.store), self._dead[: self.count].copy(), words)]
 
 
 def _longer(array: npt.NDArray[T], rows: int) -> npt.NDArray[T]:

@@ -12,21 +12,23 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from smar.data.voices import Voices
 from smar.data.words import words as words_of
 from smar.errors import InputError, member
 from smar.files import StrPath, verify, xxh3
 from smar.index.base import MAX_HITS, Hit, Mode, Ranked, weigh
+from smar.index.counted import matches_counter
 from smar.index.embeddings import QUERY_FOLDER
 from smar.index.facets import FacetCounts, count_facets, price_borders
 from smar.index.filters import Filter
-from smar.index.fusion import HybridFit, as_read, ask_all, depth_of, fuse
+from smar.index.fusion import Blend, HybridFit, as_read, ask_all, blend_of, fuse, parts_of, voices_of
 from smar.index.lists import EXACT_FILE, Lists
 from smar.index.payload import open_payload
 from smar.index.query import QueryEncoder, QueryManifest, QueryVectors
-from smar.index.ranked import Corrections, Found, Queries, Rows, Vectors
+from smar.index.ranked import Corrections, Queries, Rows, Vectors
 from smar.index.ready import map_npy
 from smar.index.sealed import Sealed
-from smar.index.segment import CatalogueView, Segment, place
+from smar.index.segment import CatalogueView, Segment, place, top_of
 from smar.index.vectors import Probes, VectorStore
 from smar.index.versions import MADE_BY, current_version
 from smar.index.words import WORDS_FOLDER, WordIndex
@@ -83,7 +85,9 @@ def _verify(path: Path, manifest: IndexManifest) -> None:
         file = path / name
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise InputError(f"{path / 'manifest.json'} names {name!r}, which lies outside the index.")
-        if file.is_file() and (size := file.stat().st_size) != entry.size:
+        if not file.is_file():
+            raise InputError(f"{file} is missing. Run `{MADE_BY}` again.")
+        if (size := file.stat().st_size) != entry.size:
             raise InputError(f"{file} has {size:,} bytes, expected {entry.size:,}. Run `{MADE_BY}` again.")
 
     def check(name: str) -> None:
@@ -141,6 +145,7 @@ class EmbeddedIndex:
         if encoder is not None:
             self.encoder = encoder
         self.facets = _counter(self.segments)
+        self.counts = matches_counter(self.segments)
 
     @classmethod
     def open(cls, path: StrPath, check: bool = True) -> Self:
@@ -168,6 +173,11 @@ class EmbeddedIndex:
         """The same version with other segments behind it."""
         return EmbeddedIndex(self.path, self.manifest, segments, self.encoder)
 
+    @staticmethod
+    def files_of(version: Path) -> list[Path]:
+        """All files of a version but its updates; most of them are mapped."""
+        return [version / name for name in ("manifest.json", *IndexManifest.read(version, MADE_BY).files)]
+
     @property
     def fingerprint(self) -> str:
         """Of the model that made the vectors."""
@@ -181,7 +191,7 @@ class EmbeddedIndex:
     @property
     def schema(self) -> pa.Schema:
         """Item columns that filters may name."""
-        return self.segments[0].catalogue.table.schema
+        return self.segments[0].catalogue.schema
 
     def __len__(self) -> int:
         return len(self.catalogue)
@@ -220,34 +230,53 @@ class EmbeddedIndex:
         """
         _check_k(k)
         mode = member(Mode, mode, "mode")
-        asked = ask_all(self.segments, vectors.texts) if mode is Mode.HYBRID else []
+        voices = self._voices(vectors) if mode is Mode.ADAPTIVE else None
+        spoken = mode is Mode.HYBRID or voices is not None
+        asked = ask_all(self.segments, vectors.texts) if spoken else []
         if asked:
             vectors = as_read(vectors, asked, self.encoder)
-        queries = Queries(vectors.embedding, weigh(vectors, mode))
-        found = self._top(queries, depth_of(k) if mode is Mode.HYBRID else k, filter)
-        words: list[Vectors | None] = [None] * len(found)
-        corrected: list[Corrections | None] = [None] * len(found)
-        if mode is Mode.HYBRID:
-            fused = fuse(self.segments, self.manifest.hybrid, queries, asked, found, k, filter)
+        share = weigh(vectors, mode)
+        blends: Sequence[Blend | None] = [blend_of(self.manifest.hybrid)] * len(asked)
+        if voices is not None:
+            blends, share = voices_of(self.segments, vectors, asked, voices)
+        queries = Queries(vectors.embedding, share)
+        words: list[Vectors | None] = [None] * len(queries)
+        corrected: list[Corrections | None] = [None] * len(queries)
+        if spoken:
+            fused = fuse(self.segments, blends, queries, asked, k, filter)
             found, words = [items for items, _ in fused], [scores for _, scores in fused]
             corrected = [query.corrected() for query in asked]
+        else:
+            found = top_of(self.segments, queries, k, filter)
         ranks: list[Rows | None] = [None] * len(found)
         if mode is Mode.TEXT:
             ranks = [np.arange(1, len(items) + 1) for items in found]
         elif explain:
-            by_text = self._top(Queries(vectors.embedding, weigh(vectors, Mode.TEXT)), MAX_HITS, filter)
+            by_text = top_of(self.segments, Queries(vectors.embedding, weigh(vectors, Mode.TEXT)), MAX_HITS, filter)
             ranks = [_ranks(items.rows, text.rows) for items, text in zip(found, by_text, strict=True)]
         return [Ranked.of(*parts) for parts in zip(found, ranks, words, corrected, strict=True)]
+
+    def _voices(self, vectors: QueryVectors) -> Voices | None:
+        """Fitted shares of words and vectors; None where the model, the index or the queries come without words."""
+        held = vectors.texts is not None and all(segment.words is not None for segment in self.segments)
+        return self.encoder.voices if held else None
 
     def prepare(self, filter: Filter) -> None:
         """Find what matches a filter; searches with it are quicker from then on."""
         for segment in self.segments:
             segment.allowed(filter)
 
+    def count(self, filter: Filter | None) -> int:
+        """How many items match."""
+        allowed = (segment.allowed(filter) for segment in self.segments)
+        return sum(
+            len(part.store) if mask is None else mask.count for part, mask in zip(self.segments, allowed, strict=True)
+        )
+
     def nearest(self, queries: Queries, k: int, filter: Filter | None = None) -> list[Ranked]:
         """The best `k` (1..MAX_HITS) items of queries that are vectors already."""
         _check_k(k)
-        return [Ranked.of(items) for items in self._top(queries, k, filter)]
+        return [Ranked.of(items) for items in top_of(self.segments, queries, k, filter)]
 
     def vectors(self, row: int) -> tuple[Vectors, Vectors]:
         """S_m and S_t of the item at `row`, float32 [k] each, as they are stored."""
@@ -256,24 +285,13 @@ class EmbeddedIndex:
         return own[: self.dim], own[self.dim :]
 
     def unheld(self, text: str) -> float:
-        """Share of a text's words, by length, that no item holds; 1 where it has none, or the index lacks them."""
+        """Share of a text's words, by length, that no item holds any more; 1 where it or the index has none."""
         if self.manifest.hybrid is None:
             return 1.0
-        parts = [segment.words for segment in self.segments if segment.words is not None]
+        parts = parts_of(self.segments)
         size = {word: len(word) for word in words_of(text, self.manifest.hybrid.language)}
-        held = sum(size[word] for word in size if any(len(part.posting(word)[0]) for part in parts))
+        held = sum(size[word] for word in size if any(part.holds(word) for part in parts))
         return 1 - held / sum(size.values()) if size else 1.0
-
-    def _top(self, queries: Queries, k: int, filter: Filter | None) -> list[Found]:
-        """Each query's best `k` of all segments; a row of a later segment counts from its `first_row`."""
-        by_segment = [segment.top(queries, k, filter) for segment in self.segments]
-        if len(by_segment) == 1:
-            return by_segment[0]
-        firsts = [segment.first_row for segment in self.segments]
-        return [
-            Found.joined([items.moved(first) for items, first in zip(found, firsts, strict=True)]).best(k)
-            for found in zip(*by_segment, strict=True)
-        ]
 
     def hits(self, ranked: Ranked) -> list[Hit]:
         """The items' columns with what was found."""

@@ -2,7 +2,8 @@
 
 The grammar, loosest first: ``or``, ``and``, ``not``, then parentheses, ``exists(column)``, ``column op
 value`` with ``= != < <= > >=``, and ``column [not] in (value, ...)``. Words need quotes when they hold spaces
-or punctuation; inside quotes a backslash takes the next character as it is.
+or punctuation; inside quotes a backslash takes the next character as it is. Of lists, ``sizes=M`` and
+``sizes in (S, M)`` ask for one of the values, ``sizes all (S, M)`` for all of them, ``!=`` and ``not in`` for none.
 
 A missing value (null or NaN) matches no comparison, not even ``!=``; ``not`` is the plain complement, so
 ``not price<50`` does keep items without a price. A number is compared in its column's precision:
@@ -63,6 +64,27 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Holds:
+    """Lists of `column` that hold one of `values`, or all of them (`every`); `kind` is that of their entries."""
+
+    column: str
+    kind: Kind
+    values: tuple[Any, ...]
+    every: bool
+
+    def mask(self, columns: Columns, texts: Texts) -> Mask:
+        """Boolean [rows], the caller's own."""
+        rows, entries = columns.entries(self.column)
+        mask = np.full(len(columns), self.every)
+        for values in [(value,) for value in self.values] if self.every else [self.values]:
+            codes = {self.column: entries.codes_of(self.column, values)} if self.kind is Kind.TEXT else {}
+            found = np.zeros(len(columns), np.bool_)
+            found[rows[Comparison(self.column, self.kind, "in", values).mask(entries, codes)]] = True
+            mask = mask & found if self.every else found
+        return mask
+
+
+@dataclass(frozen=True, slots=True)
 class Exists:
     """Rows that have a value in `column`."""
 
@@ -102,7 +124,7 @@ class Both:
         return mask
 
 
-Node: TypeAlias = Comparison | Exists | Not | Both
+Node: TypeAlias = Comparison | Holds | Exists | Not | Both
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +141,31 @@ class Filter:
             sought[name].add(value)
         # all that a column is asked for at once: a pass over 1 M titles takes 8 ms for one text and 16 for 200
         return self.root.mask(columns, {name: columns.codes_of(name, [*texts]) for name, texts in sought.items()})
+
+
+def columns_of(node: Node) -> set[str]:
+    """The columns that a part of a filter names."""
+    match node:
+        case Comparison(column) | Holds(column) | Exists(column):
+            return {column}
+        case Not(term):
+            return columns_of(term)
+        case Both(terms):
+            return set().union(*map(columns_of, terms))
+
+
+def without(filter: Filter | None, column: str) -> Filter | None:
+    """The filter as if nothing had been chosen of `column`: without the terms of its ``and`` that name it alone.
+
+    The same filter where there is nothing such.
+    """
+    if filter is None:
+        return None
+    terms = filter.root.terms if isinstance(filter.root, Both) and not filter.root.any_of else (filter.root,)
+    kept = tuple(term for term in terms if columns_of(term) != {column})
+    if len(kept) == len(terms):
+        return filter
+    return Filter(Both(kept, any_of=False) if len(kept) > 1 else kept[0]) if kept else None
 
 
 def _texts(node: Node) -> Iterator[tuple[str, str]]:

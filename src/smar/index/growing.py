@@ -79,6 +79,10 @@ class ChangedWords:
         at = np.flatnonzero(self.words == self.numbers.get(word, -1))
         return self.rows[at], self.weights[at]
 
+    def most(self, word: str) -> float:
+        """The highest weight of `word` in a row."""
+        return float(self.posting(word)[1].max(initial=0))
+
     def likes(self, word: str) -> dict[str, Like]:
         """Words that may be meant by one that no item holds, among those that the version does not have."""
         found = similarities(word, self.new)

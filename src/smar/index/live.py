@@ -1,29 +1,62 @@
 """An index that changes while it is searched: an immutable version, its update log, and the delta in memory.
 
 Every process that serves the index opens it for itself and calls `refresh` now and then: it looks at two small files
-(26 microseconds), reads what is new in the log, and takes a new version where one was published. `snapshot` is
-replaced in one assignment, so searches under way end on the one that they began with.
+and at the others from outside, reads what is new in the log, and takes a new version where one was published.
+`snapshot` is replaced in one assignment, so searches under way end on the one that they began with.
 """
 
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from smar.errors import InputError
 from smar.files import StrPath
-from smar.index.delta import Delta, Items
+from smar.index.delta import Delta, Items, RefusedItems, fit
 from smar.index.embedded import EmbeddedIndex
 from smar.index.updates import OpenLog, UpdateLog
-from smar.index.versions import CURRENT_FILE, Stamp, current_version, file_stamp, locked
+from smar.index.versions import CURRENT_FILE, Stamp, UnreadableIndex, current_version, file_stamp, locked
+from smar.index.watch import WatchedFiles, folder_looks
 
 DELTA_LIMIT = 20_000
 """Changed items that are scanned exactly beside the base: 1 ms a query at 2 x 128 dimensions."""
 _DEAD_SHARE = 0.2
 _REFUSED_SECONDS = 30.0
+PATCH_LIMIT = 500_000
+"""Changes of columns since the version was built: read again in some 2 s when the index is opened."""
+
+
+class Attempts:
+    """When to read an index again that could not be read: once something was done about it, or after a while.
+
+    Not at every look: to verify it takes reading a gigabyte or more.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: object = None
+        self._again = 0.0
+
+    def due(self) -> bool:
+        """Whether to try now; says yes once."""
+        seen = file_stamp(self._folder / CURRENT_FILE), _version_looks(self._folder)
+        if seen == self._seen and time.monotonic() < self._again:
+            return False
+        self._seen, self._again = seen, time.monotonic() + _REFUSED_SECONDS
+        return True
+
+    def succeeded(self) -> None:
+        """The next one is due at once."""
+        self._seen = None
+
+
+def _version_looks(folder: Path) -> object:
+    with contextlib.suppress(InputError):
+        return folder_looks(current_version(folder))
+    return None
 
 
 class LastItem(InputError):
@@ -36,8 +69,12 @@ class UpdatableIndex:
     def __init__(self, folder: StrPath, check: bool) -> None:
         folder = Path(folder)
         self.folder = folder
+        self.unsafe: str | None = None
+        """Why nothing may be read of `snapshot`: a file that it maps was changed in place. None when all is well."""
+        self.problem: str | None = None
+        """Why the last `refresh` failed, None when it did not."""
         self._refreshing = threading.Lock()
-        self._refused: tuple[Stamp | None, float, str] | None = None
+        self._attempts, self._refusal = Attempts(folder), ""
         self._load(check)
 
     @classmethod
@@ -57,21 +94,29 @@ class UpdatableIndex:
         for last in (False, True):
             pointer = file_stamp(self.folder / CURRENT_FILE)
             try:
-                base = EmbeddedIndex.open(current_version(self.folder), check or last)
+                path = current_version(self.folder)
+                # before they are verified: what is changed meanwhile looks different afterwards
+                files = WatchedFiles(EmbeddedIndex.files_of(path))
+                base = EmbeddedIndex.open(path, check or last)
                 _ = base.encoder  # loaded here: its files may go, too
-                log = UpdateLog(base.path)
-                file = OpenLog(log.path)
-                delta = Delta(base.segments[0], base.dim, file)
-                stamp = log.stamp()
-                ack = log.acknowledged()
-                for record in file.records(0, ack):
-                    delta.apply(record)
+                self._replay(base)
                 break
             except InputError:
                 # a version that was replaced and removed while it was being opened; anything else is damage
                 if last or pointer is None or not self._moved(pointer):
                     raise
-        self._pointer, self._base, self._delta = pointer, base, delta
+        self._pointer, self._files = pointer, files
+
+    def _replay(self, base: EmbeddedIndex) -> None:
+        """Serve a version with all of its updates."""
+        log = UpdateLog(base.path)
+        file = OpenLog(log.path)
+        delta = Delta(base.segments[0], base.dim, file)
+        stamp = log.stamp()
+        ack = log.acknowledged()
+        for record in file.records(0, ack):
+            delta.apply(record)
+        self._base, self._delta = base, delta
         self._log, self._file, self._offset, self._stamp = log, file, ack.length, stamp
         self.snapshot = base.with_segments(delta.segments())
 
@@ -82,36 +127,52 @@ class UpdatableIndex:
     def refresh(self) -> bool:
         """Take in what other processes have written; returns whether `snapshot` is a new one.
 
+        An older copy that was put in the folder's place is taken as well.
+
         Raises:
-            InputError: what was written is damaged; `snapshot` stays as it was.
+            UnreadableIndex: what was written is damaged; `snapshot` stays as it was, see `unsafe`.
         """
         with self._refreshing:
-            if not self._moved(self._pointer):
-                try:
-                    return self._take_in()
-                except InputError:  # a version that was replaced and removed since the line above, or a copied log
-                    if not (self._moved(self._pointer) or self._file.replaced):
-                        raise
-            self._take_version()
-            return True
+            try:
+                new = self._refresh()
+            except (InputError, OSError) as error:
+                self.problem = self.unsafe or str(error)
+                raise UnreadableIndex(self.problem) from error
+            self.problem = None
+            return new
 
-    def _take_version(self) -> None:
-        """As `_load`; one that was refused is not read again at every look, a gigabyte or more four times a second."""
-        pointer = file_stamp(self.folder / CURRENT_FILE)
-        if self._refused is not None and self._refused[0] == pointer and time.monotonic() < self._refused[1]:
-            raise InputError(self._refused[2])
+    def _refresh(self) -> bool:
+        changed, rewritten = self._files.changes()
+        if rewritten is not None and self.unsafe is None:
+            self.unsafe = f"{rewritten} was changed in place while it was served; it is read again once it is whole."
+        if not changed and self.unsafe is None and not self._moved(self._pointer):
+            try:
+                return self._take_in()
+            except InputError:  # a version that was replaced and removed since the line above, or another log
+                if not self._moved(self._pointer):
+                    self._attempt(lambda: self._replay(self._base))
+                    return True
+        self._attempt(self._load)
+        self.unsafe = None
+        return True
+
+    def _attempt(self, read: Callable[[], None]) -> None:
+        if not self._attempts.due():
+            raise InputError(self._refusal)
         try:
-            self._load()
+            read()
         except InputError as error:
-            self._refused = pointer, time.monotonic() + _REFUSED_SECONDS, str(error)
+            self._refusal = str(error)
             raise
-        self._refused = None
+        self._attempts.succeeded()
 
     def _take_in(self) -> bool:
         stamp = self._log.stamp()
         if stamp == self._stamp:
             return False
         ack = self._log.acknowledged()
+        if not self._file.goes_on:
+            raise InputError(f"{self._log.path} is not the one that was read.")
         for record in self._file.records(self._offset, ack):
             self._delta.apply(record)
         changed, self._offset, self._stamp = ack.length != self._offset, ack.length, stamp
@@ -124,23 +185,66 @@ class UpdatableIndex:
 
         Raises:
             RefusedItems: the items do not fit the index.
-            InputError: the index cannot be read. In either case nothing was written.
+            UnreadableIndex: the index cannot be read. In either case nothing was written.
         """
         if items.payload.num_rows == 0:
             return 0
         with self._changing():
             self.refresh()
             table = items.as_table(self.snapshot.schema, self.snapshot.fingerprint, self.snapshot.dim)
-            self._log.append(table, upsert=True)
+            self._log.append("upsert", table)
         self._show_written()
         return int(table.num_rows)
+
+    def check_writable(self) -> None:
+        """Raise UnreadableIndex or OSError where a change could not be written now: write one that nobody reads."""
+        with self._changing():
+            self.refresh()
+            self._log.rehearse()
+
+    def patch(self, *tables: pa.Table) -> list[bool]:
+        """Change columns of items; nothing is encoded. Survives kill -9 once it has returned.
+
+            index.patch(pa.table({"item_id": ["a", "b"], "price": [3.5, None]}))
+
+        Args:
+            tables: `item_id` and the columns to change, null to take a value away. All are written, or none; an
+                item may be in several of them.
+
+        Returns:
+            For each row of the tables, in their order, whether there is such an item; others are left out.
+
+        Raises:
+            RefusedItems: unknown columns or values, ids that are missing or double, columns whose words are searched.
+            InputError: the index cannot be read. In either case nothing was written.
+        """
+        with self._changing():
+            self.refresh()
+            fitted = [self._fitted(table) for table in tables]
+            row_of = self.snapshot.catalogue.row_of
+            known = [[row_of(item_id) is not None for item_id in table["item_id"].to_pylist()] for table in fitted]
+            rest = [table.filter(pa.array(mask, pa.bool_())) for table, mask in zip(fitted, known, strict=True)]
+            if rest := [table for table in rest if table.num_rows]:
+                self._log.append("patch", *rest)
+        if rest:
+            self._show_written()
+        return [yes for mask in known for yes in mask]
+
+    def _fitted(self, table: pa.Table) -> pa.Table:
+        hybrid = self.snapshot.manifest.hybrid
+        words = set() if hybrid is None else set(hybrid.fields)
+        if read := sorted(words & set(table.column_names)):
+            raise RefusedItems(
+                f"the words of {', '.join(read)} are searched, so they cannot be changed alone; upsert the items."
+            )
+        return fit(table, self.snapshot.schema, whole=False)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove items; returns how many there were. Ids that are not there are no error.
 
         Raises:
             LastItem: nothing would be left.
-            InputError: the index cannot be read. In either case nothing was written.
+            UnreadableIndex: the index cannot be read. In either case nothing was written.
         """
         with self._changing():
             self.refresh()
@@ -150,7 +254,7 @@ class UpdatableIndex:
                 return 0
             if len(known) == len(self.snapshot):
                 raise LastItem("this would delete every item; an index keeps at least one. Remove its folder instead.")
-            self._log.append(pa.table({"item_id": pa.array(known, pa.string())}), upsert=False)
+            self._log.append("delete", pa.table({"item_id": pa.array(known, pa.string())}))
         self._show_written()
         return len(known)
 
@@ -172,9 +276,16 @@ class UpdatableIndex:
         return self._delta.count
 
     @property
+    def patched(self) -> int:
+        """Changes of columns since the version was built."""
+        return self._delta.patched
+
+    @property
     def needs_compaction(self) -> bool:
-        """Whether the changes have grown so far that searching through them costs time."""
-        return self._delta.count > DELTA_LIMIT or self._delta.base_dead > _DEAD_SHARE * len(self._base)
+        """Whether the changes have grown so far that searching through them, or reading them again, costs time."""
+        delta = self._delta
+        large = delta.count > DELTA_LIMIT or delta.patched > PATCH_LIMIT
+        return large or delta.base_dead > _DEAD_SHARE * len(self._base)
 
     def compact(self) -> str:
         """Build a new version of base and updates, and serve it; returns its name.

@@ -1,8 +1,8 @@
 """Words to vectors without torch: a tokenizer file and one ONNX graph, bound to its model by a fingerprint.
 
 A query encoder folder holds ``model.onnx`` (tokens -> normalised embedding and image probability),
-``tokenizer.json`` and ``manifest.json``. `smar embed` exports it, `smar index` and the service carry it
-along.
+``tokenizer.json``, ``manifest.json`` and, where words have a share of their own, ``voices.json``. `smar embed` exports
+it, `smar index` and the service carry it along.
 """
 
 import time
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
+from smar.data.voices import VOICES_FILE, Voices
 from smar.errors import InputError, member
 from smar.files import Manifest, StrPath, verify
 
@@ -102,8 +103,8 @@ class QueryVectors:
 class QueryEncoder:
     """The online query tower and gate; safe to call from several threads."""
 
-    def __init__(self, manifest: QueryManifest, session: Any, tokenizer: Any) -> None:
-        self.manifest = manifest
+    def __init__(self, manifest: QueryManifest, session: Any, tokenizer: Any, voices: Voices | None = None) -> None:
+        self.manifest, self.voices = manifest, voices
         self._session = session
         self._tokenizer = tokenizer
         ends = tokenizer.encode(manifest.prefix).ids  # every query has them; CLIP's end token is its unknown one, too
@@ -123,7 +124,7 @@ class QueryEncoder:
 
         manifest = QueryManifest.read(folder, MADE_BY)
         model = manifest.model_file(precision)
-        for name in (model, TOKENIZER_FILE):
+        for name in (model, TOKENIZER_FILE, *{VOICES_FILE}.intersection(manifest.files)):
             _verify(folder / name, manifest.files.get(name))
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads  # queries are small: more workers serve more than more threads
@@ -136,7 +137,7 @@ class QueryEncoder:
         _check_graph(session, folder / model)
         tokenizer.enable_truncation(manifest.max_length)
         tokenizer.enable_padding(pad_id=manifest.pad_id)
-        return cls(manifest, session, tokenizer)
+        return cls(manifest, session, tokenizer, Voices.read(folder))
 
     def encode(self, texts: Sequence[str], timings: dict[str, float] | None = None) -> QueryVectors:
         """Encode queries as they are (normalise them first), in batches; each is padded to its longest.

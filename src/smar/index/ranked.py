@@ -46,6 +46,10 @@ class Found:
         """The best `k`; equal scores by row, so that a repeated search repeats its answer."""
         return self.pick(_first(self.rows, self.score, k))
 
+    def by_row(self) -> "Found":
+        """The same in the order of rows."""
+        return self.pick(np.argsort(self.rows))
+
     def pick(self, places: Rows | npt.NDArray[np.bool_] | slice) -> "Found":
         """Some of them."""
         return Found(self.rows[places], self.score[places], self.text_score[places], self.multimodal_score[places])
@@ -63,6 +67,26 @@ class Found:
             np.concatenate([part.text_score for part in parts]),
             np.concatenate([part.multimodal_score for part in parts]),
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Near:
+    """Items near one query in no certain order: `rows` int64 [n] and about their scores, float32 [n]."""
+
+    rows: Rows
+    score: Vectors
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pick(self, places: Rows | npt.NDArray[np.bool_]) -> "Near":
+        """Some of them."""
+        return Near(self.rows[places], self.score[places])
+
+    @classmethod
+    def of(cls, found: Found) -> "Near":
+        """What was found, with its exact scores."""
+        return cls(found.rows, found.score)
 
 
 class Queries:
@@ -93,12 +117,15 @@ class Queries:
 
 def exact_best(vectors: Vectors, query: Query, rows: Rows, k: int) -> Found:
     """The best `k` of `rows` of `vectors` [n, 2k] (contiguous) in exact order."""
+    return scored(vectors, query, rows).best(k)
+
+
+def scored(vectors: Vectors, query: Query, rows: Rows) -> Found:
+    """Some `rows` of `vectors` [n, 2k] (contiguous) with their exact scores, in the order given."""
     rows = np.ascontiguousarray(rows, np.int64)
     first = 2 * rows  # of the two rows of k numbers that an item is
     multimodal, text = products(vectors, query.embedding, first), products(vectors, query.words, first + 1)
-    score = query.share * multimodal + (1 - query.share) * text
-    best = _first(rows, score, k)
-    return Found(rows[best], score[best], text[best], multimodal[best])
+    return Found(rows, query.share * multimodal + (1 - query.share) * text, text, multimodal)
 
 
 def _first(rows: Rows, score: Vectors, k: int) -> Rows:

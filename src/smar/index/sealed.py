@@ -3,7 +3,7 @@
 import hashlib
 import re
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 from smar.errors import InputError
 from smar.files import Manifest, StrPath, atomic
@@ -42,11 +42,11 @@ class Sealed(Manifest):
                 f"{path} is damaged or is not a manifest of `{made_by}`: its bytes do not fit their checksum. "
                 f"Run `{made_by}` again."
             )
-        written, read = _FORMAT.search(content), cls.model_fields["format"].default.encode()
-        if written is not None and written[1] != read and written[1].partition(b"/")[0] == read.partition(b"/")[0]:
+        formats: tuple[str, ...] = get_args(cls.model_fields["format"].annotation)
+        seen = written[1].decode() if (written := _FORMAT.search(content)) else formats[0]
+        if seen not in formats and seen.partition("/")[0] == formats[0].partition("/")[0]:
             raise InputError(
-                f"{path} is of format {written[1].decode()}; this smar reads {read.decode()}. "
-                f"Build it again with `{made_by}`."
+                f"{path} is of format {seen}; this smar reads {', '.join(formats)}. Build it again with `{made_by}`."
             )
         try:
             return cls.model_validate_json(content)

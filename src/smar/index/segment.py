@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from smar.index.catalogue import Catalogue
-from smar.index.columns import Columns, Mask
+from smar.index.columns import Mask
 from smar.index.facets import Part
 from smar.index.filters import Filter
 from smar.index.postings import Postings
-from smar.index.ranked import Found, Queries, Rows
+from smar.index.ranked import Found, Near, Queries, Rows
 from smar.index.vectors import Allowed, VectorStore
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Segment:
         self.words = words
         self.dead = dead if dead is not None and dead.any() else None
         self._everything = None if self.dead is None else Allowed.of(~self.dead)
-        self._matching = _finder(catalogue.columns, self.dead)
+        self._matching = _finder(catalogue, self.dead)
 
     def allowed(self, filter: Filter | None) -> Allowed | None:
         """Rows that are alive and match; None when that is all of them."""
@@ -51,6 +51,12 @@ class Segment:
         if filter is None:
             return self.store.top(queries, k, alive=self._everything)
         return self.store.top(queries, k, self.allowed(filter))
+
+    def around(self, queries: Queries, k: int, filter: Filter | None) -> list[Near]:
+        """Items around each query, `k` at least; see `VectorStore.around`."""
+        if filter is None:
+            return self.store.around(queries, k, alive=self._everything)
+        return self.store.around(queries, k, self.allowed(filter))
 
     def part(self, filter: Filter | None) -> Part:
         """What facets count here."""
@@ -64,7 +70,7 @@ class Segment:
         return len(self.store) if self._everything is None else self._everything.count
 
 
-def _finder(columns: Columns, dead: Mask | None) -> Callable[[Filter], Allowed]:
+def _finder(catalogue: Catalogue, dead: Mask | None) -> Callable[[Filter], Allowed]:
     """What matches a filter, for the latest filters.
 
     It knows nothing of its segment: in a circle of references, each of some updates a second would leave a segment
@@ -73,10 +79,31 @@ def _finder(columns: Columns, dead: Mask | None) -> Callable[[Filter], Allowed]:
 
     @lru_cache(maxsize=_CACHED_FILTERS)
     def find(filter: Filter) -> Allowed:
-        mask = filter.mask(columns)
+        mask = filter.mask(catalogue.columns)
         return Allowed.of(mask if dead is None else mask & ~dead)
 
     return find
+
+
+def top_of(segments: Sequence[Segment], queries: Queries, k: int, filter: Filter | None) -> list[Found]:
+    """Each query's best `k` of all segments; a row of a later segment counts from its `first_row`."""
+    found = [segment.top(queries, k, filter) for segment in segments]
+    if len(segments) == 1:
+        return found[0]
+    moved = [[items.moved(segment.first_row) for items in own] for segment, own in zip(segments, found, strict=True)]
+    return [Found.joined(parts).best(k) for parts in zip(*moved, strict=True)]
+
+
+def around_of(segments: Sequence[Segment], queries: Queries, k: int, filter: Filter | None) -> list[Near]:
+    """Items around each query in all segments, by row; see `Segment.around`."""
+    found = [segment.around(queries, k, filter) for segment in segments]
+    rows = [[near.rows + segment.first_row for near in own] for segment, own in zip(segments, found, strict=True)]
+    scores = [[near.score for near in own] for own in found]
+    together = [
+        Near(np.concatenate(own), np.concatenate(score))
+        for own, score in zip(zip(*rows, strict=True), zip(*scores, strict=True), strict=True)
+    ]
+    return [near.pick(np.argsort(near.rows)) for near in together]
 
 
 def place(segments: Sequence[Segment], row: int) -> tuple[Segment, int]:
@@ -110,6 +137,18 @@ class CatalogueView:
             if row is not None and (segment.dead is None or not segment.dead[row]):
                 return segment.first_row + row
         return None
+
+    def following(self, item_id: str, most: int, filter: Filter | None) -> Rows:
+        """Rows of the first `most` items after an id that match, by ascending id (UTF-8), int64 [n].
+
+        Whoever goes on with the last id of each answer meets every item once that is there all the while.
+        """
+        found: list[tuple[str, int]] = []
+        for segment in self._segments:
+            allowed = segment.allowed(filter)
+            some = segment.catalogue.following(item_id, most, None if allowed is None else allowed.mask)
+            found += [(name, segment.first_row + row) for name, row in some]
+        return np.array([row for _, row in sorted(found)[:most]], np.int64)
 
     def items(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """The columns of some rows, in their order."""

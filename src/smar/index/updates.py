@@ -1,10 +1,10 @@
 """The update log of a version: what was upserted and deleted since it was built.
 
 ``updates.log`` is a row of records: 8 bytes of length, 8 bytes CRC-32 of what follows, then an Arrow stream whose
-metadata says ``upsert`` or ``delete``. ``updates.json`` says how many bytes of the log are acknowledged. A write
-appends, flushes the log to disk, then replaces ``updates.json``: a process that is killed leaves bytes beyond that
-length, which nobody reads and the next write cuts off. A log that is *shorter*, or whose records do not fit their
-checksums, is damaged.
+metadata says ``upsert``, ``patch`` (some columns) or ``delete``. ``updates.json`` says how many bytes of the log are
+acknowledged. A write appends, flushes the log to disk, then replaces ``updates.json``: a process that is killed leaves
+bytes beyond that length, which nobody reads and the next write cuts off. A log that is *shorter*, or whose records do
+not fit their checksums, is damaged.
 Other processes see a write by ``updates.json``, which is another file then.
 """
 
@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,32 +25,34 @@ from pydantic import Field
 
 from smar.errors import InputError
 from smar.index.sealed import Sealed
-from smar.index.versions import MADE_BY, Stamp, file_stamp, sync_folder
+from smar.index.versions import MADE_BY, Stamp, UnreadableIndex, file_stamp, sync_folder
 
 LOG_FILE = "updates.log"
 ACK_FILE = "updates.json"
 _HEAD = struct.Struct("<QQ")  # 16 bytes: what follows stays aligned for Arrow
 _REMEDY = f"Go back with `{MADE_BY} INDEX --rollback`, or build the index again."
 Places = npt.NDArray[np.int64]
+Op: TypeAlias = Literal["upsert", "patch", "delete"]
 
 
 class Acknowledged(Sealed):
     """``updates.json``: the part of the log that counts."""
 
-    format: Literal["smar-updates/1"] = "smar-updates/1"
+    format: Literal["smar-updates/1", "smar-updates/2"] = "smar-updates/2"
+    """From 2 on there are patches, which a program of before would take for deletions."""
     length: int = Field(ge=0, description="bytes")
     records: int = Field(ge=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Items (upsert) or only their ids (delete) of one acknowledged change.
+    """Items (upsert), some of their columns (patch) or only their ids (delete) of one acknowledged change.
 
     `batch` is mapped from the log, with a descriptor of its own: what is to stay is copied out. `shift` leads from an
     address in it to a place in the file.
     """
 
-    upsert: bool
+    op: Op
     batch: pa.RecordBatch
     shift: int = 0
 
@@ -72,6 +74,7 @@ class OpenLog:
     def __init__(self, path: Path) -> None:
         """Open it; raises InputError when it is missing or cannot be opened."""
         self.path = path
+        self._last = 0, b""
         try:
             self._handle = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
@@ -81,18 +84,20 @@ class OpenLog:
         weakref.finalize(self, os.close, self._handle)
 
     @property
-    def replaced(self) -> bool:
-        """Whether there is another file at `path` now, as after a copy from another machine."""
+    def goes_on(self) -> bool:
+        """Whether the file at `path` is this one, and begins with what was read of it: no copy took its place."""
         try:
-            return self.path.stat().st_ino != os.fstat(self._handle).st_ino
+            same = self.path.stat().st_ino == os.fstat(self._handle).st_ino
         except FileNotFoundError:
             return False
+        at, head = self._last
+        return same and os.pread(self._handle, len(head), at) == head
 
     def bytes_at(self, start: int, length: int) -> bytes:
-        """What was acknowledged there; raises InputError when the file does not hold it any more."""
+        """What was acknowledged there; raises UnreadableIndex when the file does not hold it any more."""
         found = os.pread(self._handle, length, start)
         if len(found) < length:
-            raise InputError(f"{self.path} ends within the {length:,} bytes at {start:,}. {_REMEDY}")
+            raise UnreadableIndex(f"{self.path} ends within the {length:,} bytes at {start:,}. {_REMEDY}")
         return found
 
     def records(self, start: int, ack: Acknowledged) -> Iterator[Record]:
@@ -107,15 +112,16 @@ class OpenLog:
         if not start < ack.length <= os.fstat(self._handle).st_size:
             raise InputError(f"{self.path} was read up to byte {start:,}, {ack.length:,} were acknowledged. {_REMEDY}")
         content = pa.py_buffer(mmap.mmap(self._handle, ack.length - aligned, offset=aligned, access=mmap.ACCESS_READ))
-        payloads, at = [], start - aligned
+        payloads, at, last = [], start - aligned, 0
         while at < len(content):
             payloads.append(self._payload(content, at, aligned))
-            at += _HEAD.size + len(payloads[-1])
+            last, at = at, at + _HEAD.size + len(payloads[-1])
+        self._last = aligned + last, content.slice(last, _HEAD.size).to_pybytes()
         for payload in payloads:
             stream = pa.ipc.open_stream(payload)
-            upsert = (stream.schema.metadata or {}).get(b"op") == b"upsert"
+            op: Any = (stream.schema.metadata or {}).get(b"op", b"").decode()
             for batch in stream:
-                yield Record(upsert, batch, aligned - content.address)
+                yield Record(op, batch, aligned - content.address)
 
     def _payload(self, content: pa.Buffer, at: int, offset: int) -> pa.Buffer:
         head = content.slice(at, min(_HEAD.size, len(content) - at)).to_pybytes()
@@ -154,13 +160,29 @@ class UpdateLog:
         """Changes with every acknowledged write."""
         return file_stamp(self.ack_path)
 
-    def append(self, table: pa.Table, upsert: bool) -> None:
-        """Write one change; when this returns, it survives the death of the process and a loss of power."""
-        sink = pa.BufferOutputStream()
-        table = table.replace_schema_metadata({"op": "upsert" if upsert else "delete"})
-        with pa.ipc.new_stream(sink, table.schema) as stream:
-            stream.write_table(table)
-        self.append_bytes(_framed(memoryview(sink.getvalue())), 1)
+    def append(self, op: Op, *tables: pa.Table) -> None:
+        """Write changes, all or none; when this returns, they survive the death of the process and a loss of power."""
+        records = []
+        for table in tables:
+            sink = pa.BufferOutputStream()
+            table = table.replace_schema_metadata({"op": op})
+            with pa.ipc.new_stream(sink, table.schema) as stream:
+                stream.write_table(table)
+            records.append(_framed(memoryview(sink.getvalue())))
+        self.append_bytes(b"".join(records), len(records))
+
+    def rehearse(self, size: int = 1 << 16) -> None:
+        """Write `size` bytes as a record would be, and take them back; raises OSError where a record could not be."""
+        ack = self.acknowledged()
+        with self.path.open("rb+") as log:
+            try:
+                log.seek(ack.length)
+                log.write(bytes(size))
+                log.flush()
+                os.fsync(log.fileno())
+            finally:
+                log.truncate(ack.length)
+        ack.write_file(self.ack_path)
 
     def append_bytes(self, framed: bytes, records: int) -> None:
         """Write whole records as they lie in another log."""

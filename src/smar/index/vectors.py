@@ -24,7 +24,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from smar.index.lists import Bits, Lists
-from smar.index.ranked import Found, Queries, Query, Rows, Vectors, exact_best
+from smar.index.ranked import Found, Near, Queries, Query, Rows, Vectors, exact_best
 
 EXACT_LIMIT = 100_000
 SCAN_FLOATS = 2_560_000  # 10,000 rows of 2 x 128: 1 to 2 ms
@@ -183,6 +183,25 @@ class VectorStore:
                 return self._search_flat(queries, k, allowed)
             return self._search_lists(queries, k, self.probes, allowed)
 
+    def around(
+        self, queries: Queries, k: int, allowed: Allowed | None = None, alive: Allowed | None = None
+    ) -> list[Near]:
+        """`k` items at least about each query, those of largest score as far as codes tell; fewer where there are not.
+
+        Their vectors are not read, which would cost more than all else.
+        """
+        if self.index is None or self.probes is None or allowed is not None:
+            return [Near.of(found) for found in self.top(queries, k, allowed, alive)]
+        with _one_thread():
+            near = list(self._candidates(queries, k, self.probes))
+        if alive is None:
+            return near
+        living = [items.pick(alive.mask[items.rows]) for items in near]
+        return [
+            items if len(items) >= k else Near.of(self.top(queries.part(slice(at, at + 1)), k, alive)[0])
+            for at, items in enumerate(living)
+        ]
+
     def _top_alive(self, queries: Queries, k: int, alive: Allowed) -> list[Found]:
         """Dead rows are dropped from a longer answer, which costs less than asking faiss about every row.
 
@@ -201,28 +220,34 @@ class VectorStore:
         return [self._best(queries[at], rows[rows >= 0], k) for at, rows in enumerate(found)]
 
     def _search_lists(self, queries: Queries, k: int, probes: Probes, allowed: Allowed | None) -> list[Found]:
+        if allowed is None:
+            return [
+                self._best(queries[at], near.rows, k) for at, near in enumerate(self._candidates(queries, k, probes))
+            ]
         coarse, fine = self.index.aim(queries.wide)
         wanted = [probes.of(float(share)) for share in queries.share]
-        if allowed is not None:
-            return [
-                self._until_settled(queries[at], fine[at], coarse[at], k, effort, allowed)
-                for at, effort in enumerate(wanted)
-            ]
-        lists, scores = self.index.nearest(coarse, max((effort.lists for effort in wanted), default=1))
-        found, least = [], min(k, len(self))
+        return [
+            self._until_settled(queries[at], fine[at], coarse[at], k, effort, allowed)
+            for at, effort in enumerate(wanted)
+        ]
 
-        def visit(at: int, lists: Rows) -> Rows:
+    def _candidates(self, queries: Queries, k: int, probes: Probes) -> Iterator[Near]:
+        """What the codes propose for each query, `k` at least."""
+        coarse, fine = self.index.aim(queries.wide)
+        wanted = [probes.of(float(share)) for share in queries.share]
+        lists, scores = self.index.nearest(coarse, max((effort.lists for effort in wanted), default=1))
+        least = min(k, len(self))
+
+        def visit(at: int, lists: Rows) -> Near:
             candidates = min(wanted[at].of(k), len(self))
-            rows: Rows = self.index.visit(fine[at], lists, self.index.near(coarse[at], lists), candidates)[0]
-            return rows
+            return Near(*self.index.visit(fine[at], lists, self.index.near(coarse[at], lists), candidates))
 
         for at, effort in enumerate(wanted):
             reach = effort.reach(scores[at]) if k <= _NARROW else effort.lists
-            rows = visit(at, lists[at, :reach])
-            if len(rows) < least:
-                rows = visit(at, lists[at])
-            found.append(self._best(queries[at], rows, k) if len(rows) >= least else self._scan(queries[at], k, None))
-        return found
+            near = visit(at, lists[at, :reach])
+            if len(near) < least:
+                near = visit(at, lists[at])
+            yield near if len(near) >= least else Near.of(self._scan(queries[at], len(self), None))
 
     def _until_settled(
         self, query: Query, fine: Vectors, coarse: Vectors, k: int, effort: Effort, allowed: Allowed

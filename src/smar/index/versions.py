@@ -28,6 +28,10 @@ _NAME = r"^v\d{4,}$"
 _OURS = re.compile(r"^(?:v(\d{4,})(?:\.partial)?|[a-z.]*lock|current\.partial|update-\w+)$")
 
 
+class UnreadableIndex(InputError):
+    """What lies on disk now cannot be read: it is damaged, or not whole yet. No fault of who asked."""
+
+
 class Current(Sealed):
     """``INDEX/current``: the version that is served and the one to go back to."""
 

@@ -49,21 +49,30 @@ class WordIndex:
             raise InputError(f"the files in {folder} do not fit each other. Run `{MADE_BY}` again.")
         self._first = lru_cache(maxsize=256)(self._first_of_length)
         self._grams = Grams(folder, self._first)
-        self._span = lru_cache(maxsize=4096)(self._find)
-        self._idf = lru_cache(maxsize=4096)(lambda holding: float(idf(holding, items)))
+        self._posting = lru_cache(maxsize=4096)(self._find)
+        self._most = lru_cache(maxsize=4096)(lambda word: float(self._posting(word)[1].max(initial=0)))
+        self._idf = lru_cache(maxsize=4096)(self._weigh)
 
     def posting(self, word: str) -> Posting:
         """Where `word` occurs; empty where it does not."""
-        span = self._span(word)
-        return self._rows[span], self._weights[span]
+        return self._posting(word)
+
+    def most(self, word: str) -> float:
+        """The highest weight of `word` in a row."""
+        return self._most(word)
 
     def holding(self, word: str) -> int:
         """Number of rows that hold a word."""
         return len(self.posting(word)[0])
 
+    @property
+    def unit(self) -> float:
+        """Idf of a word that does not occur, the highest there is."""
+        return self._idf()
+
     def idf(self, *words: str) -> float:
         """Weight by rarity of a word, or of several as if they were one; highest for a word that does not occur."""
-        return self._idf(min(sum(map(self.holding, words)), self.items))
+        return self._idf(*words)
 
     def query(self, text: str) -> WordQuery:
         """A query's words, the weightiest first: every search adds weights in one order, so equal scores are equal."""
@@ -71,7 +80,7 @@ class WordIndex:
         counts = Counter(order)
         weight = {word: count * self.idf(word) for word, count in counts.items()}
         weightiest = sorted(counts, key=lambda word: (-weight[word], word))
-        return WordQuery({word: counts[word] for word in weightiest}, self._idf(0), order)
+        return WordQuery({word: counts[word] for word in weightiest}, self.unit, order)
 
     def likes(self, word: str) -> dict[str, Like]:
         """Words that may be meant by one that does not occur."""
@@ -84,14 +93,18 @@ class WordIndex:
         likes = map(Like, found[near].tolist(), holding.tolist())
         return dict(zip([others[at] for at in near], likes, strict=True))
 
-    def _find(self, word: str) -> slice:
+    def _find(self, word: str) -> Posting:
         """The word's entries; a binary search, as a dict of 500 k words costs a worker 50 MB."""
         first, last = self._first(len(word)), self._first(len(word) + 1)
         at = bisect_left(range(last), word, first, key=lambda place: self._words[place].as_py())
         if at == last or self._words[at].as_py() != word:
-            return slice(0, 0)
+            return self._rows[:0], self._weights[:0]
         column = self._columns[at].as_py()
-        return slice(int(self._starts[column]), int(self._starts[column + 1]))
+        span = slice(int(self._starts[column]), int(self._starts[column + 1]))
+        return self._rows[span], self._weights[span]
+
+    def _weigh(self, *words: str) -> float:
+        return float(idf(min(sum(map(self.holding, words)), self.items), self.items))
 
     def _first_of_length(self, length: int) -> int:
         """Place of the first word of so many characters."""

@@ -1,5 +1,7 @@
 """What the gate is fitted to: pure functions of scores (docs/model.md, "The gate")."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -43,6 +45,13 @@ def ridge(features: Tensor, target: Tensor, penalty: float) -> tuple[Tensor, Ten
     gram = x.T @ x / len(x) + penalty * torch.eye(x.shape[1], dtype=x.dtype)
     weight = torch.linalg.solve(gram, x.T @ y / len(x)) / scale
     return weight, target.mean() - mean @ weight
+
+
+def strongest_penalty(missed: Mapping[float, Tensor]) -> float:
+    """The largest penalty whose cross-validated errors [n] lie, in the mean, within one standard error of the least."""
+    best = min(missed.values(), key=lambda errors: float(errors.mean()))
+    limit = best.mean() + best.std() / len(best) ** 0.5
+    return max(penalty for penalty, errors in missed.items() if errors.mean() <= limit)
 
 
 def choose_threshold(probability: Tensor, gain: Tensor) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import MODEL_MAPPING, AutoConfig, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
+from transformers.utils import cached_file
 
 from smar.errors import InputError
 from smar.model.spm import converted
@@ -25,15 +26,34 @@ def pretrained_config(name: str) -> Any:
     """
     source, revision = pinned(name)
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"no pretrained encoder under {name!r}: {error}. Give a local folder or a hub name.") from None
+        hint = open_clip_hint(name) or "Give a local folder or a hub name."
+        raise InputError(f"no pretrained encoder under {name!r}: {error}. {hint}") from None
     if config.is_encoder_decoder and type(config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
         raise InputError(
             f"{name!r} is an encoder-decoder ({config.model_type}): a tower needs an encoder alone, "
             "such as BERT, MiniLM or DistilBERT for text and ViT, CLIP or ResNet for pictures."
         )
     return config
+
+
+def open_clip_hint(name: str) -> str:
+    """What to do about a checkpoint that transformers does not read, if open_clip saved it; "" if it did not."""
+    source, revision = pinned(name)
+    absent = {f"_raise_exceptions_for_{what}": False for what in ("gated_repo", "missing_entries", "connection_errors")}
+    try:
+        found = cached_file(source, "open_clip_config.json", revision=revision, **absent)
+    except (OSError, ValueError):  # no such folder, and no name of a hub's
+        found = None
+    if found is None:
+        return ""
+    return (
+        f"{name} holds open_clip_config.json: a checkpoint in open_clip's own layout, whose weights transformers does "
+        "not read. Name one in transformers' layout, whose config.json says model_type clip or siglip: many "
+        "repositories have both, such as laion/CLIP-ViT-B-32-laion2B-s34B-b79K, others have a twin, such as "
+        "google/siglip-base-patch16-224."
+    )
 
 
 def refuse_single(settings: ModelSettings) -> None:
@@ -62,7 +82,7 @@ def load_tokenizer(name: str) -> Any:
     """
     source, revision = pinned(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"the tokenizer of {name} cannot be loaded: {error}") from None
     fast = tokenizer if getattr(tokenizer, "is_fast", False) else converted(tokenizer)

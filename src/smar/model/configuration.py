@@ -10,8 +10,9 @@ from transformers import AutoConfig, BertConfig, PreTrainedConfig, ResNetConfig,
 from transformers.configuration_utils import SubConfigSpec
 
 from smar.errors import InputError
+from smar.model.bag import BagConfig
 from smar.sections.losses import LossSettings
-from smar.sections.model import FusionName, Kind, ModelSettings, Pooling, TowerSettings, VisionSettings
+from smar.sections.model import FusionName, Kind, ModelSettings, Pooling, TextSettings, VisionSettings
 
 if TYPE_CHECKING:
     from smar.model.pretrained import Part
@@ -161,7 +162,7 @@ def build_config(
         temperature_bounds=list(bounds),
         matryoshka=list(settings.matryoshka),
         heads={name: asdict(head) for name, head in heads.items()},
-        residual=_residual(parts, kept),
+        residual=_residual(settings, parts, kept),
     )
 
 
@@ -211,7 +212,9 @@ def _heads(settings: ModelSettings, parts: Mapping[str, "Part"], dim: int, eos: 
         if part is None:
             maps = isinstance(tower, VisionSettings) and tower.kind == "resnet"
             pooling = "mean" if wanted == "own" or (maps and wanted == "cls") else wanted
-            heads[name] = Head(pooling, tower.hidden, tower.hidden, ((dim, True, ""),), eos=eos)
+            bag = isinstance(tower, TextSettings) and tower.kind == "bag"
+            # a bag is compared before it is trained: a bias would be what all texts have in common
+            heads[name] = Head(pooling, tower.hidden, tower.hidden, ((dim, not bag, ""),), eos=eos)
             continue
         head = part.head if wanted in ("own", part.head.pooling) else replace(part.head, pooling=wanted)
         foreign = name == "image_tower" and part.source not in sources  # aligned with no text tower of this model
@@ -228,17 +231,22 @@ def _heads(settings: ModelSettings, parts: Mapping[str, "Part"], dim: int, eos: 
     return heads
 
 
-def _residual(parts: Mapping[str, "Part"], kept: set[str]) -> str:
-    """What S_m begins as: nothing better is known before training than what the checkpoints know."""
+def _residual(settings: ModelSettings, parts: Mapping[str, "Part"], kept: set[str]) -> str:
+    """What S_m begins as: nothing better is known before training than what the checkpoints know, or a bag's words."""
+    if not parts.keys() & {"query_tower", "text_tower"} and settings.query.kind == settings.text.kind == "bag":
+        return "text"
     text = [parts[name] for name in ("query_tower", "text_tower") if name in kept]
     if len(text) < 2 or text[0].source != text[1].source:
         return ""
     return "sum" if "image_tower" in kept else "text"
 
 
-def _text_config(tower: TowerSettings, part: "Part | None", vocabulary: int, length: int) -> dict[str, Any]:
+def _text_config(tower: TextSettings, part: "Part | None", vocabulary: int, length: int) -> dict[str, Any]:
     if part is not None:
         return part.encoder.config.to_dict()  # type: ignore[no-any-return]
+    if tower.kind == "bag":
+        bag = BagConfig(vocab_size=vocabulary, hidden_size=tower.hidden, hidden_dropout_prob=tower.dropout)
+        return bag.to_dict()  # type: ignore[no-any-return]
     config = BertConfig(
         vocab_size=vocabulary,
         hidden_size=tower.hidden,

@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import HfApi
 from transformers.utils.hub import cached_file
 
+from smar.data.voices import VOICES_FILE
 from smar.errors import InputError
 
 CARD_FILE = "README.md"
@@ -17,8 +18,10 @@ COMPANIONS = (
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    VOICES_FILE,
+    "gate.json",
 )
-"""What a processor writes beside the weights and their configuration, and the model card."""
+"""What a processor writes beside weights and configuration, the model card, and what the gate was fitted to."""
 
 
 class WholeFolder:

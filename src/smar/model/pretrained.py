@@ -104,7 +104,7 @@ def _load(name: str, text_encoding: bool) -> _Loaded:
     """A checkpoint in float32. Never a pickle."""
     source, revision = pinned(name)
     auto = AutoModelForTextEncoding if text_encoding else AutoModel
-    options = {"use_safetensors": True, "output_loading_info": True, "dtype": torch.float32}
+    options = {"use_safetensors": True, "output_loading_info": True, "dtype": torch.float32, "trust_remote_code": False}
     try:
         model, info = auto.from_pretrained(source, revision=revision, attn_implementation="eager", **options)
     except OSError as error:

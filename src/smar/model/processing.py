@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, ProcessorMixin, ViTImageProcessorPil
+from transformers import ProcessorMixin, ViTImageProcessorPil
 
 from smar.data.text import normalise
 from smar.errors import InputError
-from smar.model.checkpoint import load_tokenizer, pinned, refuse_single
+from smar.model.checkpoint import load_tokenizer, refuse_single
 from smar.model.configuration import SmarConfig
+from smar.model.framing import load_image_processor
 from smar.model.tokenizer import fit_tokenizer, unknown_ids
 from smar.sections.model import ModelSettings
 
@@ -88,11 +89,7 @@ def _image_processor(pretrained: str | None, image_size: int) -> ViTImageProcess
     size = {"height": image_size, "width": image_size}
     if pretrained is None:
         return ViTImageProcessorPil(size=size)
-    source, revision = pinned(pretrained)
-    try:
-        own = AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil")
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"the image processor of {pretrained} cannot be loaded: {error}") from None
+    own = load_image_processor(pretrained)
     mean, std = _measured(own, pretrained)
     return ViTImageProcessorPil(size=size, image_mean=mean, image_std=std, resample=getattr(own, "resample", None))
 

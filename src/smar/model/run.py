@@ -3,22 +3,36 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from pydantic import BaseModel, ConfigDict
 
 from smar.errors import InputError
 from smar.files import Manifest, StrPath
-from smar.model.encoder import Encoder
+from smar.model.device import CPU
+from smar.model.encoder import Encoder, fingerprint
 from smar.settings import Settings, load_settings
 
 STAGES = ("stage0", "stage1", "stage2")
 CONFIG_FILE = "config.yaml"
 
 
+class Parent(BaseModel):
+    """The finished run that another goes on from: its folder's name, its model's fingerprint, its dataset."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    fingerprint: str
+    dataset: str
+
+
 class RunManifest(Manifest):
-    """``RUN/manifest.json``: what the run was trained on."""
+    """``RUN/manifest.json``: what the run was trained on; how many pictures that has; which run it goes on from."""
 
     format: str = "smar-run/1"
     dataset: str
+    pictures: int | None = None
+    parent: Parent | None = None
 
 
 class Validated(BaseModel):
@@ -61,8 +75,8 @@ def run_settings(run: StrPath, assignments: Sequence[str] = ()) -> Settings:
     return load_settings(run / CONFIG_FILE, assignments)
 
 
-def load_encoder(run: StrPath, baseline: str | None = None) -> Encoder:
-    """The finished model of a run, or its baseline of the given name.
+def load_encoder(run: StrPath, baseline: str | None = None, device: torch.device = CPU) -> Encoder:
+    """The finished model of a run, or its baseline of the given name, on a device.
 
     Raises:
         InputError: the run is missing, unfinished or damaged.
@@ -76,7 +90,17 @@ def load_encoder(run: StrPath, baseline: str | None = None) -> Encoder:
         raise InputError(
             f"{run} is not finished: {folder} has no trained model. Run `smar train` with the same --out again."
         )
-    return Encoder.from_pretrained(folder, bf16=settings.train.bf16)
+    return Encoder.from_pretrained(folder, settings.train.bf16, device)
+
+
+def find_parent(run: StrPath) -> Path | None:
+    """The folder that a warm-started run goes on from, where it lies beside the run as it was; None if not."""
+    run = Path(run)
+    parent = RunManifest.read(run, "smar train").parent
+    if parent is None:
+        return None
+    folder = run.resolve().parent / parent.name
+    return folder if fingerprint(folder / "stage2") == parent.fingerprint else None
 
 
 def baselines(run: StrPath) -> list[str]:

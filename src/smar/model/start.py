@@ -1,21 +1,25 @@
 """A model before any training: fresh, or from pretrained checkpoints."""
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 import torch
-from PIL import Image as PIL
 from torch import nn
 
 from smar.errors import InputError
+from smar.model.bag import is_bag
+from smar.model.checkpoint import open_clip_hint
 from smar.model.configuration import SmarConfig, build_config
 from smar.model.encoder import Encoder
+from smar.model.framing import read_framing
 from smar.model.layers import add_adapters, train_last
 from smar.model.modeling import SmarModel
 from smar.model.pretrained import Part, load_parts
 from smar.model.processing import SmarProcessor
 from smar.model.run import finished_stages, run_settings
 from smar.model.towers import Tower
+from smar.sections.data import DataSettings
 from smar.sections.model import ModelSettings
 from smar.settings import Settings
 
@@ -42,14 +46,28 @@ def new_model(settings: Settings, model: ModelSettings, processor: SmarProcessor
     built = SmarModel._from_config(config, attn_implementation="eager")
     for name, part in parts.items():
         _fill(getattr(built, name), part)
+    _begin_alike(built)
     if config.residual and model.kind == "smar":
         nn.init.zeros_(built.multimodal_projection.weight)
         nn.init.zeros_(built.multimodal_projection.bias)
     return built  # type: ignore[no-any-return]
 
 
-def start_notes(model: ModelSettings, config: SmarConfig, processor: SmarProcessor) -> list[str]:
-    """What someone should know of a start from pretrained weights: lengths that were cut, vectors that were lost."""
+def _begin_alike(built: SmarModel) -> None:
+    """Fresh bags of queries and of items get one table and one projection, so that equal words are alike."""
+    if not all(is_bag(getattr(built.config, f"{name}_config")) for name in ("query", "text")):
+        return
+    query, text = built.query_tower, getattr(built, "text_tower", None)
+    assert isinstance(query.projection, nn.Linear)
+    nn.init.orthogonal_(query.projection.weight)
+    if text is not None:
+        text.projection.load_state_dict(query.projection.state_dict())
+        if not built.config.share_text:
+            text.encoder.load_state_dict(query.encoder.state_dict())
+
+
+def start_notes(model: ModelSettings, config: SmarConfig, data: DataSettings) -> list[str]:
+    """What someone should know of a start from pretrained weights: cut lengths, lost vectors, other pictures."""
     if not any(tower.pretrained for tower in model.towers.values()):
         return []
     notes = [f"queries of {config.query_length} tokens, items of {config.text_length}"]
@@ -63,12 +81,11 @@ def start_notes(model: ModelSettings, config: SmarConfig, processor: SmarProcess
     for name, what in towers.items():
         if model.towers[name].pretrained and name in (config.heads or {}) and not config.head(name).kept:
             notes.append(f"{what} have a fresh projection to {config.dim} numbers, not the checkpoint's own vectors")
-    if "image_tower" in (config.heads or {}) and model.towers["image_tower"].pretrained:
-        resample = PIL.Resampling(processor.image_processor.resample or PIL.Resampling.BICUBIC)
-        if resample is not PIL.Resampling.BICUBIC:
-            notes.append(
-                f"pictures were packed by bicubic resampling, the encoder learned from {resample.name.lower()}"
-            )
+    vision = model.towers["image_tower"].pretrained
+    if "image_tower" in (config.heads or {}) and vision:
+        with suppress(InputError):  # a finished run whose checkpoint is gone: it was said when the run was trained
+            note = read_framing(vision).note(vision, data)
+            notes += [note] if note else []
     return notes
 
 
@@ -78,7 +95,8 @@ def _fill(tower: Tower, part: Part) -> None:
         own = tower.encoder.load_state_dict(part.encoder.state_dict(), strict=False)
         missing = [*own.missing_keys, *(part.missing & tower.encoder.state_dict().keys())]
         if missing:
-            raise InputError(f"{part.source} lacks weights of its own architecture: {', '.join(missing[:5])}.")
+            hint = open_clip_hint(part.source)
+            raise InputError(f"{part.source} lacks weights of its own architecture: {', '.join(missing[:5])}. {hint}")
     if tower.head.kept:
         tower.projection.load_state_dict(part.projection.state_dict())
 
@@ -119,19 +137,32 @@ def start_digest(built: SmarModel, model: ModelSettings) -> str | None:
     return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else None
 
 
-def load_start(run: Path) -> Encoder | None:
-    """A run's own model as it was before its first step, made of its checkpoints again; None if it began from nothing.
+def load_start(run: Path, baseline: str | None = None) -> Encoder | None:
+    """A run's own model, or a baseline, before its first step, made of its checkpoints again; None: it had none.
 
     Raises:
-        InputError: a checkpoint is gone, or is another than the run began from.
+        InputError: a checkpoint is gone, or is another than the model began from.
     """
-    settings, first = run_settings(run), finished_stages(run)[0]
+    settings, folder = run_settings(run), run
+    if baseline is not None:
+        folder = run / "baselines" / baseline
+        settings = settings.of_baseline(next(own for own in settings.train.baselines if own.label == baseline))
+    first = next(stage for stage in finished_stages(run) if stage.kind == (baseline or settings.model.kind))
     if first.start is None:
         return None
-    processor = SmarProcessor.from_pretrained(run / first.stage)
+    processor = SmarProcessor.from_pretrained(folder / first.stage)
     torch.manual_seed(settings.train.seed)
     model = new_model(settings, settings.model, processor)
     if start_digest(model, settings.model) != first.start:
         names = sorted({str(tower.pretrained) for tower in settings.model.towers.values() if tower.pretrained})
-        raise InputError(f"{' and '.join(names)} holds other weights than the run began from.")
+        raise InputError(f"{' and '.join(names)} holds other weights than the model began from.")
     return Encoder(model, processor, bf16=settings.train.bf16)
+
+
+def start_key(encoder: Encoder) -> str:
+    """What the vectors of an untrained model depend on: equal keys, equal vectors."""
+    model, config = encoder.model, encoder.config
+    towers = [part for part in model.children() if isinstance(part, Tower)]
+    weights = [*towers] if config.residual or config.kind == "dpsr" else [model]  # else a random fusion has its say
+    texts = (config.query_length, config.text_length, config.query_prefix, config.item_prefix)
+    return repr((config.kind, config.residual, config.heads, texts, [weights_digest(part) for part in weights]))

@@ -12,6 +12,8 @@ from transformers import AutoModel, PreTrainedModel
 
 from smar.model.configuration import Head
 
+_FEWEST, _GROUPS = 64, 8
+"""Outside training so many texts are encoded in groups of like length."""
 ACTIVATIONS = {"": nn.Identity, "Identity": nn.Identity, "Tanh": nn.Tanh, "ReLU": nn.ReLU, "GELU": nn.GELU}
 
 
@@ -57,6 +59,20 @@ class TextTower(Tower):
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids and mask [n, t], padded on the right -> hidden states [n, t, h], pooled [n, h]."""
+        if not torch.is_inference_mode_enabled() or len(ids) < _FEWEST or self.head.pad_to:
+            return self._encode(ids, mask)
+        length = mask.sum(1)  # texts of a length together: what they are padded with costs as much as a text
+        groups = length.argsort().chunk(_GROUPS)
+        parts = []
+        for rows in groups:
+            t = int(length[rows].max())
+            hidden, pooled = self._encode(ids[rows, :t], mask[rows, :t])
+            parts.append((functional.pad(hidden, (0, 0, 0, ids.shape[1] - t)), pooled))
+        back = torch.cat(groups).argsort()
+        states, pooled = (torch.cat(part)[back] for part in zip(*parts, strict=True))
+        return states, pooled
+
+    def _encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         encoder = self._shared[0] or self.encoder
         if not self.head.pad_to:
             output = encoder(input_ids=ids, attention_mask=mask)

@@ -9,6 +9,8 @@ from smar.sections.base import Section
 
 Fit = Literal["pad", "squash", "crop"]
 """How a picture becomes a square: with a white border, stretched, or its middle."""
+Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+"""Pillow's filters."""
 
 
 class ColumnMap(Section):
@@ -47,11 +49,17 @@ class FetchSettings(Section):
     private: bool = Field(False, description="fetch from loopback, private and link-local addresses, too")
 
 
+AUTO = "auto"
+"""`smar prepare` guesses the language by titles and queries."""
+
+
 def _known_language(name: str | None) -> str | None:
     from Stemmer import algorithms
 
-    if name is not None and name not in algorithms():
-        raise ValueError(f"there is no stemmer for {name!r}; allowed: {', '.join(algorithms())}, or null for none")
+    if name not in (None, AUTO, *algorithms()):
+        raise ValueError(
+            f"there is no stemmer for {name!r}; allowed: {', '.join(algorithms())}, {AUTO} for a guess, null for none"
+        )
     return name
 
 
@@ -83,7 +91,7 @@ class DataSettings(Section):
     html: Literal["decode", "keep"] = Field("decode", description="HTML entities and tags in texts and queries")
     text_fields: tuple[str, ...] = Field(("title", "category", "brand"), min_length=1)
     language: Annotated[str | None, AfterValidator(_known_language)] = Field(
-        None, description="of the texts: words search and BM25 shorten words by its stemmer"
+        AUTO, description="of the texts: words search and BM25 shorten words by its stemmer"
     )
     drop_columns: tuple[str, ...] = Field((), description="item columns that are not carried into the dataset")
     slice_columns: tuple[str, ...] = Field(("category",), description="item columns whose values are report slices")
@@ -91,6 +99,9 @@ class DataSettings(Section):
     image_size: int = Field(64, ge=16, le=512, description="side of the packed square picture, in pixels")
     pictures_per_item: int = Field(1, ge=1, le=32, description="decodable pictures of an item that are packed at most")
     image_fit: Fit = "pad"
+    image_resample: Resample | None = Field(
+        None, description="filter over the full picture; when not given bicubic, large pictures in cheap steps"
+    )
     thumbnail_size: int = Field(256, ge=0, description="longest side of the picture kept for the page; 0 keeps none")
     max_image_bytes: int = Field(20_000_000, ge=1)
     max_image_pixels: int = Field(64_000_000, ge=1)

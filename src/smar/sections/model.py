@@ -9,7 +9,7 @@ from smar.sections.base import Section
 
 
 class TowerSettings(Section):
-    """One encoder: a pretrained one by name or path, or a fresh transformer of the given size."""
+    """One encoder: a pretrained one by name or path, or a fresh one of the given size."""
 
     pretrained: str | None = Field(None, description="Hugging Face name (NAME@REVISION pins it) or local path")
     frozen: bool = False
@@ -30,6 +30,16 @@ class TowerSettings(Section):
         if self.hidden % self.heads:
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
         return self
+
+
+class TextSettings(TowerSettings):
+    """A text tower.
+
+    `bert`: `layers` transformer layers. `bag`: every token has a vector of its own and nothing else
+    (`smar.model.bag`); it knows the catalogue's words before its first step, and a step costs a tenth.
+    """
+
+    kind: Literal["bert", "bag"] = "bert"
 
 
 class VisionSettings(TowerSettings):
@@ -60,8 +70,8 @@ class ModelSettings(Section):
     pretrained: str | None = Field(None, description="dual encoder such as CLIP that all towers start from")
     dim: int | None = Field(None, ge=8, description="k; when not given the pretrained text encoder's own, else 128")
     matryoshka: tuple[int, ...] = Field((), description="shorter sizes: prefixes of the embeddings trained beside it")
-    query: TowerSettings = TowerSettings()
-    text: TowerSettings = TowerSettings()
+    query: TextSettings = TextSettings()
+    text: TextSettings = TextSettings()
     vision: VisionSettings = VisionSettings()
     pooling: Literal["own", "mean", "cls", "eos", "last", "map"] = Field(
         "own", description="the checkpoint's own, mean for fresh encoders; cls is the paper's"
@@ -73,6 +83,7 @@ class ModelSettings(Section):
     vocabulary: int = Field(
         8000, ge=100, description="tokens fitted on catalogue and training queries, bytes not counted"
     )
+    new_words: int = Field(1000, ge=0, description="tokens that warm starts may add to the vocabulary, all together")
     query_length: int | None = Field(None, ge=4, description="when not given the pretrained encoder's own, else 30")
     text_length: int | None = Field(None, ge=4, description="when not given the pretrained encoder's own, else 100")
     query_prefix: str | None = Field(None, description="put before queries; when not given the checkpoint's own")

@@ -56,6 +56,7 @@ class StageSettings(Schedule):
     """One training stage as data."""
 
     weights: LossWeights = LossWeights()
+    catalogue: float = Field(0.0, ge=0, le=4, description="queries made of the catalogue's words, for each pair")
     freeze_image: bool = Field(False, description="keep the image encoder as the stage before left it")
 
 
@@ -63,12 +64,14 @@ class Stage1Settings(StageSettings):
     """Multi-task pre-training."""
 
     weights: Stage1Weights = Stage1Weights()
+    catalogue: float = Field(1.0, ge=0, le=4)
 
 
 class Stage2Settings(StageSettings):
     """Adaptive fine-tuning on clicks."""
 
     steps: int = Field(300, ge=0)
+    catalogue: float = Field(1.0, ge=0, le=4)
     weights: Stage2Weights = Stage2Weights()
 
 
@@ -126,8 +129,14 @@ class GateSettings(Section):
     """
 
     mode: Literal["counterfactual", "category", "soft", "none"] = "counterfactual"
-    holdout: float = Field(0.0, ge=0, le=0.5, description="share of the training pairs kept from the towers")
+    words: bool = Field(True, description="the words (BM25) are a third voice beside text and multimodal vectors")
+    holdout: float = Field(0.05, ge=0, le=0.5, description="share of queries, and of items, kept from the towers")
     max_pairs: int = Field(20_000, ge=1, description="held-out and validation pairs used at most, each")
+
+    @property
+    def fold(self) -> float:
+        """Share of queries and items that are kept from the towers; none where nothing is fitted on them."""
+        return 0.0 if self.mode == "none" else self.holdout
 
 
 class TrainSettings(Section):
@@ -148,7 +157,7 @@ class TrainSettings(Section):
     seed: int = Field(0, ge=0)
     license: str = Field("other", min_length=1, description="of the weights, as model hubs name it; for the card")
     activation_checkpointing: bool = Field(False, description="encoders compute activations twice and keep few")
-    micro_batch: int | None = Field(None, ge=1, description="gradient caching: examples encoded at once; null is off")
+    micro_batch: int | None = Field(None, ge=1, description="examples encoded at once; null: as many as fit")
     evaluate_steps: int = Field(200, ge=0, description="steps between validations; 0 validates never")
     patience: int | None = Field(None, ge=1, description="validations without gain that end a stage; null: never")
     validation_queries: int = Field(1000, ge=1)

@@ -6,7 +6,8 @@ Serialising 50 hits takes 6 us with msgspec and 50 with pydantic (choices.md), s
 
 import itertools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from operator import itemgetter
 from typing import Any
 
@@ -15,8 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from cachetools import LRUCache
 
+from smar.errors import InputError
 from smar.index.base import MAX_HITS, Ranked
+from smar.index.cards import Others
 from smar.index.embedded import EmbeddedIndex
+from smar.index.ranked import Rows
+from smar.index.shape import PLAIN, Page
 from smar.serving.engine import Question, SearchResult
 
 _encode = msgspec.json.Encoder().encode
@@ -25,20 +30,65 @@ _ENTRY = 400  # bytes that an entry of the cache takes beside its texts
 _RANKS = [b',{"rank":%d,"score":' % rank for rank in range(1, MAX_HITS + 1)]
 _TEXT, _MULTIMODAL = itertools.repeat(b',"text_score":'), itertools.repeat(b',"multimodal_score":')
 _OTHERS = b',"rank_text":%b,"words_score":%b,'
+_PICTURE = b'"picture":'
+ROOT: ContextVar[str] = ContextVar("root", default="")
+"""The prefix under which a proxy shows the service, of the request that is being answered."""
 _NO_OTHERS = itertools.repeat(_OTHERS % (b"null", b"null"))
 
 
-def hits_out(index: EmbeddedIndex, found: Ranked) -> msgspec.Raw:
-    """What was found as a JSON array; `schemas.HitOut` describes a hit. Items are JSON already.
+class _Item(msgspec.Struct):
+    """An item as `smar.index.ready` wrote it; its values stay as they were written."""
+
+    item_id: msgspec.Raw
+    picture: msgspec.Raw
+    item: dict[str, msgspec.Raw]
+
+
+_read_item = msgspec.json.Decoder(_Item).decode
+
+
+def items_json(index: EmbeddedIndex, rows: Rows) -> list[bytes]:
+    """Items as JSON objects, in the order of `rows` int64 [n]; pictures have their address behind a proxy's prefix."""
+    items = index.catalogue.json(rows)
+    return [_behind(item, root) for item in items] if (root := ROOT.get().encode()) else items
+
+
+def _behind(item: bytes, root: bytes) -> bytes:
+    at = item.index(_PICTURE) + len(_PICTURE)  # the object's own: within an id quotes are escaped
+    return item if item[at : at + 1] != b'"' else item[: at + 1] + root + item[at + 1 :]
+
+
+def hits_out(index: EmbeddedIndex, page: Page, fields: Sequence[str] | None = None) -> msgspec.Raw:
+    """The hits of a page as a JSON array; see `schemas.HitOut`. Items are JSON already; `fields` as in `result_out`.
 
     Scores are float32, of which seven decimals are all there is. Pieces that are joined once cost half of a struct for
     each hit.
     """
-    size, scores = len(found), _numbers(np.concatenate([found.score, found.text_score, found.multimodal_score]))
+    found, size = page.hits, len(page.hits)
+    scores = _numbers(np.concatenate([found.score, found.text_score, found.multimodal_score]))
     columns = scores[:size], scores[size : 2 * size], scores[2 * size :]
-    items = [item[1:] for item in index.catalogue.json(found.rows)]  # an object's braces are the hit's
-    pieces = zip(_RANKS, columns[0], _TEXT, columns[1], _MULTIMODAL, columns[2], _others(found), items, strict=False)
+    whole = items_json(index, found.rows)
+    items = [item[1:] for item in (whole if fields is None else _with(index, whole, fields))]  # braces are the hit's
+    if page.others is not None:
+        items = [b'"others":%b,%b' % both for both in zip(map(_encode_told, page.others), items, strict=True)]
+    if page.factors is not None:
+        items = [b'"factors":%b,%b' % both for both in zip(map(_encode, page.factors), items, strict=True)]
+    ranks = _RANKS[page.first : page.first + size]
+    pieces = zip(ranks, columns[0], _TEXT, columns[1], _MULTIMODAL, columns[2], _others(found), items, strict=False)
     return msgspec.Raw(b"[" + b"".join(itertools.chain.from_iterable(pieces))[1:] + b"]")
+
+
+def _encode_told(others: Others) -> bytes:
+    return _encode({"count": others.count} if others.ids is None else others)
+
+
+def _with(index: EmbeddedIndex, items: Sequence[bytes], fields: Sequence[str]) -> list[bytes]:
+    """Items with some of their columns, in this order; raises InputError where the index has no such column."""
+    for name in fields:
+        if name not in index.schema.names:
+            raise InputError(f"fields: unknown column {name[:100]!r}. Columns: {', '.join(index.schema.names)}.")
+    read = map(_read_item, items)
+    return [_encode(_Item(one.item_id, one.picture, {name: one.item[name] for name in fields})) for one in read]
 
 
 def _others(found: Ranked) -> Iterator[bytes]:
@@ -56,8 +106,8 @@ def _numbers(values: npt.NDArray[np.float32]) -> list[bytes]:
     return _encode(np.round(values.astype(np.float64), _DECIMALS).tolist())[1:-1].split(b",")
 
 
-def result_out(result: SearchResult) -> dict[str, Any]:
-    """A search's answer as `schemas.SearchResponse` describes it."""
+def result_out(result: SearchResult, fields: Sequence[str] | None = None) -> dict[str, Any]:
+    """A search's answer as `schemas.SearchResponse` describes it; items with the columns `fields`, None for all."""
     return {
         "query": result.query,
         "mode": result.mode,
@@ -65,8 +115,16 @@ def result_out(result: SearchResult) -> dict[str, Any]:
         "routed": result.routed,
         "corrected": result.found.corrected,
         "unknown": round(result.unknown, _DECIMALS),
-        "hits": hits_out(result.index, result.found),
+        **page_out(result.index, result.page, fields),
     }
+
+
+def page_out(index: EmbeddedIndex, page: Page, fields: Sequence[str] | None = None) -> dict[str, Any]:
+    """What every answer says of its hits; what was not asked for is left out."""
+    told: dict[str, Any] = {"total": page.total}
+    further = {"ranked": page.ranked, "sorted": page.sorted, "facets": page.facets}
+    told |= {name: value for name, value in further.items() if value is not None}
+    return told | {"hits": hits_out(index, page, fields)}
 
 
 def server_timing(timings: Mapping[str, float]) -> dict[str, str]:
@@ -97,5 +155,7 @@ class Cache:
     def keep(self, index: EmbeddedIndex, question: Question, answer: bytes) -> None:
         """Remember an answer that `index` gave, unless another index has taken its place meanwhile."""
         size = len(answer) + sum(map(sys.getsizeof, (question.query, question.filter))) + _ENTRY
+        if question.shape is not PLAIN or question.fields:
+            size += len(repr(question))
         if index is self._index and size <= self._kept.maxsize:
             self._kept[question] = answer, size

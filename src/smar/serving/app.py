@@ -20,8 +20,11 @@ from smar.serving.engine import Engine
 from smar.serving.errors import add_error_handlers
 from smar.serving.follow import following
 from smar.serving.guard import Guard
+from smar.serving.health import build_health_router
+from smar.serving.listing import add_listing
 from smar.serving.options import ServiceOptions
 from smar.serving.routes import SEARCH, build_router
+from smar.serving.strict import refuse_unknown
 
 WEB = Path(__file__).parent / "web"
 
@@ -36,13 +39,16 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
         summary="Product search that reads words and looks at pictures.",
         docs_url=None,  # FastAPI's own page loads its script from another host
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call their functions
         redirect_slashes=False,  # to an address made of the client's own Host header
     )
     add_error_handlers(app)
     # before the item's own routes: an id may hold slashes, so `{item_id:path}` would take "/similar" along
     app.include_router(build_changes_router(engine, options))
     router = build_router(engine, options)
+    add_listing(router, engine)
     app.include_router(router)
+    app.include_router(build_health_router(engine, options))
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -52,7 +58,7 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     async def docs() -> FileResponse:
         return FileResponse(WEB / "docs.html", headers={"Cache-Control": "no-cache"})
 
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app, options.root_path)  # type: ignore[method-assign]
     app.mount("/static", StaticFiles(directory=WEB))
     # the package is used only for the Swagger UI files that it carries
     app.mount("/swagger", StaticFiles(directory=str(importlib.resources.files("fastapi_offline") / "static")))
@@ -64,7 +70,8 @@ def _direct(app: FastAPI, router: APIRouter) -> ASGIApp:
 
     What it raises is raised once more where the handlers of errors are.
     """
-    route = next(route for route in router.routes if isinstance(route, APIRoute) and route.path == SEARCH)
+    routes = (route for route in router.routes if isinstance(route, APIRoute))
+    route = next(route for route in routes if route.path == SEARCH and "POST" in (route.methods or ()))
     handlers = dict(app.exception_handlers)
     last = handlers.pop(Exception)  # it answers, and the error goes on to who logs it
 
@@ -76,7 +83,8 @@ def _direct(app: FastAPI, router: APIRouter) -> ASGIApp:
     async def directly(scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = route
         try:
-            answer: Response = await route.endpoint(Request(scope, receive))
+            refuse_unknown(request := Request(scope, receive), ())
+            answer: Response = await route.endpoint(request)
         except Exception as error:
             scope["raised"] = error
             await failed(scope, receive, send)
@@ -86,7 +94,7 @@ def _direct(app: FastAPI, router: APIRouter) -> ASGIApp:
     return directly
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def _openapi(app: FastAPI, root_path: str) -> dict[str, Any]:
     """The description of the API, with the key that writing needs."""
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
@@ -95,5 +103,27 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         }
         schema["components"]["securitySchemes"] = schemes
+        _name_bodies(schema)
+        if root_path:
+            schema["servers"] = [{"url": root_path}]
+        _errors_are_json(schema)
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _errors_are_json(schema: dict[str, Any]) -> None:
+    """FastAPI describes all answers of a route by the type of its success."""
+    for operation in (one for path in schema["paths"].values() for one in path.values()):
+        for status, answer in operation["responses"].items():
+            if status >= "400" and (content := answer.get("content")):
+                answer["content"] = {"application/json": next(iter(content.values()))}
+
+
+def _name_bodies(schema: dict[str, Any]) -> None:
+    """Move the models of bodies that handlers read by themselves to the others: generated clients name them so."""
+    for path in schema["paths"].values():
+        for operation in path.values():
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                if (name := content["schema"].get("title")) is not None:
+                    schema["components"]["schemas"][name] = content["schema"]
+                    content["schema"] = {"$ref": f"#/components/schemas/{name}"}

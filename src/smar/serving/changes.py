@@ -6,52 +6,51 @@ Items and pictures are encoded by the model worker, a process of its own that ma
 import asyncio
 import contextlib
 from typing import Annotated, Any
-from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.exceptions import HTTPException
 
 from smar.errors import InputError
-from smar.index.base import Ranked
+from smar.index.arrange import check_place, page_of
+from smar.index.base import MAX_HITS
 from smar.index.embedded import EmbeddedIndex
+from smar.index.shape import Page
 from smar.index.similar import by_vector, similar
-from smar.serving.answers import as_json, hits_out, server_timing
-from smar.serving.engine import Engine, RequestError, timed
-from smar.serving.errors import NoWriter
+from smar.serving.answers import as_json, page_out, server_timing
+from smar.serving.asked import MAX_K
+from smar.serving.bulk import Written as Refresh
+from smar.serving.engine import Engine, timed
+from smar.serving.many import (
+    ITEM,
+    KIND,
+    LOCKED,
+    NO_WRITER,
+    NOT_WRITTEN,
+    SECURITY,
+    add_many,
+    sent_id,
+    there,
+)
 from smar.serving.metrics import observe_stages
 from smar.serving.options import ServiceOptions
 from smar.serving.routes import (
     BUSY,
+    BYTES,
     CROWDED,
     ENCODED,
     JSON,
     LARGE,
     UNKNOWN,
-    WRONG,
-    Answers,
     item_response,
     refuse_encoded,
     row_of,
     sent_path,
 )
-from smar.serving.schemas import MAX_K, Deleted, ErrorResponse, HitsResponse, ItemIn, Written
-from smar.serving.writer_client import PictureVector, WriterAnswer, WriterClient, WriterDown
+from smar.serving.schemas import Deleted, ErrorResponse, HitsResponse, ItemIn, Written
+from smar.serving.strict import Answers, StrictRoute
+from smar.serving.writer_client import PictureVector, WriterAnswer, WriterClient, WriterDown, writer_client
 
-ITEM = "/v1/items/{item_id:path}"
-_LONGEST_ID = 1000
-_NO_WRITER: Answers = {503: {"model": ErrorResponse, "description": "no model worker is up; Retry-After tells when"}}
-_LOCKED: Answers = {
-    401: {"model": ErrorResponse, "description": "an API key is needed"},
-    403: {"model": ErrorResponse, "description": "the service was started without API keys"},
-}
 _LAST: Answers = {409: {"model": ErrorResponse, "description": "the last item of an index cannot be deleted"}}
-_KIND: Answers = {
-    415: {"model": ErrorResponse, "description": "the body is neither JSON nor multipart/form-data, or compressed"}
-}
-_NOT_WRITTEN: Answers = {
-    507: {"model": ErrorResponse, "description": "the index cannot be written: a full disk, damage"}
-}
-_SECURITY: dict[str, Any] = {"security": [{"bearer": []}, {"key": []}]}
 _PICTURE = {"type": "string", "format": "binary"}
 _ITEM_BODY = {
     "required": True,
@@ -70,22 +69,18 @@ _ITEM_BODY = {
     },
 }
 K = Annotated[int, Query(ge=1, le=MAX_K, description="most hits to return")]
+Offset = Annotated[int, Query(ge=0, lt=MAX_HITS, description=f"hits to leave out; with k less than {MAX_HITS}")]
 FilterText = Annotated[str | None, Query(description="which items may be found")]
 
 
 def build_changes_router(engine: Engine, options: ServiceOptions) -> APIRouter:
     """The routes of one worker."""
-    router = APIRouter()
-    client = WriterClient(options.shared / "writer.sock") if options.writer and options.shared is not None else None
-    _add_writes(router, engine, client)
+    router = APIRouter(route_class=StrictRoute)
+    client, written = writer_client(options), _refreshing(engine)
+    _add_writes(router, client, written)
+    add_many(router, client, written, options.upload_bytes)
     _add_searches(router, engine, client)
     return router
-
-
-def _client(client: WriterClient | None) -> WriterClient:
-    if client is None:
-        raise NoWriter("this service has no model worker; start it with `smar serve --model RUN`.")
-    return client
 
 
 def _passed_on(answer: WriterAnswer) -> Response:
@@ -93,97 +88,97 @@ def _passed_on(answer: WriterAnswer) -> Response:
     return Response(answer.body, answer.status, headers, media_type=JSON)
 
 
-def _item_id(request: Request) -> str:
-    """The id in the address; the decoded path has lost what was not UTF-8."""
-    try:
-        item_id = unquote_to_bytes(sent_path(request)).decode("utf-8").removeprefix("/v1/items/")
-    except UnicodeDecodeError:
-        raise RequestError("invalid_item", "the item id in the address is not percent-encoded UTF-8.") from None
-    if len(item_id) > _LONGEST_ID:
-        raise RequestError("invalid_item", f"the item id has {len(item_id):,} characters; allowed: {_LONGEST_ID:,}.")
-    return item_id
-
-
-def _hits(index: EmbeddedIndex, found: Ranked, timings: dict[str, float]) -> Response:
+def _hits(index: EmbeddedIndex, page: Page, timings: dict[str, float]) -> Response:
     with timed(timings, "fetch"):
-        answer = as_json({"hits": hits_out(index, found)})
+        answer = as_json(page_out(index, page))
     observe_stages(timings)
     return Response(answer, media_type=JSON, headers=server_timing(timings))
 
 
-def _add_writes(router: APIRouter, engine: Engine, client: WriterClient | None) -> None:
+def _refreshing(engine: Engine) -> Refresh:
+    async def written() -> None:
+        """What was written is found by this worker at once, by the others within a second."""
+        with contextlib.suppress(InputError, OSError):  # it is written; `follow` tells what is wrong here
+            await asyncio.to_thread(engine.refresh)
+
+    return written
+
+
+def _add_writes(router: APIRouter, client: WriterClient | None, written: Refresh) -> None:
     async def told(answer: WriterAnswer) -> Response:
-        if answer.status == 200:  # this worker finds it at once, the others within a second
-            with contextlib.suppress(InputError, OSError):  # it is written; `follow` tells what is wrong here
-                await asyncio.to_thread(engine.refresh)
+        if answer.status == 200:
+            await written()
         return _passed_on(answer)
 
     @router.put(
         ITEM,
         response_model=Written,
-        responses=WRONG | BUSY | LARGE | _LOCKED | _KIND | _NO_WRITER | _NOT_WRITTEN,
+        responses=BUSY | LARGE | LOCKED | KIND | NO_WRITER | NOT_WRITTEN,
         summary="Write an item",
         tags=["items"],
-        openapi_extra={"requestBody": _ITEM_BODY, **_SECURITY},
+        openapi_extra={"requestBody": _ITEM_BODY, **SECURITY},
     )
     async def put_item(item_id: str, request: Request) -> Response:
         """Add an item or replace the one of this id: its columns, and its picture(s) as base64 text or file parts."""
         refuse_encoded(request)
         body = await request.body()
         kind = request.headers.get("content-type", "")
-        return await told(await _client(client).put(_item_id(request), kind, body))
+        return await told(await there(client).put(sent_id(request), kind, body))
 
     @router.delete(
         ITEM,
         response_model=Deleted,
-        responses=WRONG | UNKNOWN | BUSY | _LOCKED | _LAST | _NO_WRITER | _NOT_WRITTEN,
+        responses=UNKNOWN | BUSY | LOCKED | _LAST | NO_WRITER | NOT_WRITTEN,
         summary="Delete an item",
         tags=["items"],
-        openapi_extra=_SECURITY,
+        openapi_extra=SECURITY,
     )
     async def delete_item(item_id: str, request: Request) -> Response:
         """Take an item out of the index."""
-        return await told(await _client(client).delete(_item_id(request)))
+        return await told(await there(client).delete(sent_id(request)))
 
 
 def _add_searches(router: APIRouter, engine: Engine, client: WriterClient | None) -> None:
     @router.get(
         ITEM + "/similar",
         response_model=HitsResponse,
-        responses=WRONG | UNKNOWN | BUSY | CROWDED,
+        responses=UNKNOWN | BUSY | CROWDED,
         summary="Items like an item",
         tags=["search"],
     )
-    async def get_similar(item_id: str, request: Request, k: K = 24, filter: FilterText = None) -> Response:
+    async def get_similar(
+        item_id: str, request: Request, k: K = 24, offset: Offset = 0, filter: FilterText = None
+    ) -> Response:
         """Items whose words and picture are most like this one's: half the text score, half the multimodal score."""
         if not sent_path(request).endswith(b"/similar"):
             return item_response(engine.index, f"{item_id}/similar")
         index, timings = engine.index, dict[str, float]()
-        row_of(index, item_id)
+        row = row_of(index, item_id)
         chosen = engine.prepared(filter, index, timings)
         with timed(timings, "search"):
-            found = similar(index, item_id, k, chosen)
-        return _hits(index, found, timings)
+            page = page_of(index, similar(index, item_id, offset + k, chosen), chosen, offset, row)
+        return _hits(index, page, timings)
 
-    body: dict[str, Any] = {"required": True, "content": {"image/*": {"schema": _PICTURE}}}
+    body: dict[str, Any] = {"required": True, "content": {kind: {"schema": _PICTURE} for kind in ("image/*", BYTES)}}
 
     @router.post(
         "/v1/search/picture",
         response_model=HitsResponse,
-        responses=WRONG | BUSY | LARGE | ENCODED | _NO_WRITER,
+        responses=BUSY | LARGE | ENCODED | NO_WRITER,
         summary="Search by picture",
         tags=["search"],
         openapi_extra={"requestBody": body},
     )
-    async def search_picture(request: Request, k: K = 24, filter: FilterText = None) -> Response:
-        """Items whose words and picture fit an encoded picture (JPEG, PNG, WebP, GIF), given as the body."""
+    async def search_picture(request: Request, k: K = 24, offset: Offset = 0, filter: FilterText = None) -> Response:
+        """Items whose words and picture fit an encoded picture (JPEG, PNG, WebP, GIF, AVIF), given as the body."""
         refuse_encoded(request)
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
             raise HTTPException(415, "the body is a form (multipart); send the picture's own bytes as the body.")
         timings = dict[str, float]()
+        check_place(offset, k)
         engine.filter(filter, engine.index)  # a wrong one is refused before a picture is encoded
         with timed(timings, "encode"):
-            answer = await _client(client).encode_picture(await request.body())
+            answer = await there(client).encode_picture(await request.body())
         if answer.status != 200:
             return _passed_on(answer)
         vector, index = PictureVector.of(answer), engine.index  # which may be another one meanwhile
@@ -191,5 +186,5 @@ def _add_searches(router: APIRouter, engine: Engine, client: WriterClient | None
             raise WriterDown("the model worker is still of another model than the index")
         chosen = engine.prepared(filter, index, timings)
         with timed(timings, "search"):
-            found = by_vector(index, vector.embedding, k, chosen)
-        return _hits(index, found, timings)
+            page = page_of(index, by_vector(index, vector.embedding, offset + k, chosen), chosen, offset)
+        return _hits(index, page, timings)

@@ -15,6 +15,8 @@ import pyarrow as pa
 from smar.data.text import normalise
 from smar.errors import InputError, member
 from smar.files import StrPath
+from smar.index.arrange import browse, check_place
+from smar.index.arrange import search as search_index
 from smar.index.base import Hit, Mode, Ranked
 from smar.index.embedded import EmbeddedIndex
 from smar.index.facets import FacetCounts
@@ -22,10 +24,12 @@ from smar.index.filter_parser import check_length, parse_filter
 from smar.index.filters import Filter
 from smar.index.live import UpdatableIndex
 from smar.index.query import QueryEncoder, QueryVectors
-from smar.serving.schemas import MAX_K, MAX_QUERY
+from smar.index.shape import PLAIN, Page, Plan, Shape
+from smar.index.versions import UnreadableIndex
+from smar.serving.asked import MAX_K, MAX_QUERY
 
 _TOGETHER = 8
-_but_words = attrgetter("k", "mode", "filter", "explain")
+_but_words = attrgetter("browses", "k", "offset", "mode", "filter", "explain", "shape")
 
 
 class RequestError(InputError):
@@ -40,7 +44,8 @@ class RequestError(InputError):
 class SearchResult:
     """Hits of one query, the gate's word on it, milliseconds by stage, and the index that answered.
 
-    `unknown` is the share of the query that neither the model's vocabulary nor the items' words hold, 0..1.
+    `unknown` is the share of the query that neither the model's vocabulary nor the items' words hold, 0..1. Of what was
+    browsed the query is empty, and the gate says 0.
     """
 
     query: str
@@ -48,9 +53,14 @@ class SearchResult:
     image_probability: float
     routed: bool
     unknown: float
-    found: Ranked
+    page: Page
     timings: dict[str, float] = field(compare=False)
     index: EmbeddedIndex = field(compare=False, repr=False)
+
+    @property
+    def found(self) -> Ranked:
+        """The hits of the page, in their order."""
+        return self.page.hits
 
     @property
     def mostly_unknown(self) -> bool:
@@ -65,21 +75,51 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A search that was asked: `query` in its normal form, the rest as given. Equal questions have equal answers."""
+    """A search that was asked: `query` in its normal form, the rest as given. Equal questions have equal answers.
+
+    `k` hits are wanted from number `offset` + 1 on; without a query, of what the filter leaves. `fields` are the
+    columns that the answer shows, None for all.
+    """
 
     query: str
     k: int = 10
     mode: Mode = Mode.ADAPTIVE
     filter: str | None = None
     explain: bool = False
+    offset: int = 0
+    shape: Shape = PLAIN
+    fields: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, query: str, k: int, mode: Mode | str, filter: str | None, explain: bool = False) -> "Question":
-        """Checked; raises RequestError when the query is empty or too long, k out of range, or the mode unknown."""
+    def of(
+        cls,
+        query: str,
+        k: int,
+        mode: Mode | str,
+        filter: str | None,
+        explain: bool = False,
+        offset: int = 0,
+        shape: Shape = PLAIN,
+        fields: tuple[str, ...] | None = None,
+    ) -> "Question":
+        """Checked.
+
+        Raises:
+            RequestError: the query is too long, or empty where there is no filter, sort or facet; k or the offset is
+                out of range, or the mode unknown.
+        """
         mode = check_mode(mode)
         if not 1 <= k <= MAX_K:
             raise RequestError("invalid_request", f"k is {k}; allowed: 1 to {MAX_K}.")
-        return cls(check_query(query), k, mode, check_filter(filter), explain)
+        check_place(offset, k)
+        filter = check_filter(filter)
+        query = check_query(query, empty=bool(filter or shape.rank or shape.sort or shape.facets))
+        return cls(query, k, mode, filter, explain, offset, shape, fields)
+
+    @property
+    def browses(self) -> bool:
+        """Whether nothing is asked but what the filter leaves, or how it sorts."""
+        return not self.query
 
 
 class Engine:
@@ -97,7 +137,12 @@ class Engine:
 
     @property
     def index(self) -> EmbeddedIndex:
-        """The index as it is now; it never changes itself, a newer one takes its place."""
+        """The index as it is now; it never changes itself, a newer one takes its place.
+
+        Raises UnreadableIndex while a file of it is not what was opened: reading what is gone would end the process.
+        """
+        if self.live.unsafe is not None:
+            raise UnreadableIndex(self.live.unsafe)
         return self.live.snapshot
 
     @property
@@ -112,15 +157,18 @@ class Engine:
         mode: Mode | str = Mode.ADAPTIVE,
         filter: str | None = None,
         explain: bool = False,
+        offset: int = 0,
+        shape: Shape = PLAIN,
     ) -> SearchResult:
-        """Answer one query with at most `k` (1..200) hits.
+        """Answer one query with at most `k` (1..200) hits from number `offset` + 1 on.
 
             Engine.open("index").search("red dress", mode="hybrid", filter="price<50").hits
+            Engine.open("index").search("red dress", offset=10, shape=Shape(sort=("price",))).page.total
 
         Raises:
-            RequestError: the query is empty or too long, k is out of range, the mode is unknown or the filter wrong.
+            InputError: as `Question.of`; or the filter is wrong, or the shape names what the index does not have.
         """
-        answer = next(self.answer([Question.of(query, k, mode, filter, explain)]))
+        answer = next(self.answer([Question.of(query, k, mode, filter, explain, offset, shape)]))
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -145,12 +193,16 @@ class Engine:
         self, index: EmbeddedIndex, alike: Sequence[Question], vectors: QueryVectors, shared: dict[str, float]
     ) -> list[SearchResult]:
         timings: dict[str, float] = {}
+        asked = alike[0]
+        if asked.browses:
+            return [self._browse(index, question) for question in alike]
         with timed(timings, "gate"):
             probability = vectors.image_probability.tolist()
             routed = [share > vectors.threshold for share in probability]
-        chosen = self.prepared(alike[0].filter, index, timings)
+        chosen = self.prepared(asked.filter, index, timings)
         with timed(timings, "search"):
-            found = index.rank(vectors, alike[0].k, alike[0].mode, chosen, alike[0].explain)
+            plan = Plan.of(asked.shape, index.schema)
+            found = search_index(index, vectors, asked.k, asked.mode, chosen, asked.explain, asked.offset, plan)
         assert vectors.unknown is not None  # they come from the index's own encoder
         unknown = [
             min(share, index.unheld(question.query)) if share else 0.0
@@ -161,6 +213,13 @@ class Engine:
             SearchResult(question.query, question.mode, share, yes, new, items, dict(each), index)
             for question, share, yes, new, items in zip(alike, probability, routed, unknown, found, strict=True)
         ]
+
+    def _browse(self, index: EmbeddedIndex, asked: Question) -> SearchResult:
+        timings: dict[str, float] = {}
+        chosen = self.prepared(asked.filter, index, timings)
+        with timed(timings, "search"):
+            page = browse(index, asked.k, chosen, asked.offset, Plan.of(asked.shape, index.schema))
+        return SearchResult("", asked.mode, 0.0, False, 0.0, page, timings, index)
 
     def search_many(
         self, queries: Sequence[str], k: int = 50, mode: Mode | str = Mode.ADAPTIVE, filter: str | None = None
@@ -191,7 +250,11 @@ class Engine:
 
     def refresh(self) -> bool:
         """Take in updates and new versions; 26 microseconds when there are none. Returns whether there were."""
-        return self.live.refresh()
+        changed = self.live.refresh()
+        if changed:  # here, in a thread, and not in the first search that reads them
+            for segment in self.index.segments:
+                segment.catalogue.settle()
+        return changed
 
     def prepared(self, text: str | None, index: EmbeddedIndex, timings: dict[str, float]) -> Filter | None:
         """As `filter`, and what matches it is found; its milliseconds are noted in `timings`."""
@@ -246,16 +309,18 @@ def check_mode(mode: Mode | str) -> Mode:
         raise RequestError("invalid_request", str(error)) from None
 
 
-def check_query(query: str, where: str = "") -> str:
-    """The query as the model was trained to see it; raises RequestError when it is empty or too long."""
+def check_query(query: str, where: str = "", empty: bool = False) -> str:
+    """The query as the model was trained to see it; raises RequestError when it is too long, or may not be `empty`."""
     if len(query) > MAX_QUERY:
         raise RequestError(
             "query_too_long",
             f"{where}the query has {len(query):,} characters; at most {MAX_QUERY:,} are allowed.",
         )
     normal = normalise(query.encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate has no UTF-8 form
-    if not normal:
-        raise RequestError("empty_query", f"{where}the query is empty; type what to search for.")
+    if not normal and not empty:
+        raise RequestError(
+            "empty_query", f"{where}the query is empty; type what to search for, or give a filter or a sort to browse."
+        )
     return normal
 
 

@@ -7,14 +7,17 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from smar.errors import InputError
+from smar.index.versions import UnreadableIndex
 from smar.serving.batcher import Busy
 from smar.serving.engine import RequestError
 from smar.serving.metrics import REFUSED, count
 from smar.serving.schemas import ErrorBody, ErrorResponse
+from smar.serving.strict import allowed_methods
 from smar.serving.writer_client import RETRY_SECONDS, WriterDown
 
 logger = logging.getLogger("smar.serving")
@@ -43,6 +46,25 @@ def error_response(status: int, code: str, message: str, headers: Mapping[str, s
     )
 
 
+def unreadable_response(error: Exception | str) -> JSONResponse:
+    """The answer while the index on disk is damaged or not whole yet."""
+    return error_response(503, "index_unreadable", f"the index cannot be read now: {error}", _AGAIN)
+
+
+_AGAIN = {"Retry-After": str(RETRY_SECONDS)}
+
+
+def told(error: InputError | ValidationError | Busy) -> ErrorBody:
+    """What is said of a search that cannot be answered."""
+    if isinstance(error, Busy):
+        return ErrorBody(code="busy", message=_TOO_MANY)
+    if isinstance(error, ValidationError):
+        entries = [{**entry, "loc": ("search", *entry["loc"])} for entry in error.errors()[:5]]
+        return ErrorBody(code="invalid_request", message="; ".join(map(_explain, entries)))
+    return ErrorBody(code=error.code if isinstance(error, RequestError) else "invalid_request", message=str(error))
+
+
+_TOO_MANY = "too many searches wait; try again shortly."
 _CODES = {413: "body_too_large", 408: "body_too_slow"}
 
 
@@ -57,7 +79,12 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(InputError)
     async def wrong_input(_: Request, error: InputError) -> JSONResponse:
-        return error_response(422, error.code if isinstance(error, RequestError) else "invalid_request", str(error))
+        seen = told(error)
+        return error_response(422, seen.code, seen.message)
+
+    @app.exception_handler(UnreadableIndex)
+    async def unreadable(_: Request, error: UnreadableIndex) -> JSONResponse:
+        return unreadable_response(error)
 
     @app.exception_handler(RequestValidationError)
     async def wrong_shape(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -78,12 +105,12 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(WriterDown)
     async def writer_down(_: Request, error: WriterDown) -> JSONResponse:
-        return error_response(503, "model_worker_down", str(error), {"Retry-After": str(RETRY_SECONDS)})
+        return error_response(503, "model_worker_down", str(error), _AGAIN)
 
     @app.exception_handler(Busy)
     async def busy(_: Request, __: Busy) -> JSONResponse:
         count(REFUSED, "queue")
-        return error_response(429, "busy", "too many searches wait; try again shortly.", {"Retry-After": "1"})
+        return error_response(429, "busy", _TOO_MANY, {"Retry-After": "1"})
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> JSONResponse:
@@ -91,7 +118,10 @@ def add_error_handlers(app: FastAPI) -> None:
         return error_response(499, "client_gone", "the connection was closed before the request was complete.")
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 405:  # Starlette names the methods of the first route of that path
+            allowed = allowed_methods(app, request)
+            error = HTTPException(405, f"{request.method} is not allowed here; allowed: {allowed}", {"Allow": allowed})
         return http_error_response(error)
 
     @app.exception_handler(Exception)

@@ -3,13 +3,14 @@
 from smar.index.embedded import EmbeddedIndex
 from smar.index.facets import FacetCounts
 from smar.index.ready import picture_url
-from smar.serving.schemas import Facets, FacetValue, PriceCount, PriceRange
+from smar.serving.answers import ROOT
+from smar.serving.schemas import FacetsOut, FacetValue, PriceCount, PriceRange
 
 
-def facets_response(index: EmbeddedIndex, counts: FacetCounts) -> Facets:
+def facets_response(index: EmbeddedIndex, counts: FacetCounts) -> FacetsOut:
     """Counts with addresses of pictures for the categories."""
     low, high = counts.price_low, counts.price_high
-    return Facets(
+    return FacetsOut(
         items=counts.items,
         pictures=counts.pictures,
         category=_values(index, counts, "category", with_picture=True),
@@ -24,7 +25,9 @@ def _values(index: EmbeddedIndex, counts: FacetCounts, name: str, with_picture: 
         FacetValue(
             value=value,
             count=count,
-            picture=picture_url(index.catalogue.item_id(row)) if with_picture and row is not None else None,
+            picture=ROOT.get() + picture_url(index.catalogue.item_id(row))
+            if with_picture and row is not None
+            else None,
         )
         for value, (count, row) in counts.values[name].items()
     ]

@@ -3,18 +3,24 @@
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 from starlette.datastructures import Headers
-from starlette.responses import Response
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smar.logs import ACCESS
+from smar.serving.answers import ROOT
 from smar.serving.errors import error_response, http_error_response
 from smar.serving.limits import Body, Keys, RateLimiter, Room, too_large
 from smar.serving.metrics import LATENCY, REFUSED, REQUESTS, count, observe
 from smar.serving.options import ServiceOptions
+from smar.serving.routes import RATE
 
 SECURITY_HEADERS = {
     # no inline script or style, no other origin; data: is for the icons of the documentation page,
@@ -29,10 +35,18 @@ SECURITY_HEADERS = {
 }
 _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
-_WRITES = ("PUT", "DELETE")
+_WRITES = ("PUT", "PATCH", "DELETE")
+_BULK = ("POST", "/v1/items/bulk")
+_KINDS = ("changes", "pictures", "words")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_CORS: dict[str, Any] = {
+    "allow_methods": _METHODS,
+    "allow_headers": ("Authorization", "Content-Type", "If-None-Match", "X-API-Key", "X-Request-ID"),
+    "expose_headers": ("ETag", "Retry-After", "Server-Timing", "X-Request-ID"),
+}
 _UPLOADS = ("/v1/items/", "/v1/search/picture")
 _OPEN = ("/healthz", "/readyz", "/metrics")  # a balancer that is told "too many requests" would take the service out
-_UPLOADS_AT_ONCE = 4  # of full size that a worker holds in memory; smaller bodies as many as fit the same bytes
+_UPLOADS_AT_ONCE = 4  # of full size and one kind that a worker holds; smaller bodies as many as fit the same bytes
 
 access, failures = logging.getLogger(ACCESS), logging.getLogger("smar.serving")
 
@@ -46,7 +60,9 @@ class Guard:
     def __init__(self, app: ASGIApp, options: ServiceOptions, direct: Mapping[tuple[str, str], ASGIApp]) -> None:
         self.app, self.options, self.direct = app, options, direct
         self.crowded: Callable[[], bool] = lambda: False
-        self.keys, self.room = Keys(options.keys), Room(_UPLOADS_AT_ONCE * options.upload_bytes)
+        self.keys = Keys(options.keys)
+        # one each, so that nobody's pictures keep out who writes, or who searches by words
+        self.rooms = {kind: Room(_UPLOADS_AT_ONCE * options.upload_bytes) for kind in _KINDS}
         self.limiter: RateLimiter | None = None
         if options.rate and options.shared is not None:
             self.limiter = RateLimiter(options.rate, options.burst, options.shared / "clients")
@@ -57,13 +73,16 @@ class Guard:
             await self.app(scope, receive, send)
             return
         method: str = scope["method"]
+        scope = self._without_prefix(scope)
         if method == "HEAD":  # whatever can be read; the server leaves the body out
             scope = {**scope, "method": "GET"}
         app = self.direct.get((scope["method"], scope["path"]), self.app)
         started, headers = time.perf_counter(), Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else os.urandom(16).hex()
-        body = Body(receive, limit := self._limit(scope), self.options.patience, self.room)
+        room = self.rooms[_kind(scope)]
+        limit, streamed = self._limit(scope), (scope["method"], scope["path"]) == _BULK
+        body = Body(receive, limit, self.options.patience, room, streamed)
         status, begun = 500, False
 
         async def observed(message: Message) -> None:
@@ -77,19 +96,31 @@ class Guard:
             refusal = self._refuse(scope, headers) or self._without_space(limit, headers)
             if refusal is not None:
                 count(REFUSED, str(refusal.status_code))
-                await refusal(scope, receive, observed)
-            else:
-                await app(scope, body, observed)
+                app = refusal
+            if self.options.cors:  # a page of another origin may read refusals, too
+                app = CORSMiddleware(app, self.options.cors, **_CORS)
+            await app(scope, body, observed)
         except Exception:
             # the client has its 500; the server would log this once more, and not say of which request
             failures.exception("a request failed", extra={"fields": {"request_id": request_id, "route": _route(scope)}})
             if not begun:
                 raise
         finally:
-            self.room.give(body.taken)
+            room.give(body.taken)
             self._observe(scope, method, status, time.perf_counter() - started, request_id)
 
+    def _without_prefix(self, scope: Scope) -> Scope:
+        """The request as the application knows it; a proxy may have taken its prefix away or not."""
+        root, path = self.options.root_path, scope["path"]
+        ROOT.set(root)
+        if not root or not (path + "/").startswith(root + "/"):
+            return scope
+        raw = bytes(scope["raw_path"])
+        return {**scope, "path": path[len(root) :], "raw_path": raw.removeprefix(root.encode())}
+
     def _limit(self, scope: Scope) -> int:
+        if (scope["method"], scope["path"]) == _BULK:
+            return sys.maxsize
         upload = scope["path"].startswith(_UPLOADS)
         return self.options.upload_bytes if upload else self.options.body_bytes
 
@@ -102,6 +133,8 @@ class Guard:
         path: str = scope["path"]
         if path in _OPEN:
             return None
+        if not path:  # the page's own addresses are relative to its folder
+            return RedirectResponse(self.options.root_path + "/", 308)
         if self.crowded():
             return error_response(503, "too_many_connections", "too many connections are open; try again shortly.",
                                   {"Retry-After": "1", "Connection": "close"})  # fmt: skip
@@ -109,7 +142,10 @@ class Guard:
         if self.limiter is not None and not _shown(scope) and (wait := self.limiter.wait(client)):
             after = {"Retry-After": str(int(wait) + 1)}
             return error_response(429, "too_many_requests", f"more than {self.options.rate:g} requests a second", after)
-        if scope["method"] in _WRITES or (self.options.protect_reads and path.startswith("/v1/")):
+        if self.limiter is not None:
+            scope[RATE] = partial(self.limiter.wait, client)
+        writes = scope["method"] in _WRITES or (scope["method"], path) == _BULK
+        if writes or (self.options.protect_reads and path.startswith("/v1/")):
             return self._without_key(headers)
         return None
 
@@ -127,8 +163,9 @@ class Guard:
 
     def _observe(self, scope: Scope, method: str, status: int, spent: float, request_id: str) -> None:
         route = _route(scope)
-        count(REQUESTS, route, str(status))
-        observe(LATENCY, spent, route)
+        label = method if method in _METHODS else "other"
+        count(REQUESTS, label, route, str(status))
+        observe(LATENCY, spent, label, route)
         if access.isEnabledFor(logging.INFO):
             fields = {
                 "request_id": request_id,
@@ -139,6 +176,13 @@ class Guard:
                 **scope.get("state", {}).get("log", {}),
             }
             access.info("request", extra={"fields": fields})
+
+
+def _kind(scope: Scope) -> str:
+    """Whose memory a request's body takes."""
+    if scope["path"] == "/v1/search/picture":
+        return "pictures"
+    return "changes" if scope["path"].startswith(_UPLOADS) else "words"
 
 
 def _shown(scope: Scope) -> bool:

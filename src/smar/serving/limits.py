@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,8 @@ from starlette.types import Message, Receive
 from smar.serving.shared import shared_array
 
 _SLOTS = 1 << 16
+_MAPPED = bytes(10) + b"\xff\xff"
+"""Begins an IPv4 address that is written as an IPv6 one."""
 
 
 class Keys:
@@ -31,6 +34,17 @@ class Keys:
         return sum(hmac.compare_digest(digest, key) for key in self._digests) > 0  # every key is compared
 
 
+def network(client: str) -> str:
+    """Whom limits count: an IPv4 address, or the /64 of an IPv6 one, as that is what one client is given."""
+    if ":" not in client:
+        return client
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, client.strip("[]").partition("%")[0])
+    except OSError:  # a proxy may send anything
+        return client
+    return socket.inet_ntoa(packed[12:]) if packed.startswith(_MAPPED) else packed[:8].hex(":", 2)
+
+
 class RateLimiter:
     """A token bucket for each client, in a file that all workers of a service map.
 
@@ -45,7 +59,7 @@ class RateLimiter:
 
     def wait(self, client: str) -> float:
         """Count one request; returns 0 when it may pass, else the seconds until the next one may."""
-        number = int.from_bytes(hashlib.blake2b(client.encode(), digest_size=8).digest(), "little")
+        number = int.from_bytes(hashlib.blake2b(network(client).encode(), digest_size=8).digest(), "little")
         bucket, owner, now = self._buckets[number % _SLOTS], float(number // _SLOTS), time.monotonic()
         tokens = float(bucket[1]) + (now - float(bucket[2])) * self.rate if bucket[0] == owner else float(self.burst)
         tokens = min(tokens, self.burst)
@@ -75,11 +89,13 @@ class Room:
 class Body:
     """A request's body as it is received, refused when it is too large, comes too slowly or finds no room.
 
-    `taken` is how much of the room it holds.
+    `taken` is how much of the room it holds. One that is `streamed` holds none: whoever reads it lets go of each part,
+    which may take as long as others take in all.
     """
 
-    def __init__(self, receive: Receive, limit: int, patience: float, room: Room) -> None:
+    def __init__(self, receive: Receive, limit: int, patience: float, room: Room, streamed: bool = False) -> None:
         self._receive, self._limit, self._left, self._room = receive, limit, patience, room
+        self._streamed = streamed
         self.taken = 0
         self._done = False
 
@@ -94,13 +110,14 @@ class Body:
         except TimeoutError:
             self._done = True
             raise HTTPException(408, "the request's body did not arrive in time", {"Connection": "close"}) from None
-        self._left -= time.monotonic() - before
+        self._left -= 0.0 if self._streamed else time.monotonic() - before
         size = len(message.get("body", b""))
         self._done = not message.get("more_body", False)
         if self.taken + size > self._limit:
             raise too_large(self._limit)
-        self._room.take(size)
-        self.taken += size
+        if not self._streamed:
+            self._room.take(size)
+            self.taken += size
         return message
 
 

@@ -23,9 +23,12 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 _FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
-REQUESTS = Counter("smar_requests", "Requests answered", ["route", "status"])
+REQUESTS = Counter("smar_requests", "Requests answered", ["method", "route", "status"])
 LATENCY = Histogram(
-    "smar_request_seconds", "From the request's head to the answer's last byte", ["route"], buckets=(*_FAST, 5.0)
+    "smar_request_seconds",
+    "From the request's head to the answer's last byte",
+    ["method", "route"],
+    buckets=(*_FAST, 5.0),
 )
 STAGE = Histogram("smar_stage_seconds", "Time of a search by stage", ["stage"], buckets=_FAST)
 BATCH = Histogram("smar_batch_size", "Searches encoded at once", buckets=(1, 2, 4, 8, 16, 32, 64))

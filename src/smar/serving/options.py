@@ -1,17 +1,27 @@
 """How a service is run: addresses, limits, keys. The supervisor hands them to its workers."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from smar.errors import InputError
 from smar.overrides import overridden
 
 KEYS_VARIABLE = "SMAR_API_KEYS"
 _SHORTEST_KEY = 16
+_ORIGIN = re.compile(r"https?://[^/?#\s]+", re.ASCII)
+_PREFIX = re.compile(r"(/[\w.~-]+)+", re.ASCII)
+
+
+def _names(value: object) -> object:
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
 class ServiceOptions(BaseModel):
@@ -32,15 +42,34 @@ class ServiceOptions(BaseModel):
     upload_bytes: int = Field(20 << 20, ge=1024, description="largest item or picture")
     hang: float = Field(30.0, gt=0, description="a worker that shows no sign of life for so long is killed")
     patience: float = Field(15.0, gt=0, description="time for a client to send its request")
+    facets: Names = Field(("category", "brand", "price"), description="columns that the page offers to filter by")
+    sorts: Names = Field((), description="columns that the page offers to sort by, a minus before those downwards")
     log: Literal["errors", "requests", "queries"] = Field(
         "errors", description="errors only; a line for each request; the same with the query's text"
     )
+    cors: tuple[str, ...] = Field((), description="origins whose pages may call the service; * for any")
+    root_path: str = Field("", description="where a proxy shows the service, such as /search")
     trusted_proxies: str = Field("127.0.0.1", description="addresses whose X-Forwarded-For is believed")
     shared: Path | None = Field(None, description="private folder of one service's processes")
     writer: bool = Field(False, description="whether a model worker listens in that folder")
 
+    @field_validator("cors")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin; give scheme and host, such as https://shop.example")
+        return origins
 
-_SETTABLE = sorted(set(ServiceOptions.model_fields) - {"workers", "keys", "shared", "writer"})
+    @field_validator("root_path")
+    @classmethod
+    def _prefix(cls, path: str) -> str:
+        if path and not _PREFIX.fullmatch(path):
+            raise ValueError(f"{path!r} is no prefix; give it with a slash at its beginning only, such as /search")
+        return path
+
+
+_SETTABLE = sorted(set(ServiceOptions.model_fields) - {"workers", "keys", "cors", "root_path", "shared", "writer"})
 
 
 def service_options(assignments: Sequence[str] = (), **named: object) -> ServiceOptions:

@@ -51,6 +51,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         super().__init__(*arguments, **named)
         self._bare = 0  # bytes since the last of a body: heads, trailers, sizes of chunks
         self._in_head = True
+        self._ended = False
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
@@ -97,8 +98,16 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         """An answer may have had no body; one may be given before the request is complete, which has to hurry then."""
         self.transport.flush()
         super().on_response_complete()
-        if not self._in_head and self.cycle.response_complete and self._timer is None:
+        if self._ended and self.cycle.response_complete:
+            self.transport.close()
+        elif not self._in_head and self.cycle.response_complete and self._timer is None:
             self._hurry()
+
+    def eof_received(self) -> bool:
+        """The client sends no more. What it has asked for in full is answered, and then the connection ends."""
+        self._stop()
+        self._ended = self._in_head and self.cycle is not None and not self.cycle.response_complete
+        return self._ended  # true keeps the other direction open
 
     def connection_lost(self, error: Exception | None) -> None:
         """The client has gone."""

@@ -3,43 +3,56 @@
 Handlers run on the event loop itself: a search takes a few milliseconds, and a thread hop made it slower.
 """
 
+import asyncio
 import hashlib
 import time
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from smar import __version__
-from smar.errors import not_json
+from smar.errors import InputError, not_json
 from smar.index.base import Mode
 from smar.index.catalogue import content_type
 from smar.index.embedded import EmbeddedIndex
 from smar.serving import metrics
-from smar.serving.answers import Cache, as_json, result_out, server_timing
-from smar.serving.batcher import Batcher
+from smar.serving.address import address_parameters, read_address
+from smar.serving.answers import Cache, as_json, items_json, result_out, server_timing
+from smar.serving.asked import BatchRequest, SearchRequest, batch_schema
+from smar.serving.batcher import Batcher, Busy
 from smar.serving.engine import Engine, Question, RequestError, SearchResult, timed
-from smar.serving.errors import NotFound, NotReady
+from smar.serving.errors import NotFound, told
 from smar.serving.facets import facets_response
 from smar.serving.options import ServiceOptions
-from smar.serving.schemas import About, ErrorResponse, Facets, Health, ItemOut, SearchRequest, SearchResponse
+from smar.serving.schemas import About, BatchResponse, ErrorResponse, FacetsOut, ItemOut, SearchResponse
+from smar.serving.strict import Answers, StrictRoute
 
+M = TypeVar("M", bound=BaseModel)
 JSON = "application/json"
-SEARCH = "/v1/search"
-Answers = dict[int | str, dict[str, Any]]
-WRONG: Answers = {422: {"model": ErrorResponse, "description": "the request is wrong"}}
+BYTES = "application/octet-stream"
+"""Beside a more telling type, for generated clients that know no other."""
+SEARCH, BATCH = "/v1/search", "/v1/search/batch"
+RATE = "smar.rate"
+"""In a request's scope, where there is a limit: counts one more request of its client, as `RateLimiter.wait` does."""
 UNKNOWN: Answers = {404: {"model": ErrorResponse, "description": "no such item or picture"}}
 BUSY: Answers = {429: {"model": ErrorResponse, "description": "too many requests; Retry-After tells when to come back"}}
 LARGE: Answers = {413: {"model": ErrorResponse, "description": "the body is too large"}}
 ENCODED: Answers = {415: {"model": ErrorResponse, "description": "the body is compressed"}}
-CROWDED: Answers = {503: {"model": ErrorResponse, "description": "too many connections are open"}}
-UNREADY: Answers = {503: {"model": ErrorResponse, "description": "a probe query failed"}}
+CROWDED: Answers = {
+    503: {"model": ErrorResponse, "description": "too many connections are open, or the index cannot be read now"}
+}
 _PICTURE: Answers = {
     200: {
-        "content": {"image/jpeg": {}, "image/png": {}, "image/webp": {}},
+        "content": {
+            kind: {"schema": {"type": "string", "format": "binary"}}
+            for kind in ("image/jpeg", "image/png", "image/webp", BYTES)
+        },
         "description": "the encoded picture",
     }
 }
@@ -47,11 +60,10 @@ _PICTURE: Answers = {
 
 def build_router(engine: Engine, options: ServiceOptions) -> APIRouter:
     """All routes that need the index alone."""
-    router = APIRouter()
+    router = APIRouter(route_class=StrictRoute)
     _add_search(router, Searches(engine, options))
     _add_facets(router, engine)
     _add_items(router, engine)
-    _add_health(router, engine)
     _add_about(router, engine, options)
     return router
 
@@ -67,38 +79,68 @@ class Searches:
 
     async def answer(self, request: Request) -> Response:
         """``POST /v1/search``."""
-        body = await request.body()
+        asked = await read_body(request, SearchRequest)
+        question = question_of(asked)
+        answer, timing = await self._found(question, lambda **more: self._note(request, question, **more))
+        return Response(answer, media_type=JSON, headers=timing)
+
+    async def linked(self, request: Request) -> Response:
+        """``GET /v1/search``: the same from the address; whoever has the answer is told when it is still right."""
+        question = question_of(read_address(request.query_params.multi_items()))
+        answer, headers = await self._found(question, lambda **more: self._note(request, question, **more))
+        return tagged(request, answer, {"Cache-Control": "no-cache", **headers})
+
+    async def batch(self, request: Request) -> Response:
+        """``POST /v1/search/batch``: each search has its answer or its error, in their order."""
+        asked = (await read_body(request, BatchRequest)).searches
+        count_further = request.scope.get(RATE, lambda: 0.0)
+        answers = await asyncio.gather(
+            *(self._one(each, at > 0 and count_further() > 0) for at, each in enumerate(asked))
+        )
+        request.state.log = {"searches": len(asked)}
+        return Response(as_json({"answers": answers}), media_type=JSON)
+
+    async def _one(self, asked: object, too_many: bool) -> msgspec.Raw:
         try:
-            asked = SearchRequest.model_validate_json(body)
-        except ValidationError as error:
-            if (first := error.errors()[0])["type"] == "json_invalid":
-                refuse_encoded(request)
-                problem, kind = str(first["ctx"]["error"]), request.headers.get("content-type", "")
-                raise RequestError("invalid_request", f"{not_json(body, problem, kind)}.") from None
-            raise RequestValidationError(
-                [{**entry, "loc": ("body", *entry["loc"])} for entry in error.errors()]
-            ) from None
-        question = Question.of(asked.query, asked.k, asked.mode, asked.filter, asked.explain)
+            if too_many:
+                raise RequestError("too_many_requests", "more requests a second than are allowed; try again shortly.")
+            question = question_of(SearchRequest.model_validate(asked))
+            answer, _ = await self._found(question, lambda **_: None)
+        except (InputError, ValidationError, Busy) as error:
+            answer = as_json(ErrorResponse(error=told(error)).model_dump(exclude_none=True))
+        return msgspec.Raw(answer)
+
+    async def _found(self, question: Question, note: Callable[..., None]) -> tuple[bytes, dict[str, str]]:
+        """The answer as bytes, and the header with its times; `note` takes what the log tells of it."""
         started = time.perf_counter()
         kept = self._cache.get(self._engine.index, question)
         metrics.count(metrics.CACHE, "miss" if kept is None else "hit")
         if kept is not None:
-            self._note(request, question, cached=True)
-            timing = server_timing({"cache": 1000 * (time.perf_counter() - started)})
-            return Response(kept, media_type=JSON, headers=timing)
+            note(cached=True)
+            return kept, server_timing({"cache": 1000 * (time.perf_counter() - started)})
         result = await self._batcher.ask(question)
         with timed(result.timings, "fetch"):
-            answer = as_json(result_out(result))
+            answer = as_json(result_out(result, question.fields))
         self._cache.keep(result.index, question, answer)
         metrics.observe_stages(result.timings)
-        metrics.count(metrics.GATE, "pictures" if result.routed else "words")
-        self._note(request, question, cached=False, hits=len(result.found))
-        return Response(answer, media_type=JSON, headers=server_timing(result.timings))
+        if not question.browses:
+            metrics.count(metrics.GATE, "pictures" if result.routed else "words")
+        note(cached=False, hits=len(result.found))
+        return answer, server_timing(result.timings)
 
     def _note(self, request: Request, question: Question, **more: Any) -> None:
         """What the access log tells of this search; what the shopper typed only when it was asked for."""
         note = {"mode": question.mode, "k": question.k, "filtered": question.filter is not None, **more}
+        if question.offset:
+            note["offset"] = question.offset
         request.state.log = note | ({"query": question.query} if self._log_query else {})
+
+
+def question_of(asked: SearchRequest) -> Question:
+    """Checked; raises RequestError."""
+    return Question.of(
+        asked.query, asked.k, asked.mode, asked.filter, asked.explain, asked.offset, asked.shape, asked.fields
+    )
 
 
 def _add_search(router: APIRouter, searches: Searches) -> None:
@@ -111,7 +153,7 @@ def _add_search(router: APIRouter, searches: Searches) -> None:
     @router.post(
         SEARCH,
         response_model=SearchResponse,
-        responses=WRONG | BUSY | LARGE | CROWDED | ENCODED,
+        responses=BUSY | LARGE | CROWDED | ENCODED,
         summary="Search",
         tags=["search"],
         openapi_extra={"requestBody": body},
@@ -120,13 +162,37 @@ def _add_search(router: APIRouter, searches: Searches) -> None:
         """Find the items that fit a query in words and, where the gate says that it helps, in looks."""
         return await searches.answer(request)
 
+    @router.get(
+        SEARCH,
+        response_model=SearchResponse,
+        responses=BUSY | CROWDED,
+        summary="Search by address",
+        tags=["search"],
+        openapi_extra={"parameters": address_parameters()},
+    )
+    async def search_by_address(request: Request) -> Response:
+        """The same from parameters, for links and caches; lists have commas, and the answer an ETag."""
+        return await searches.linked(request)
+
+    @router.post(
+        BATCH,
+        response_model=BatchResponse,
+        responses=BUSY | LARGE | CROWDED | ENCODED,
+        summary="Several searches at once",
+        tags=["search"],
+        openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": batch_schema(schema)}}}},
+    )
+    async def search_batch(request: Request) -> Response:
+        """Up to 32 searches; what is wrong with one of them is said in its place and harms no other."""
+        return await searches.batch(request)
+
 
 def _add_facets(router: APIRouter, engine: Engine) -> None:
-    @router.get("/v1/facets", responses=WRONG | BUSY | CROWDED, summary="What can be filtered by", tags=["search"])
+    @router.get("/v1/facets", responses=BUSY | CROWDED, summary="What can be filtered by", tags=["search"])
     async def get_facets(
         top: Annotated[int, Query(ge=1, le=200)] = 30,
         filter: Annotated[str | None, Query(description="count only the items that match")] = None,
-    ) -> Facets:
+    ) -> FacetsOut:
         """The most frequent categories and brands, and prices, with their counts among the items that match."""
         return facets_response(engine.index, engine.facets(filter, top))
 
@@ -142,9 +208,24 @@ def _add_about(router: APIRouter, engine: Engine, options: ServiceOptions) -> No
             fingerprint=index.fingerprint,
             items=len(index),
             modes=list(Mode),
+            facets=[name for name in options.facets if name in index.schema.names],
+            sorts=[name for name in options.sorts if name.removeprefix("-") in index.schema.names],
             picture_search=options.writer,
             writable=options.writer and bool(options.keys),
         )
+
+
+async def read_body(request: Request, kind: type[M]) -> M:
+    """A JSON body as what is wanted; raises RequestError, RequestValidationError or HTTPException 415."""
+    body = await request.body()
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        if (first := error.errors()[0])["type"] == "json_invalid":
+            refuse_encoded(request)
+            problem, sent = str(first["ctx"]["error"]), request.headers.get("content-type", "")
+            raise RequestError("invalid_request", f"{not_json(body, problem, sent)}.") from None
+        raise RequestValidationError([{**entry, "loc": ("body", *entry["loc"])} for entry in error.errors()]) from None
 
 
 def refuse_encoded(request: Request) -> None:
@@ -153,6 +234,15 @@ def refuse_encoded(request: Request) -> None:
     if coding not in ("identity", ""):
         message = f"the body has Content-Encoding: {coding[:100]}, which is not read; send it as it is."
         raise HTTPException(415, message, {"Accept-Encoding": "identity"})
+
+
+def tagged(request: Request, content: bytes, headers: dict[str, str], media_type: str = JSON) -> Response:
+    """An answer with an ETag; 304 where the client has just that."""
+    tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+    headers = {**headers, "ETag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)
 
 
 def row_of(index: EmbeddedIndex, item_id: str) -> int:
@@ -165,7 +255,7 @@ def row_of(index: EmbeddedIndex, item_id: str) -> int:
 
 def item_response(index: EmbeddedIndex, item_id: str) -> Response:
     """An item as JSON; raises NotFound."""
-    (item,) = index.catalogue.json(np.array([row_of(index, item_id)]))
+    (item,) = items_json(index, np.array([row_of(index, item_id)]))
     return Response(item, media_type=JSON)
 
 
@@ -179,7 +269,7 @@ def _add_items(router: APIRouter, engine: Engine) -> None:
     @router.get(
         "/v1/items/{item_id:path}/picture",
         response_class=Response,
-        responses=_PICTURE | UNKNOWN | WRONG | BUSY | CROWDED,
+        responses=_PICTURE | UNKNOWN | BUSY | CROWDED,
         summary="An item's picture",
         tags=["items"],
     )
@@ -192,40 +282,15 @@ def _add_items(router: APIRouter, engine: Engine) -> None:
         picture = index.catalogue.picture(row)
         if picture is None:
             raise NotFound("no_picture", f"item {item_id[:100]!r} has no picture.")
-        tag = f'"{hashlib.sha256(picture).hexdigest()[:16]}"'
-        headers = {"Cache-Control": "public, max-age=3600", "ETag": tag}
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=headers)
-        return Response(picture, media_type=content_type(picture), headers=headers)
+        return tagged(request, picture, {"Cache-Control": "public, max-age=3600"}, content_type(picture))
 
     @router.get(
         "/v1/items/{item_id:path}",
         response_model=ItemOut,
-        responses=UNKNOWN | WRONG | BUSY | CROWDED,
+        responses=UNKNOWN | BUSY | CROWDED,
         summary="An item",
         tags=["items"],
     )
     async def get_item(item_id: str) -> Response:
         """The item's own columns."""
         return item_response(engine.index, item_id)
-
-
-def _add_health(router: APIRouter, engine: Engine) -> None:
-    @router.get("/healthz", summary="Is the process up?", tags=["health"])
-    async def healthz() -> Health:
-        """Answers whenever the process does."""
-        return Health(status="up")
-
-    @router.get("/readyz", responses=UNREADY, summary="Does a query work?", tags=["health"])
-    async def readyz() -> Health:
-        """Runs a real query; 503 with the reason when it fails."""
-        try:
-            engine.check()
-        except Exception as error:  # whatever breaks a query makes the service unready, and is told to the caller
-            raise NotReady(f"a probe query failed: {type(error).__name__}: {error}") from error
-        return Health(status="ready")
-
-    @router.get("/metrics", response_class=Response, summary="Figures for Prometheus", tags=["health"])
-    async def get_metrics() -> Response:
-        """Counters and histograms of all workers in the Prometheus text format."""
-        return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE_LATEST)

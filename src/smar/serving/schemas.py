@@ -1,57 +1,82 @@
-"""Requests and answers of the HTTP API; they are also its OpenAPI documentation."""
+"""Answers of the HTTP API, and items that it is sent; they are also its OpenAPI documentation."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from smar.index.base import Mode
-from smar.index.filter_parser import EXAMPLE
-
-MAX_K = 200
-MAX_QUERY = 1000
+from smar.index.shape import Relation
 
 
-def _whole(value: object) -> object:
-    """JSON has one kind of number: 24.0 is an integer there. Text and true are none."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+class OthersOut(BaseModel):
+    """Items that a card stands for beside the one that it shows."""
 
-
-class SearchRequest(BaseModel):
-    """What to search for."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    query: str = Field(
-        description="what the shopper typed",
-        examples=["red summer dress"],
-        json_schema_extra={
-            "minLength": 1,
-            "maxLength": MAX_QUERY,
-        },  # checked by the engine, which says it better
-    )
-    k: Annotated[int, BeforeValidator(_whole)] = Field(
-        24, ge=1, le=MAX_K, strict=True, description="most hits to return"
-    )
-    mode: Mode = Field(
-        Mode.ADAPTIVE,
-        description="words only, adaptive (blend), route (one or the other), always pictures, or hybrid (with BM25)",
-    )
-    filter: str | None = Field(None, description=f"which items may be found, such as `{EXAMPLE}`", examples=[None])
-    explain: bool = Field(False, strict=True, description="also tell each hit's rank without pictures")
+    count: int = Field(description="of all that match")
+    ids: list[str] | None = Field(None, description="up to 100 of them, the best first, where they were asked for")
 
 
 class HitOut(BaseModel):
     """One found item."""
 
     item_id: str
-    rank: int = Field(description="from 1")
-    score: float
+    rank: int = Field(description="from 1, over all pages")
+    score: float = Field(description="what it is ranked by, before any sort; 0 where nothing was typed")
     text_score: float = Field(description="query against the item's words, -1 to 1")
     multimodal_score: float = Field(description="query against the item's words and picture, -1 to 1")
     rank_text: int | None = Field(description="rank had pictures been left out; null when not asked for or far down")
-    words_score: float | None = Field(description="BM25 score of a hybrid search, else null")
+    words_score: float | None = Field(description="BM25 score where words take part in the ranking, else null")
     picture: str | None = Field(description="address of the picture; null when the item has none")
     item: dict[str, Any] = Field(description="the item's own columns")
+    others: OthersOut | None = Field(None, description="left out where nothing was collapsed")
+    factors: dict[str, float] | None = Field(None, description="with `explain`, the values that its rank was made of")
+
+
+class ValueOut(BaseModel):
+    """How often a value occurs."""
+
+    value: str = Field(description="as a filter names it")
+    count: int
+
+
+class RangeOut(BaseModel):
+    """Items with low <= value < high; null where the range is open. Dates are ISO 8601."""
+
+    low: float | str | None
+    high: float | str | None
+    count: int
+
+
+class FacetOut(BaseModel):
+    """A column's values or ranges among what is counted."""
+
+    missing: int = Field(description="items without a value")
+    values: list[ValueOut] | None = Field(description="the most frequent ones; null of numbers with many values")
+    ranges: list[RangeOut] | None = Field(description="of numbers and dates, else null; the borders are the index's")
+    low: float | str | None = Field(description="lowest number or date")
+    high: float | str | None
+
+
+class TotalOut(BaseModel):
+    """How many hits there are to page through."""
+
+    value: int
+    relation: Relation = Field(description="matches of a filter are counted; without one all items are ranked")
+
+
+class RankedOut(BaseModel):
+    """What was ranked by an expression."""
+
+    by: str
+    items: int = Field(description="how many: the best ones by score, or all that match where nothing was typed")
+    undefined: int = Field(description="for how many of them it gives no number, such as 1 / 0; they come last, with 0")
+
+
+class SortedOut(BaseModel):
+    """What was sorted."""
+
+    by: list[str]
+    items: int = Field(description="how many: the best ones by score, or all that match where nothing was typed")
+    all: bool = Field(description="whether these are all that match")
 
 
 class SearchResponse(BaseModel):
@@ -68,12 +93,17 @@ class SearchResponse(BaseModel):
         description="share of the query that neither the model's vocabulary nor the items' words hold, 0 to 1; above "
         "0.5 the hits have little to do with it"
     )
+    total: TotalOut
+    ranked: RankedOut | None = Field(None, description="left out where no expression ranked")
+    sorted: SortedOut | None = Field(None, description="left out where nothing was sorted")
+    facets: dict[str, FacetOut] | None = Field(None, description="by column; left out where none were asked for")
     hits: list[HitOut]
 
 
 class HitsResponse(BaseModel):
     """What looks alike."""
 
+    total: TotalOut
     hits: list[HitOut]
 
 
@@ -92,6 +122,19 @@ class Deleted(BaseModel):
     deleted: bool
 
 
+class Updated(BaseModel):
+    """Columns of an item were changed; that survives a crash from now on, and every worker finds it within a second."""
+
+    item_id: str
+    updated: bool
+
+
+class ItemChanges(BaseModel):
+    """Columns of an item to change, as the index has them; null takes a value away."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"price": 29.9, "in_stock": True}]})
+
+
 class ItemIn(BaseModel):
     """An item's columns, as the index has them, and its picture."""
 
@@ -107,6 +150,14 @@ class ItemOut(BaseModel):
     item_id: str
     picture: str | None
     item: dict[str, Any]
+
+
+class ItemsResponse(BaseModel):
+    """A page of all items; each is as `GET /v1/items/{item_id}` shows it, and can be PUT back."""
+
+    total: int = Field(description="items on all pages")
+    next: str | None = Field(description="give it as `after` to get the next page; null on the last one")
+    items: list[ItemOut]
 
 
 class FacetValue(BaseModel):
@@ -130,7 +181,7 @@ class PriceCount(PriceRange):
     count: int
 
 
-class Facets(BaseModel):
+class FacetsOut(BaseModel):
     """What the page offers to filter by; a column that the shop does not have is empty or null."""
 
     items: int
@@ -149,6 +200,8 @@ class About(BaseModel):
     fingerprint: str = Field(description="of the model")
     items: int
     modes: list[Mode]
+    facets: list[str] = Field(description="columns that the shop offers to filter by")
+    sorts: list[str] = Field(description="columns that the shop offers to sort by, a minus before those downwards")
     picture_search: bool = Field(description="whether a model worker can encode pictures and items")
     writable: bool = Field(description="whether items can be changed over HTTP, with an API key")
 
@@ -157,6 +210,13 @@ class Health(BaseModel):
     """The process is up, or the service answers."""
 
     status: str
+
+
+class Readiness(BaseModel):
+    """A real query works."""
+
+    status: str
+    writes: str | None = Field(None, description="why nothing can be written now; left out when that works")
 
 
 class ErrorBody(BaseModel):
@@ -171,3 +231,22 @@ class ErrorResponse(BaseModel):
     """Every answer that is not a success."""
 
     error: ErrorBody
+
+
+class BatchResponse(BaseModel):
+    """Each search's answer, or why it has none, in the order of the searches."""
+
+    answers: list[SearchResponse | ErrorResponse]
+
+
+class BulkResult(BaseModel):
+    """What became of one line; `status` and `error` are those that a request of its own would have had."""
+
+    line: int = Field(description="from 1; blank lines count, and have no result")
+    item_id: str | None = Field(description="null where the line names none")
+    status: int = Field(description="200 when the change is durable")
+    created: bool | None = Field(None, description="put: false where it replaced an item of the same id")
+    image_status: str | None = Field(None, description="put: what became of its picture")
+    updated: bool | None = Field(None, description="patch")
+    deleted: bool | None = Field(None, description="delete")
+    error: ErrorBody | None = None

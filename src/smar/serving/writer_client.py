@@ -10,6 +10,8 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
+from smar.serving.options import ServiceOptions
+
 _CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 60.0
 """A batch of 64 items with pictures on one slow core; a compaction does not hold answers up."""
@@ -87,9 +89,18 @@ class WriterClient:
         """Delete an item. Raises WriterDown."""
         return await self._ask("DELETE", item_path(item_id))
 
+    async def bulk(self, action: str, lines: bytes, first: int = 1) -> WriterAnswer:
+        """Make the changes of JSON lines: status 200 and a result a line, or a refusal of all. Raises WriterDown."""
+        path = f"/v1/items/bulk?action={action}&first={first}"
+        return await self._ask("POST", path, lines, "application/x-ndjson")
+
     async def encode_picture(self, picture: bytes) -> WriterAnswer:
         """The vector of an encoded picture: status 200 for `PictureVector.of`, else a refusal. Raises WriterDown."""
         return await self._ask("POST", "/v1/encode/picture", picture, "application/octet-stream")
+
+    async def health(self) -> WriterAnswer:
+        """Whether it is up, and under ``writes`` why nothing can be written now. Raises WriterDown."""
+        return await self._ask("GET", "/healthz")
 
     async def stats(self) -> WriterAnswer:
         """Figures of the worker: written, waiting, memory, compaction. Raises WriterDown."""
@@ -109,6 +120,11 @@ class WriterClient:
         except TransportError as error:
             raise WriterDown(f"the model worker does not answer ({type(error).__name__}: {error})") from error
         return WriterAnswer(answer.status_code, answer.content, answer.headers.get("Retry-After"))
+
+
+def writer_client(options: ServiceOptions) -> WriterClient | None:
+    """A client of the service's model worker, None where it has none."""
+    return WriterClient(options.shared / "writer.sock") if options.writer and options.shared is not None else None
 
 
 def item_path(item_id: str) -> str:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from smar.model.tokens import Ints, TokenTable
+from smar.training.catalogue import CatalogueQueries
 from smar.training.negatives import NegativeSampler
 
 
@@ -62,12 +63,14 @@ def first_picture(image_row: Ints) -> Ints:
 class Collator:
     """Turns indices of pairs into a batch of tensors.
 
-    The batch: `query_ids`, `query_mask` [u, t]; `item_ids`, `item_mask` [n, t]; `pixels` uint8 [m, s, s, 3], or
-    float16 patch states [m, p, h], of the items where `has_image` [n] holds; where items may have several pictures
+    The batch: `pairs` [B], their indices; `query_ids`, `query_mask` [u, t]; `item_ids`, `item_mask` [n, t]; `pixels`
+    uint8 [m, s, s, 3], or float16 patch states [m, p, h], of the items where `has_image` [n] holds; where items may
+    have several pictures
     (`image_row` is [items, N]), how many each has: `pictures` int64 [n]; `query_of_pair`, `target` [B]: row and column
     of each pair; `blocked` bool [B, n]; `liked` bool [u, n]: known positives of the queries; `weight` [B];
     `query_rows` [u], `item_rows` [n]: rows in the training data and in the catalogue; `share` [u] where given. Further
-    negatives bring fields of their own (`NegativeSampler`).
+    negatives bring fields of their own (`NegativeSampler`). Queries made of the catalogue (`CatalogueQueries`) stand
+    behind the typed ones, with a pair each, `query_rows` -1, the other pairs' mean weight and no need of pictures.
     """
 
     pairs: Pairs
@@ -79,13 +82,16 @@ class Collator:
     rows: Ints  # the pairs that are trained on; the others are held out, and still no one's negatives
     share: npt.NDArray[np.float32] | None = None  # p of each query, where the gate does not learn it in this stage
     negatives: NegativeSampler = field(default_factory=NegativeSampler)
+    catalogue: CatalogueQueries | None = None
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Any]:
         """Batch of the pairs at `indices`."""
         rows = np.asarray(indices)
         queries, query_of_pair = np.unique(self.pairs.query[rows], return_inverse=True)
         drawn = self.negatives.draw(rows, queries, len(self.items))
-        items, place = np.unique(np.concatenate([self.pairs.item[rows], drawn.items]), return_inverse=True)
+        made = None if self.catalogue is None else self.catalogue.draw(rows)
+        wanted = self.pairs.item[rows] if made is None else np.concatenate([self.pairs.item[rows], made.items])
+        items, place = np.unique(np.concatenate([wanted, drawn.items]), return_inverse=True)
         target = place[: len(rows)]
         liked = self.known.blocked(queries, items, len(self.items))
         blocked = liked[query_of_pair]
@@ -96,6 +102,7 @@ class Collator:
         shown = (picture_rows >= 0) & (self.images is not None)
         has_image = shown if shown.ndim == 1 else shown.any(1)
         batch = {
+            "pairs": torch.from_numpy(rows),
             "query_ids": query_ids,
             "query_mask": query_mask,
             "item_ids": item_ids,
@@ -113,6 +120,9 @@ class Collator:
         }
         if self.share is not None:
             batch["share"] = torch.from_numpy(self.share[queries])
+        if made is not None and len(made):
+            assert self.catalogue is not None
+            batch |= self.catalogue.behind(batch, made, items, place[len(rows) : len(wanted)])
         if self.images is not None and has_image.any():
             batch["pixels"] = torch.from_numpy(self.images[picture_rows[shown]])
         if shown.ndim > 1:
@@ -127,5 +137,6 @@ class Collator:
     def facts(self, queries: Ints, items: Ints) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Known positives bool [u, n] and log sampling probabilities [n], if corrected, of items from elsewhere."""
         log_q = self.negatives.log_q
-        liked = torch.from_numpy(self.known.blocked(queries, items, len(self.items)))
-        return liked, None if log_q is None else torch.from_numpy(log_q[items])
+        liked = np.zeros((len(queries), len(items)), bool)  # a made query (-1) knows of the batch's items only
+        liked[queries >= 0] = self.known.blocked(queries[queries >= 0], items, len(self.items))
+        return torch.from_numpy(liked), None if log_q is None else torch.from_numpy(log_q[items])

@@ -1,14 +1,16 @@
 """From a stage's settings to what it trains on: its examples, and the trainer that takes them."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 
+from smar.model.device import CPU, knows_bf16
 from smar.model.encoder import Encoder
 from smar.model.layers import checkpoint_activations
 from smar.model.modeling import SmarModel
@@ -20,6 +22,7 @@ from smar.sections.train import Schedule, StageSettings
 from smar.settings import Settings
 from smar.training.alignment import AlignmentItems, ItemKeys
 from smar.training.batches import Collator
+from smar.training.catalogue import CatalogueQueries
 from smar.training.distributed import in_turn, world
 from smar.training.gate import training_shares
 from smar.training.guard import LossGuard
@@ -42,6 +45,7 @@ class Workshop:
     data: TrainingData
     processor: SmarProcessor
     pairs: Collator
+    device: torch.device = CPU
 
     def __post_init__(self) -> None:
         """Look the category column up before anything is trained; raises InputError where there is none."""
@@ -81,6 +85,10 @@ class Workshop:
             )
         freeze(model, self.job.model, stage.freeze_image)
         pairs = replace(pairs, negatives=self._negatives(stage, None if name == "stage1" else before))
+        if stage.catalogue:
+            read = partial(self.processor.query_ids, config=model.config)
+            made = CatalogueQueries.of(self.data.fields, stage.catalogue, self.settings.train.seed, read)
+            pairs = replace(pairs, catalogue=made)
         if name == "stage2" and self.job.model.kind == "smar" and stage.steps and stage.weights.adaptive:
             encoder = Encoder(model, self.processor, bf16=self.settings.train.bf16)
             pairs = replace(pairs, share=training_shares(encoder, self.data, self.settings))
@@ -98,20 +106,23 @@ class Workshop:
         negatives = NegativeSampler.of(wanted, self.settings.train.seed, counts, min(batch, len(items)))
         if wanted.hard and before is not None and stage.steps:
             bf16 = self.settings.train.bf16
-            mined = in_turn(lambda: mine(before, self.data, self.pairs.known, wanted, bf16))
+            mined = in_turn(lambda: mine(before, self.data, self.pairs.known, wanted, bf16, self.device))
             negatives = negatives.with_mined(mined, wanted.hard)
         return negatives
 
     def trainer(self, name: str, model: SmarModel, examples: Collator | WordCollator, **arguments: Any) -> Trainer:
         """Trainer of a stage; `arguments` are those of `Trainer`."""
         stage, train, processor = self.job.stages[name], self.settings.train, self.processor
+        lowered = train.bf16 and knows_bf16(self.device)
         if train.activation_checkpointing:
             checkpoint_activations(tower.encoder for tower in model.children() if isinstance(tower, Tower))
         if isinstance(examples, WordCollator):
             numbers = list(range(len(examples.items)))
             words = WordModel(model.image_tower, examples.bags.words).train()
             arguments |= {"model": words, "data_collator": examples, "train_dataset": numbers}
-            return WordTrainer(processor=processor, augment=train.pictures.augment, **arguments)
+            return WordTrainer(
+                processor=processor, augment=train.pictures.augment, micro_batch=train.micro_batch, **arguments
+            )
         assert isinstance(stage, StageSettings)
         return SmarTrainer(
             weights=stage.weights,
@@ -120,7 +131,7 @@ class Workshop:
             pictures=train.pictures,
             processor=processor,
             collator=examples,
-            guard=LossGuard(self.data, f"{self.job.name} {name}", _advice(name, stage, train.bf16)),
+            guard=LossGuard(self.data, f"{self.job.name} {name}", _advice(name, stage, lowered)),
             alignment=self._alignment(stage, examples),
             category=None if self.category is None else self.category[examples.rows],
             micro_batch=train.micro_batch,

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import torch
 from huggingface_hub import EvalResult, ModelCardData
 
 from smar.files import atomic
+from smar.model.device import CPU, knows_bf16
 from smar.model.hub import CARD_FILE
-from smar.model.run import StageRecord
+from smar.model.run import Parent, StageRecord
 from smar.sections.train import Schedule
 from smar.settings import Settings
 from smar.training.setup import TrainingData
@@ -21,12 +23,20 @@ WHAT = {
 _WITHOUT = {"dpsr": "image_tower", "dpsr-i": "text_tower"}
 
 
-def write_card(folder: Path, record: StageRecord, data: TrainingData, settings: Settings, temperature: float) -> None:
+def write_card(
+    folder: Path,
+    record: StageRecord,
+    data: TrainingData,
+    settings: Settings,
+    temperature: float,
+    parent: Parent | None = None,
+    device: torch.device = CPU,
+) -> None:
     """Write ``folder/README.md``: front matter, data, training, metrics, limits, use."""
     parts = [
         _head(record, settings),
         _data(data, settings),
-        _training(record, settings, temperature),
+        _training(record, settings, temperature, parent, device),
         _metrics(record),
         _limits(settings.model.kind),
         _use(settings.model.kind),
@@ -66,7 +76,8 @@ def _origins(settings: Settings) -> tuple[list[str], list[str]]:
     towers = settings.model.towers.items()
     left_out = _WITHOUT.get(settings.model.kind)
     names = dict.fromkeys(tower.pretrained for name, tower in towers if tower.pretrained and name != left_out)
-    local = [name for name in names if name and (Path(name).exists() or Path(name.partition("@")[0]).exists())]
+    paths = {name: (Path(name), Path(name.partition("@")[0])) for name in names if name}
+    local = [name for name, seen in paths.items() if seen[0].is_absolute() or any(path.exists() for path in seen)]
     return [name for name in names if name and name not in local], [Path(name).resolve().name for name in local]
 
 
@@ -89,18 +100,22 @@ def _data(data: TrainingData, settings: Settings) -> str:
     )
 
 
-def _training(record: StageRecord, settings: Settings, temperature: float) -> str:
+def _training(
+    record: StageRecord, settings: Settings, temperature: float, parent: Parent | None, device: torch.device
+) -> str:
     stage: Schedule = getattr(settings.train, record.stage)
     unit = "pictures" if record.stage == "stage0" else "pairs"
     speed = f", {record.pairs_per_second:,.0f} {unit} a second" if record.pairs_per_second else ""
     hub, local = _origins(settings)
     start = f"From pretrained weights: {', '.join([*hub, *(f'a local {name}' for name in local)])}. "
+    on = f"Goes on from the run {parent.name} (model {parent.fingerprint}). " if parent else ""
     return (
-        f"## Training\n\n{start if hub or local else ''}"
+        f"## Training\n\n{start if hub or local else ''}{on}"
         f"{record.steps:,} steps, {record.pairs:,} {unit} in all{speed}; {record.seconds:,.0f} s "
         f"({record.cpu_seconds:,.0f} CPU seconds) in {record.processes} process(es). Learning rate "
         f"{stage.learning_rate:g}, temperature {temperature:.4g}, "
-        f"{'bfloat16' if settings.train.bf16 else 'float32'}. The run's `config.yaml` holds every setting.\n"
+        f"{'bfloat16' if settings.train.bf16 and knows_bf16(device) else 'float32'}. The run's `config.yaml` holds "
+        "every setting.\n"
     )
 
 

@@ -35,14 +35,17 @@ def rank() -> int:
 
 
 @contextmanager
-def processes() -> Iterator[None]:
-    """Join the group that `torchrun` names in the environment; only process 0 speaks, unless one fails."""
+def processes(device: torch.device) -> Iterator[None]:
+    """Join the group that `torchrun` names in the environment; only process 0 speaks, unless one fails.
+
+    `device` is this process's own.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ or dist.is_initialized():
         yield
         return
-    on_gpu = torch.cuda.is_available()
+    on_gpu = device.type == "cuda"
     if on_gpu:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if on_gpu else "gloo")
     console.quiet = rank() > 0
     try:
@@ -73,6 +76,11 @@ def in_turn(work: Callable[[], T]) -> T:
 def total(value: float) -> float:
     """Sum of a number over the processes."""
     return sum(_objects(value))
+
+
+def largest(value: int) -> int:
+    """The largest of a number over the processes."""
+    return max(_objects(value))
 
 
 def from_first(value: T) -> T:

@@ -10,7 +10,6 @@ by the part's own pictures: parts are strided (0, C, 2C, ...), so that neighbour
 do not stand in one part.
 """
 
-import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
@@ -30,17 +29,6 @@ Encode = Callable[[Batch], tuple[QueryOutput, ItemOutput]]
 Output = TypeVar("Output", QueryOutput, ItemOutput)
 QUERY_ROWS = ("query_ids", "query_mask")
 ITEM_ROWS = ("item_ids", "item_mask", "has_image")
-_MMAP_THRESHOLD, _LARGE = -3, 512 << 10  # mallopt's number for it, and bytes
-
-
-def give_freed_memory_back() -> None:
-    """Have glibc return each large block to the system when it is freed; with another C library nothing happens.
-
-    Tensors are aligned, and before version 2.38 glibc hardly uses a freed aligned block again, so that parts of a batch
-    would add up after all: 4,096 pairs in parts of 64 take 560 MiB without this, 380 with it and 1.3 times the CPU.
-    """
-    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
 def share(batch: Batch, part: int, parts: int) -> Batch:
@@ -79,20 +67,24 @@ def encode_batch(
     Args:
         model: whose statistics are left alone when a part is encoded again.
         batch: queries and items (see `smar.training.batches.Collator`), the same in every process.
-        micro_batch: queries and items encoded at once; None encodes the process's share in one go and keeps the
-            activations.
+        micro_batch: queries and items encoded at once; None, or as many as there are, encodes the process's share in
+            one go and keeps the activations.
         prepare: applied once to this process's share, such as modality dropout.
         encode: applied to each part.
     """
     own = prepare(share(batch, rank(), world()))
-    size = max(len(own["query_ids"]), len(own["item_ids"]))
-    parts = 1 if micro_batch is None else max(1, -(-size // micro_batch))
-    if micro_batch is not None:
+    parts = 1 if micro_batch is None else parts_of(own, micro_batch)
+    if parts > 1:
         contexts = partial(_contexts, model)
         encode = partial(checkpoint, encode, use_reentrant=False, context_fn=contexts)
     outputs = [encode(share(own, part, parts)) for part in range(parts)]
     queries, items = len(batch["query_ids"]), len(batch["item_ids"])
     return _join([query for query, _ in outputs], queries), _join([item for _, item in outputs], items)
+
+
+def parts_of(batch: Batch, micro_batch: int) -> int:
+    """Parts of a batch, each of at most `micro_batch` queries and items."""
+    return -(-max(len(batch["query_ids"]), len(batch["item_ids"])) // micro_batch)
 
 
 def _join(outputs: Sequence[Output], n: int) -> Output:
@@ -110,11 +102,11 @@ def _join(outputs: Sequence[Output], n: int) -> Output:
 
 def _contexts(model: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """For torch's checkpoint: what surrounds the first encoding of a part, and the second."""
-    return nullcontext(), _statistics_left_alone(model)
+    return nullcontext(), statistics_left_alone(model)
 
 
 @contextmanager
-def _statistics_left_alone(model: nn.Module) -> Iterator[None]:
+def statistics_left_alone(model: nn.Module) -> Iterator[None]:
     """Batch normalisation counts a picture once, although it is encoded twice.
 
     A momentum of 0 and not `track_running_stats = False`: the second pass must save the same tensors as the first.

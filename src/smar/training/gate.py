@@ -16,12 +16,13 @@ from torch import Tensor
 
 from smar.files import write_json
 from smar.losses.contrastive import group_mean
-from smar.losses.gate import WIDTH, advantage, choose_threshold, ridge
+from smar.losses.gate import WIDTH, advantage, choose_threshold, ridge, strongest_penalty
 from smar.model.encoder import Encoder
 from smar.progress import console
 from smar.settings import Settings
 from smar.training.heldout import Evidence, Scored, gather
 from smar.training.setup import TrainingData
+from smar.training.voices import fit_voices
 
 SHARPNESS = 2.0
 """Stage 2 mixes with p = sigmoid(SHARPNESS * standardised advantage): most queries train one tower, not both."""
@@ -72,10 +73,7 @@ def fit_direction(evidence: Evidence, settings: Settings) -> tuple[Tensor, Tenso
             missed[fold == number] = (features[fold == number] @ weight + bias - target[fold == number]).square()
         return missed
 
-    tried = {penalty: errors(penalty) for penalty in _PENALTIES}
-    best = min(tried.values(), key=lambda missed: float(missed.mean()))
-    limit = best.mean() + best.std() / len(best) ** 0.5
-    penalty = max(penalty for penalty, missed in tried.items() if missed.mean() <= limit)
+    penalty = strongest_penalty({penalty: errors(penalty) for penalty in _PENALTIES})
     weight, bias = ridge(features, target, penalty)
     return weight.float(), bias.float(), penalty
 
@@ -112,14 +110,8 @@ def _recall(scored: Scored, found: Tensor) -> float:
     return float(group_mean(found.float(), query, len(queries)).mean())
 
 
-def fit_gate(encoder: Encoder, data: TrainingData, settings: Settings) -> GateFit | None:
-    """Fit the gate of a trained model in place: its last layer, level and threshold, or the item side's P(category).
-
-    Returns:
-        What was chosen; None where too few pairs are held out, or `train.gate.mode` is `none`.
-    """
-    if settings.train.gate.mode == "none" or (evidence := gather(encoder, data, settings)) is None:
-        return None
+def fit_gate(encoder: Encoder, data: TrainingData, settings: Settings, evidence: Evidence) -> GateFit:
+    """Fit the gate of a trained model in place: its last layer, level and threshold, or the item side's P(category)."""
     if settings.model.gate == "category":
         return _fit_categories(encoder, data, settings, evidence)
     weight, bias, penalty = _direction(encoder, evidence, settings)
@@ -193,15 +185,32 @@ def _report(
 
 
 def finish_gate(encoder: Encoder, data: TrainingData, settings: Settings, folder: Path) -> None:
-    """Fit the gate after stage 2 and say what was found; ``gate.json`` in `folder` keeps it."""
-    fit = fit_gate(encoder, data, settings)
-    if fit is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+    """Fit the gate after stage 2, then the shares of all voices, and say what was found.
+
+    ``gate.json`` and ``voices.json`` in `folder` keep it. Nothing is fitted where too few pairs are held out, or
+    `train.gate.mode` is `none`.
+    """
+    options = settings.train.gate
+    if options.mode == "none" or (evidence := gather(encoder, data, settings)) is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if encoder.config.kind == "smar":
+        fit = fit_gate(encoder, data, settings, evidence)
         write_json(folder / "gate.json", asdict(fit))
         console.print(
             f"gate: {fit.heldout_pairs:,} held-out pairs of {fit.heldout_queries:,} queries; validation R@{fit.k}: "
             f"words {fit.recall_text:.3f}, pictures {fit.recall_multimodal:.3f}, adaptive {fit.recall_adaptive:.3f}, "
             f"routed {fit.recall_route:.3f}",
+            soft_wrap=True,
+        )
+    if options.words and encoder.config.category_share is None:
+        assert evidence.encoded is not None
+        found = fit_voices(encoder, data, settings, evidence.encoded)
+        found.voices.write(folder)
+        console.print(
+            f"voices: {found.pairs:,} held-out pairs, penalty {found.penalty:g}; R@{settings.evaluate.k}: BM25 "
+            f"{found.recall_words:.3f}, text vectors {found.recall_text:.3f}, two-way {found.recall_two_way:.3f}, all "
+            f"voices {found.recall_voices:.3f}",
             soft_wrap=True,
         )
 

@@ -74,6 +74,19 @@ def score_pairs(
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """The catalogue and the queries of a trained model: `text`, `multimodal` [n, k], `embedding` [q, k] of `queries`;
+    pairs that the towers never saw, in random order; every query's known items."""
+
+    text: Tensor
+    multimodal: Tensor
+    embedding: Tensor
+    queries: list[str]
+    heldout: Pairs
+    known: KnownPositives
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Everything a fit needs: features [q, h] of the queries, the validation pairs and the held-out ones, scored."""
 
@@ -81,27 +94,37 @@ class Evidence:
     valid: Scored
     heldout: Scored
     category: Tensor | None  # of each item
+    encoded: Encoded | None = None
 
 
 def gather(encoder: Encoder, data: TrainingData, settings: Settings) -> Evidence | None:
     """Encode and score; None, said aloud, where too few pairs are held out."""
-    valid, heldout, queries, known = _pairs(data, settings)
-    if min(len(np.unique(part.query)) for part in (valid, heldout)) < FEWEST_QUERIES:
+    valid, fold, heldout, queries, known = _pairs(data, settings)
+    if len(np.unique(heldout.query)) < FEWEST_QUERIES:
         console.print(
-            f"gate: fewer than {FEWEST_QUERIES} queries have a validation pair that is not in training, so it stays as "
+            f"gate: fewer than {FEWEST_QUERIES} queries have a pair that is not in training, so it stays as "
             "stage 2 trains it; a longer log, data.valid_share or train.gate.holdout gives more.",
             soft_wrap=True,
         )
         return None
     vectors = list(encoder.encode_items(data.fields, data.dataset.images, data.dataset.image_row))
     text, both = (torch.from_numpy(np.concatenate([getattr(v, n) for v in vectors])) for n in ("text", "multimodal"))
-    embedding, features = encoder.gate_features(queries)
-    scored = [score_pairs(part, known, embedding, text, both, settings.evaluate.k) for part in (valid, heldout)]
-    return Evidence(features, scored[0], scored[1], _categories(data, settings))
+    if encoder.config.kind == "smar":
+        embedding, features = encoder.gate_features(queries)
+    else:
+        embedding = torch.from_numpy(encoder.encode_queries(queries)[0])
+        features = embedding[:, :0]
+    level = _join(valid, fold)
+    scored = [score_pairs(part, known, embedding, text, both, settings.evaluate.k) for part in (level, heldout)]
+    order = np.random.default_rng(settings.train.seed).permutation(len(heldout))
+    encoded = Encoded(text, both, embedding, queries, _take(heldout, order), known)
+    return Evidence(features, scored[0], scored[1], _categories(data, settings), encoded)
 
 
-def _pairs(data: TrainingData, settings: Settings) -> tuple[Pairs, Pairs, list[str], KnownPositives]:
-    """Validation pairs; held-out pairs (validation pairs new to training, and the fold); queries; known positives."""
+def _pairs(data: TrainingData, settings: Settings) -> tuple[Pairs, Pairs, Pairs, list[str], KnownPositives]:
+    """Validation pairs; the fold; held-out pairs: of both, those new to training and to the runs before it; queries;
+    known positives.
+    """
     table = data.dataset.pairs("valid")
     row = {query: number for number, query in enumerate(data.queries)}
     texts = table["query"].to_pylist()
@@ -112,10 +135,13 @@ def _pairs(data: TrainingData, settings: Settings) -> tuple[Pairs, Pairs, list[s
     new = ~table["seen_in_train"].to_numpy(zero_copy_only=False).astype(bool)
     known = KnownPositives(_join(data.pairs, valid), len(row))
     fold = _take(data.pairs, np.setdiff1d(np.arange(len(data.pairs)), data.rows))
+    names = list(row)
+    new &= ~np.isin(data.keys_of(valid.query, valid.item, names), data.before.pairs)
+    fold = _take(fold, np.flatnonzero(~np.isin(data.keys_of(fold.query, fold.item, names), data.before.pairs)))
     heldout = _join(_take(valid, np.flatnonzero(new)), fold)
     rng, most = np.random.default_rng(settings.train.seed), settings.train.gate.max_pairs
-    some = [_take(part, np.sort(rng.permutation(len(part))[:most])) for part in (valid, heldout)]
-    return some[0], some[1], list(row), known
+    valid, fold, heldout = (_take(part, np.sort(rng.permutation(len(part))[:most])) for part in (valid, fold, heldout))
+    return valid, fold, heldout, names, known
 
 
 def _take(pairs: Pairs, rows: Ints) -> Pairs:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from smar.files import Manifest, atomic, sha256, verify
+from smar.model.device import CPU
 from smar.model.encoder import Encoder
 from smar.model.tokens import Ints
 from smar.progress import track
@@ -91,7 +92,14 @@ def best_unliked(
 
 
 @torch.inference_mode()
-def mine(folder: Path, data: TrainingData, known: KnownPositives, settings: NegativeSettings, bf16: bool) -> Rows:
+def mine(
+    folder: Path,
+    data: TrainingData,
+    known: KnownPositives,
+    settings: NegativeSettings,
+    bf16: bool,
+    device: torch.device = CPU,
+) -> Rows:
     """Mined negatives of every training query [queries, ranks], read from ``folder/hard`` where they are there already.
 
     A query is scored as in "always pictures": the gate is not trained in stage 1.
@@ -102,17 +110,16 @@ def mine(folder: Path, data: TrainingData, known: KnownPositives, settings: Nega
         known: their known positives.
         settings: the ranks.
         bf16: run the towers in bfloat16.
+        device: that encodes and scores.
 
     Raises:
         InputError: finished negatives are damaged.
     """
-    encoder = Encoder.from_pretrained(folder, bf16=bf16)
+    encoder = Encoder.from_pretrained(folder, bf16, device)
     out, ranks = folder / "hard", Ranks(settings.hard_skip, settings.hard_depth)
     job = MiningManifest(fingerprint=encoder.fingerprint, skip=ranks.skip, depth=ranks.depth, queries=len(data.queries))
     done = MiningManifest.read(out, "smar train") if (out / "manifest.json").is_file() else None
     if done is None or done.model_copy(update={"sha256": ""}) != job:
-        if torch.cuda.is_available():
-            encoder.model.cuda()
         parts = out / f"parts-{encoder.fingerprint}-{ranks.skip}-{ranks.depth}"
         parts.mkdir(parents=True, exist_ok=True)
         _save(out / "hard.npy", np.concatenate(list(_mined(encoder, data, known, ranks, parts))))

@@ -19,6 +19,7 @@ from numpy.lib.format import open_memmap
 from smar.data.dataset import Dataset
 from smar.errors import InputError
 from smar.files import Manifest, atomic
+from smar.model.device import knows_bf16
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
 from smar.model.start import weights_digest
@@ -58,7 +59,7 @@ def patch_states(run: Path, dataset: Dataset, model: SmarModel, processor: SmarP
         dataset=dataset.digest,
         mean=tuple(normal.image_mean),
         std=tuple(normal.image_std),
-        bf16=bf16,
+        bf16=bf16 and knows_bf16(model.device),
         pooling="pooler" if model.image_tower.head.pooling == "pooler" else "",
         size=file.stat().st_size if file.is_file() else 0,
     )
@@ -74,12 +75,12 @@ def patch_states(run: Path, dataset: Dataset, model: SmarModel, processor: SmarP
 
 @torch.inference_mode()
 def _write(path: Path, images: npt.NDArray[np.uint8], model: SmarModel, processor: SmarProcessor, bf16: bool) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tower = model.image_tower.to(device).eval()
+    device: torch.device = model.device
+    tower = model.image_tower.eval()
     out: States | None = None
     for start in track(range(0, len(images), BATCH), "patch states"):
-        pixels = processor.pixels(np.array(images[start : start + BATCH])).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        pixels = processor.pixels(torch.from_numpy(np.array(images[start : start + BATCH])).to(device))
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16 and knows_bf16(device)):
             states = tower.patches(pixels).half().cpu().numpy()
         if not np.isfinite(states).all():
             raise InputError(f"the image encoder's states do not fit into float16. {WHOLE}.")

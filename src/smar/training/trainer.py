@@ -2,15 +2,15 @@
 
 import time
 from collections import defaultdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.utils import get_total_norm
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 
 from smar.model.modeling import ItemOutput, QueryOutput
 from smar.model.pictures import pictures_of
@@ -22,11 +22,12 @@ from smar.training.alignment import AlignmentItems, align
 from smar.training.batches import Collator
 from smar.training.categories import CategorySampler
 from smar.training.distributed import average_gradients, gather_rows, world
-from smar.training.encode import encode_batch, give_freed_memory_back
+from smar.training.encode import encode_batch, parts_of, share, statistics_left_alone
 from smar.training.guard import LossGuard
 from smar.training.losses import PART, add_prefix_losses, stage_losses
 from smar.training.memory import MEMORY_FILE, Memory, recall
 from smar.training.negatives import keep_scheduled
+from smar.training.parts import LONG, PROBE, PartedTrainer, fitting
 from smar.training.pictures import picture_input, vary
 
 
@@ -42,11 +43,12 @@ def hide_pictures(batch: dict[str, Any], share: float) -> dict[str, Any]:
     return shown | ({"pictures": batch["pictures"] * has_image} if "pictures" in batch else {})
 
 
-class SmarTrainer(Trainer):  # type: ignore[misc]
+class SmarTrainer(PartedTrainer):
     """`Trainer` whose loss is a stage's weighted sum; every part of it is logged.
 
     It hands itself only the numbers of pairs. The batch is made of them inside the step, from those of all processes
-    (see `smar.training.distributed`), so that a prefetched batch never draws a random number too early.
+    (see `smar.training.distributed`). Beside the GPU of a single process, others make the batches ahead: what a batch
+    draws depends on its pairs only, and what depends on the step is drawn inside it.
     """
 
     def __init__(
@@ -64,16 +66,16 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         micro_batch: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(train_dataset=collator.rows.tolist(), data_collator=_pair_numbers, **kwargs)
+        ahead = kwargs["args"].dataloader_num_workers > 0
+        collate = collator if ahead else _pair_numbers
+        super().__init__(train_dataset=collator.rows.tolist(), data_collator=collate, **kwargs)
         self.weights, self.processor, self.loss, self.negatives = weights, processor, loss, negatives
-        self.collator, self.guard, self.micro_batch = collator, guard, micro_batch
+        self.collator, self.guard, self.at_once = collator, guard, micro_batch
         self.pictures, self.alignment, self.category = pictures, alignment, category
         self.parts: dict[str, list[Tensor]] = defaultdict(list)
         self.pairs: list[int] = []
         self.logged: tuple[int, float] | None = None
         self.memory: Memory | None = None
-        if micro_batch is not None and self.args.device.type == "cpu":
-            give_freed_memory_back()
 
     @property
     def progress(self) -> float:
@@ -87,14 +89,22 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         model, numbers = self.accelerator.unwrap_model(model), inputs["pairs"]
         self.pairs = gather_rows(numbers, [len(numbers)] * world()).tolist()
         self.guard.check_batch(self.state.global_step + 1, self.pairs)
-        batch = keep_scheduled(self.collator(self.pairs), self.progress)
-        encode = partial(self._encode, model)
-        query, item = encode_batch(model, batch, self.micro_batch, self._own_share, encode)
+        made = inputs if "item_ids" in inputs else self.collator(self.pairs)
+        batch = keep_scheduled(made, self.progress)
+        if self.at_once is None:
+            self.at_once = self._fitting(model)
+        self.examples = max(len(batch["query_ids"]), len(batch["item_ids"]))
+        parted = parts_of(batch, self.at_once * world()) > 1
+
+        def encode(part: dict[str, Any]) -> tuple[QueryOutput, ItemOutput]:
+            return self._encode(model, self.trimmed(part) if parted else part)
+
+        query, item = encode_batch(model, batch, self.at_once, self._own_share, encode)
         batch = self._prepare_inputs({**batch, "pixels": None})
         aligned = {} if self.alignment is None else {"alignment": self._align(model, item, batch)}
         if self.negatives.memory and self.progress >= self.negatives.memory_warmup:
             self.memory, item, batch = recall(self.memory, item, batch, self.collator.facts, self.negatives.memory)
-        rest = (query, item, batch, model.temperature(), self.loss, PART if self.micro_batch else None)
+        rest = (query, item, batch, model.temperature(), self.loss, PART if parted else None)
         losses = add_prefix_losses(
             stage_losses(self.weights, *rest) | aligned, model.config.matryoshka or (), self.weights, *rest
         )
@@ -104,6 +114,17 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
         for name, value in parts.items():
             self.parts[name].append(value)
         return total
+
+    def _fitting(self, model: PreTrainedModel) -> int:
+        """Examples that fit, by pairs whose items have nearly the longest texts: the same in every sitting."""
+        rows, length = self.collator.rows, np.diff(self.collator.items.offsets)
+        by_length = rows[np.argsort(length[self.collator.pairs.item[rows]], kind="stable")]
+        end = max(round(LONG * len(rows)), min(PROBE, len(rows)))
+        batch = self.collator(by_length[max(0, end - PROBE) : end].tolist())
+        some = self._prepare_inputs(share(batch, 0, parts_of(batch, PROBE)))
+        examples = max(len(some["query_ids"]), len(some["item_ids"]))
+        with statistics_left_alone(model):
+            return fitting(model, lambda: self._encode(model, some), examples, self.args.device)
 
     def _align(self, model: PreTrainedModel, item: ItemOutput, batch: dict[str, Any]) -> Tensor:
         assert self.alignment is not None
@@ -136,7 +157,7 @@ class SmarTrainer(Trainer):  # type: ignore[misc]
     def training_step(self, model: Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """Loss and gradient of one batch, the gradient averaged over the processes."""
         self.logged = self.logged or (self.state.global_step, time.perf_counter())
-        loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
+        loss = super().training_step(model, inputs, *args, **kwargs)
         average_gradients(self.model.parameters())
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         self.guard.check_gradient(self.state.global_step + 1, norm.item(), self.pairs)

@@ -23,9 +23,11 @@ from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
 from smar.model.run import Validated
 from smar.model.tokens import Ints
+from smar.progress import console
 from smar.sections.train import LossWeights
 from smar.settings import Settings
 from smar.training.distributed import from_first, rank
+from smar.training.heldout import FEWEST_QUERIES
 
 BEST_FILE, STATE_FILE = "best.safetensors", "validation.json"
 
@@ -40,12 +42,22 @@ class ValidationSet:
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, settings: Settings) -> "ValidationSet | None":
-        """At most `train.validation_queries` queries and `train.validation_items` items; None without valid pairs."""
+        """At most `train.validation_queries` queries and `train.validation_items` items.
+
+        None where there are fewer than `FEWEST_QUERIES`: the best of many weights on a handful would be a lucky one.
+        """
         table, options = dataset.pairs("valid"), settings.train
         if not len(table):
             return None
         rng = np.random.default_rng(options.seed)
         names, query = np.unique(np.asarray(table["query"].to_pylist(), dtype=object), return_inverse=True)
+        if len(names) < FEWEST_QUERIES:
+            console.print(
+                f"{len(names)} validation queries are too few to choose weights by: the last ones are kept. "
+                "A larger data.valid_share gives more.",
+                soft_wrap=True,
+            )
+            return None
         item = table["item_index"].to_numpy().astype(np.int64)
         chosen = np.sort(rng.permutation(len(names))[: options.validation_queries])
         clicked = np.unique(item[np.isin(query, chosen)])

@@ -7,13 +7,13 @@ a step costs the image tower only.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
 
 from smar.data.words import words
 from smar.errors import InputError, TrainingError
@@ -22,6 +22,8 @@ from smar.model.processing import SmarProcessor
 from smar.model.tokens import Ints, TokenTable
 from smar.model.towers import ImageTower
 from smar.training.batches import Collator, Pairs
+from smar.training.encode import statistics_left_alone
+from smar.training.parts import PROBE, PartedTrainer, fitting
 from smar.training.pictures import picture_input
 
 RARE = 5
@@ -159,12 +161,29 @@ class WordModel(nn.Module):
         return self.head(self.image_tower(pixels)[1]).float()  # type: ignore[no-any-return]
 
 
-class WordTrainer(Trainer):  # type: ignore[misc]
-    """`Trainer` of a `WordModel`."""
+class WordTrainer(PartedTrainer):
+    """`Trainer` of a `WordModel`; pictures that do not fit into memory together add up their gradients."""
 
-    def __init__(self, *, processor: SmarProcessor, augment: bool, **kwargs: Any) -> None:
+    def __init__(
+        self, *, processor: SmarProcessor, augment: bool, micro_batch: int | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.processor, self.augment = processor, augment
+        self.processor, self.augment, self.at_once = processor, augment, micro_batch
+
+    def step(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Loss and gradient of one batch, part by part."""
+        self.examples = len(inputs["pixels"])
+        if self.at_once is None:
+            with self.compute_loss_context_manager(), statistics_left_alone(model):
+                some = self._prepare_inputs({name: value[:PROBE] for name, value in inputs.items()})
+                encode = partial(model, picture_input(some["pixels"], self.processor, augment=False))
+                self.at_once = fitting(model, encode, len(some["pixels"]), self.args.device)
+        parts = -(-self.examples // self.at_once)
+        losses = []
+        for part in range(parts):
+            own = {name: value[part::parts] for name, value in inputs.items()}
+            losses.append(super().step(model, self.trimmed(own) if parts > 1 else own, *args, **kwargs))
+        return torch.stack(losses).sum()
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
@@ -176,4 +195,4 @@ class WordTrainer(Trainer):  # type: ignore[misc]
                 f"the loss of stage 0 is {loss.item()} at step {self.state.global_step + 1} (dataset items "
                 f"{inputs['item_rows'][:8].tolist()}...): lower train.stage0.learning_rate, or set train.bf16=false."
             )
-        return loss
+        return loss * len(inputs["pixels"]) / self.examples

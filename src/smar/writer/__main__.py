@@ -1,54 +1,29 @@
-"""``python -m smar.writer INDEX RUN --socket PATH``: the model worker as a process; `smar serve` starts it."""
+"""``python -m smar.writer``: the model worker as a process; `smar serve` starts it."""
 
-import argparse
 import logging
 import os
-import signal
 import socket
 import sys
-import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import uvicorn
 
+from smar.children import AGAIN, GRACE, UNCHECKED, Supervisor, WriterTask
 from smar.errors import InputError
 from smar.logs import configure_logs
 from smar.writer.upload import MAX_BODY, MAX_WAITING, Admission
 
-_GRACE = 5
-"""Seconds for requests under way when the process is to end."""
-
+T = TypeVar("T")
+_LOOK_SECONDS = 0.25
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads would take the cores
     # Kernels kept, one a shape, and every batch has its own: 1024 (the default) came to 350 MB, 64 to 80 MB.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "LRU_CACHE_CAPACITY": "64",
 }
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m smar.writer", description=__doc__)
-    parser.add_argument("index", type=Path)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--socket", type=Path, required=True, help="UNIX domain socket; replaced when it exists")
-    parser.add_argument("--parent", type=int, metavar="PID", help="end when this process is no longer the parent")
-    parser.add_argument("--alive", type=Path, metavar="FILE", help="touched every second as long as all goes on")
-    parser.add_argument("--unchecked", action="store_true", help="another process has just compared the checksums")
-    parser.add_argument("--max-waiting", type=int, default=MAX_WAITING, help="changes that may wait (then 429)")
-    parser.add_argument("--max-body", type=int, default=MAX_BODY, help="bytes of a request (then 413)")
-    parser.add_argument("--compact-after", type=int, metavar="N", help="changed items")
-    parser.add_argument("--retry", type=float, default=10.0, metavar="SECONDS", help="after a failed compaction")
-    return parser.parse_args()
-
-
-def watch_parent(parent: int, every: float = 0.5) -> None:
-    """End this process, gently and then at once, when it has lost its parent. Runs in a thread of its own."""
-    while os.getppid() == parent:
-        time.sleep(every)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_GRACE + 5)
-    os._exit(1)
 
 
 def bind(path: Path) -> socket.socket:
@@ -61,35 +36,52 @@ def bind(path: Path) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise InputError(f"--socket {path} cannot be made: {error}. Give a short path in a folder of yours.") from None
+        raise InputError(f"the socket {path} cannot be made: {error}. Give a short path in your own folder.") from None
     finally:
         os.umask(before)
     return listener
 
 
+def _patiently(opened: Callable[[], T], folder: Path) -> T:
+    """Open what was whole once until it is whole again: an index that a hand changes."""
+    from smar.index.live import Attempts
+
+    attempts = Attempts(folder)
+    while True:
+        if attempts.due():
+            try:
+                return opened()
+            except InputError as error:
+                logging.getLogger("smar.writer").error("nothing can be written: %s", error)
+        time.sleep(_LOOK_SECONDS)
+
+
 def main() -> int:
-    """Load, then serve until SIGTERM; exit code 2 when index, run or socket are wrong."""
-    options = _arguments()
+    """Load, then serve until SIGTERM or the supervisor's end; exit code 2 when index, run or socket are wrong."""
+    supervisor = Supervisor()
+    task = supervisor.task(WriterTask)
     configure_logs()
     logging.getLogger("smar").setLevel(logging.INFO)
-    if options.parent is not None:
-        threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)  # read when torch is loaded
     from smar.index.live import DELTA_LIMIT
-    from smar.writer.app import create_app
+    from smar.writer.app import MakeWorker, create_app
     from smar.writer.service import open_worker
 
-    after = DELTA_LIMIT if options.compact_after is None else options.compact_after
+    after = DELTA_LIMIT if task.compact_after is None else task.compact_after
+    alive = (lambda: None) if task.alive is None else task.alive.touch
+
+    def opened() -> MakeWorker:
+        return open_worker(task.index, task.run, UNCHECKED not in sys.argv, after, task.retry, alive, task.device)
+
     try:
-        alive = (lambda: None) if options.alive is None else options.alive.touch
-        make = open_worker(options.index, options.run, not options.unchecked, after, options.retry, alive)
-        listener = bind(options.socket)
+        make = _patiently(opened, task.index) if AGAIN in sys.argv else opened()
+        listener = bind(task.socket)
     except InputError as error:
-        logging.getLogger("smar.writer").error("%s", error)
-        return 2
-    app = create_app(make, Admission(options.max_body, options.max_waiting))
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE)
+        supervisor.refuse(error)
+    app = create_app(make, Admission(task.max_body or MAX_BODY, task.max_waiting or MAX_WAITING))
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE)
+    supervisor.ready(0)
     uvicorn.Server(config).run(sockets=[listener])
     return 0
 

@@ -11,6 +11,8 @@ import pyarrow as pa
 from smar.data.markup import plain_text
 from smar.errors import InputError
 from smar.index.columns import Kind, kind_of
+from smar.index.ready import picture_url, plain
+from smar.index.segment import CatalogueView
 
 SET_BY_US = frozenset({"item_id", "image_status"})
 """Columns that follow from the address and the picture."""
@@ -36,6 +38,16 @@ def check_columns(
     Raises:
         RefusedItem: no title, an unknown column, a value of another type, or an `item_id` that is not the address's.
     """
+    row = check_changes(item_id, values, schema, html)
+    if "title" not in row:
+        raise RefusedItem("invalid_item", "title is missing or blank; every item needs one.")
+    return {name: row.get(name) for name in schema.names if name != "image_status"}
+
+
+def check_changes(
+    item_id: str, values: Mapping[str, Any], schema: pa.Schema, html: Sequence[str] = ()
+) -> dict[str, Any]:
+    """As `check_columns` for an item that is there: `item_id` and the columns that are given."""
     if not item_id.split():
         raise RefusedItem("invalid_item", "the item id is blank; give one as in PUT /v1/items/ID.")
     if values.get("item_id", item_id) != item_id:
@@ -47,11 +59,40 @@ def check_columns(
         raise RefusedItem(
             "unknown_column", f"unknown column {', '.join(map(_show, unknown))}; known: {', '.join(known)}."
         )
-    row = {name: _checked(name, values.get(name), schema.field(name).type) for name in known}
+    row = {name: _checked(name, values[name], schema.field(name).type) for name in known if name in values}
     row |= {name: plain_text(row[name]) for name in html if isinstance(row.get(name), str)}
-    if not (row.get("title") or "").split():
+    if "title" in row and not (row["title"] or "").split():
         raise RefusedItem("invalid_item", "title is missing or blank; every item needs one.")
     return {"item_id": item_id, **row}
+
+
+def check_shown(
+    item_id: str,
+    values: Mapping[str, Any],
+    picture: str | None,
+    catalogue: CatalogueView,
+    schema: pa.Schema,
+    html: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The item that GET has shown and somebody may have changed since, as a row of `schema`.
+
+    A value that is still the one shown is the one stored, so that nothing is rounded or lost on the way through JSON.
+    Where `picture` is given it is the address of the item's own, which stays, and `image_status` with it.
+
+    Raises:
+        RefusedItem: as `check_columns` does; or `picture` or `image_status` are not the item's.
+    """
+    place = catalogue.row_of(item_id)
+    now = catalogue.items([place])[0] if place is not None else {}
+    same = {name: value for name, value in now.items() if name in values and plain(value) == values[name]}
+    if picture is not None and (place is None or not picture.endswith(picture_url(item_id))):
+        raise RefusedItem("invalid_item", "picture is the address of no picture of this item; send the picture itself.")
+    status = now.get("image_status")
+    if now and values.get("image_status", status) != status:
+        raise RefusedItem("invalid_item", "image_status follows from the picture; leave it as it is.")
+    others = {name: value for name, value in values.items() if name not in same and name != "image_status"}
+    row = check_columns(item_id, {"title": "as before"} | others if "title" in same else others, schema, html)
+    return row | same | {"image_status": status}
 
 
 def _checked(name: str, value: Any, kind: pa.DataType) -> Any:
@@ -72,6 +113,8 @@ def _fit(value: Any, kind: pa.DataType) -> Any:
             raise ValueError("")
         return [None if inner is None else _fit(inner, kind.value_type) for inner in value]
     wanted = kind_of(kind)
+    if pa.types.is_decimal(kind) and isinstance(value, str):  # so GET shows it, as JSON's numbers would round it
+        return Decimal(value)
     if wanted is Kind.TEXT and isinstance(value, str):
         return value
     if wanted is Kind.FLAG and isinstance(value, bool):

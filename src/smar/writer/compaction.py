@@ -9,8 +9,9 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-NICENESS = 15
-LOOK_SECONDS = 30.0
+NICENESS = 5
+"""A quarter of a core beside a busy process of usual priority; with 15 it would be a thirtieth."""
+LOOK_SECONDS = 5.0
 """How often the index is looked at when nothing is written here: other processes may change it, too."""
 _LONGEST_WAIT = 600.0
 logger = logging.getLogger("smar.writer")

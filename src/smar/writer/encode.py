@@ -1,6 +1,6 @@
 """Items in memory to what an index takes: the same as `smar prepare` and `smar index --update` make of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,16 +9,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from smar.data.dataset import text_columns
-from smar.data.images import Decoded, ImageOptions, decode
-from smar.embedding.update import as_items
+from smar.data.images import SENT_FORMATS, Decoded, ImageOptions, decode
+from smar.embedding.kept import as_items
 from smar.index.delta import Items
 from smar.model.encoder import Encoder
 from smar.writer.columns import RefusedItem
 
 SEARCHED_PIXELS = 25_000_000
-"""Of a picture that is only searched with: 2 CPU s (JPEG 2000: 3.4) and 720 MB at most; 64 million: 4.8 s, 1.8 GB."""
-SCANNED_PIXELS = 1_000_000_000
-"""Of a JPEG, which is decoded at a reduced scale, pixels times scans: 0.7 CPU s. 64 million in 10 scans are allowed."""
+"""Of a picture that is only searched with, which is no JPEG: 2 CPU s and 720 MB at most; 64 million: 4.8 s, 1.8 GB."""
+Decode = Callable[[bytes, ImageOptions], Decoded]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,15 @@ class Prepared:
         return name
 
 
-def decode_picture(data: bytes, options: ImageOptions) -> Decoded:
-    """A picture that can be used; not for several threads at once, as Pillow's limits are global.
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Checked new values of some columns of an item that is there (`row`, with `item_id`); its picture stays."""
+
+    row: dict[str, Any]
+
+
+def decode_picture(data: bytes, options: ImageOptions, decode: Decode = decode) -> Decoded:
+    """A picture that can be used.
 
     Raises:
         RefusedItem: it cannot be used; `image_status` says why in the words of `smar prepare`.
@@ -46,27 +52,29 @@ def decode_picture(data: bytes, options: ImageOptions) -> Decoded:
     if found.status == "ok":
         return found
     why = found.error
-    if found.status == "too_large":  # Pillow refuses it first, and names twice the limit
-        why = f"it has {len(data):,} bytes; allowed: {options.max_bytes:,} bytes, {options.max_pixels:,} pixels"
+    if found.status == "too_large":
+        why = f"{why}; it has {len(data):,} bytes; allowed: {options.max_bytes:,} bytes, {options.max_pixels:,} pixels"
     raise RefusedItem(f"picture_{found.status}", f"the picture cannot be used: {found.status} ({why}).", found.status)
 
 
-def decode_searched(data: bytes, options: ImageOptions) -> Decoded:
-    """As `decode_picture`, for a picture of anybody's: its pixels are limited by what decoding them costs.
+def decode_searched(data: bytes, options: ImageOptions, decode: Decode = decode) -> Decoded:
+    """As `decode_picture`, for anybody's picture: of a format that browsers show, its pixels limited by their cost.
 
     Raises:
         RefusedItem: it cannot be used, or is too large; the message names the limit.
     """
-    if data.startswith(b"\xff\xd8\xff"):
-        most = SCANNED_PIXELS // max(1, data.count(b"\xff\xda"))  # a byte of 255 in the pixels is followed by 0
-        return decode_picture(data, replace(options, max_pixels=min(options.max_pixels, most)))
-    # no display picture, for which other formats are read to their last frame
-    return decode_picture(data, replace(options, max_pixels=min(options.max_pixels, SEARCHED_PIXELS), thumbnail=0))
+    options = replace(options, formats=SENT_FORMATS)
+    if not data.startswith(b"\xff\xd8\xff"):  # which is decoded at a reduced scale
+        # no display picture, for which other formats are read to their last frame
+        options = replace(options, max_pixels=min(options.max_pixels, SEARCHED_PIXELS), thumbnail=0)
+    return decode_picture(data, options, decode)
 
 
-def prepare_item(row: dict[str, Any], pictures: Sequence[bytes], options: ImageOptions) -> Prepared:
+def prepare_item(
+    row: dict[str, Any], pictures: Sequence[bytes], options: ImageOptions, decode: Decode = decode
+) -> Prepared:
     """Decode the pictures of an item whose columns are checked; raises RefusedItem as `decode_picture` does."""
-    decoded = [decode_picture(data, options) for data in pictures]
+    decoded = [decode_picture(data, options, decode) for data in pictures]
     status = "ok" if decoded else "missing"
     packed = tuple(one.packed for one in decoded if one.packed is not None)
     display = decoded[0].display if decoded else b""

@@ -23,7 +23,9 @@ class Figures:
         self, written: WriteCounts, compaction: CompactionState, pending: int, changed: int, resident: int | None
     ) -> None:
         """Everything as it is now; `resident` in bytes, None where the system does not say."""
-        self._add(CHANGES, written=written.items, deleted=written.deleted, failed=written.failed)
+        self._add(
+            CHANGES, written=written.items, patched=written.patched, deleted=written.deleted, failed=written.failed
+        )
         self._add(COMPACTIONS, done=compaction.done, failed=compaction.failed)
         PENDING.set(pending)
         CHANGED.set(changed)

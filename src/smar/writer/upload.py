@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,27 +18,36 @@ from smar.writer.columns import RefusedItem
 MAX_BODY = 20_000_000
 MAX_WAITING = 256
 MAX_SEARCHES = 8
-"""Searches by picture that may wait: 16 s of decoding at most (JPEG 2000: 27). Changes wait no longer for them."""
-_HELD_BODIES = 12
+"""Searches by picture that may wait: 16 s of decoding at most. Changes do not wait for them."""
+_CHANGED_BODIES, _SEARCHED_BODIES = 8, 4
 """Bodies of full size that may lie in memory at once; smaller ones as many as fit the same bytes."""
 RETRY_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An item as it came: columns and encoded pictures, not checked yet."""
+    """An item as it came: columns and encoded pictures, not checked yet.
+
+    `shown`: the columns are as GET shows them. `picture` is then the address of the item's own picture, which stays;
+    None where the item is to have none, or the one in `pictures`.
+    """
 
     columns: dict[str, Any]
-    pictures: tuple[bytes, ...]
+    pictures: tuple[bytes, ...] = ()
+    shown: bool = False
+    picture: str | None = None
 
 
 @dataclass(slots=True)
 class Places:
-    """Requests of one kind that may wait."""
+    """Requests of one kind that may wait, and memory for their bodies until they are decoded."""
 
     most: int
     what: str
+    room: int
+    """Bytes of bodies that may lie in memory at once."""
     taken: int = 0
+    held: int = 0
 
     @contextmanager
     def one(self) -> Iterator[None]:
@@ -51,28 +60,32 @@ class Places:
         finally:
             self.taken -= 1
 
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Reserve memory for a body; HTTPException 429 when it is taken."""
+        if self.held + size > self.room:
+            raise _busy(f"{self.held:,} bytes of other {self.what} are being read")
+        self.held += size
+        try:
+            yield
+        finally:
+            self.held -= size
+
 
 class Admission:
     """Bounds what waits: requests until they are answered, and bytes of bodies until they are decoded."""
 
     def __init__(self, max_body: int = MAX_BODY, max_waiting: int = MAX_WAITING) -> None:
         self.max_body = max_body
-        self.changes, self.searches = Places(max_waiting, "changes"), Places(MAX_SEARCHES, "searches by picture")
-        self.held = 0
+        self.changes = Places(max_waiting, "changes", _CHANGED_BODIES * max_body)
+        self.searches = Places(MAX_SEARCHES, "searches by picture", _SEARCHED_BODIES * max_body)
 
-    @contextmanager
-    def body(self, request: Request) -> Iterator[None]:
+    def body(self, request: Request, places: Places) -> AbstractContextManager[None]:
         """Reserve memory for a body; HTTPException 413 when it says that it is too large, 429 when memory is taken."""
         size = self._announced(request)
         if size > self.max_body:
             raise self.too_large(f"{size:,} bytes")
-        if self.held + size > _HELD_BODIES * self.max_body:
-            raise _busy(f"{self.held:,} bytes of other requests are being read")
-        self.held += size
-        try:
-            yield
-        finally:
-            self.held -= size
+        return places.hold(size)
 
     def _announced(self, request: Request) -> int:
         length = request.headers.get("content-length", "")
@@ -113,22 +126,36 @@ async def parse_upload(request: Request, body: bytes, pictures: int) -> Upload:
         upload = _json_upload(body)
     else:
         raise HTTPException(415, f"content type {kind[:100]!r}; allowed: application/json, multipart/form-data.")
-    if len(upload.pictures) > pictures:
-        raise _too_many(pictures)
-    return upload
+    return not_too_many(upload, pictures)
 
 
-def _too_many(pictures: int) -> RefusedItem:
-    return RefusedItem(
+def not_too_many(upload: Upload, pictures: int) -> Upload:
+    """The upload; raises RefusedItem when it has more than `pictures` pictures."""
+    if len(upload.pictures) <= pictures:
+        return upload
+    raise RefusedItem(
         "too_many_pictures", f"at most {pictures} of an item's pictures are encoded (data.pictures_per_item)."
     )
 
 
 def _json_upload(body: bytes) -> Upload:
-    columns = _object(body, "the body")
-    given = columns.pop("picture", None)
-    texts = [] if given is None else given if isinstance(given, list) else [given]
-    return Upload(columns, tuple(map(_decoded, texts)))
+    return upload_of(json_object(body, "the body"))
+
+
+def upload_of(columns: dict[str, Any]) -> Upload:
+    """The item in a JSON object: columns and `picture`, or what GET returns for an item; raises RefusedItem."""
+    if isinstance(columns.get("item"), dict) and columns.keys() <= {"item_id", "picture", "item"}:
+        item, given = columns["item"], columns.get("picture")
+        if "item_id" in columns and item.setdefault("item_id", columns["item_id"]) != columns["item_id"]:
+            raise RefusedItem("invalid_item", "item_id is another one in the item than beside it.")
+        if isinstance(given, str) and "/v1/items/" in given and given.endswith("/picture"):
+            return Upload(item, (), True, given)
+        return Upload(item, _pictures(given), True)
+    return Upload(columns, _pictures(columns.pop("picture", None)))
+
+
+def _pictures(given: object) -> tuple[bytes, ...]:
+    return tuple(map(_decoded, [] if given is None else given if isinstance(given, list) else [given]))
 
 
 def _decoded(text: object) -> bytes:
@@ -140,7 +167,8 @@ def _decoded(text: object) -> bytes:
     raise RefusedItem("wrong_type", "picture is not base64 text (or a list of such texts).")
 
 
-def _object(text: str | bytes, what: str) -> dict[str, Any]:
+def json_object(text: str | bytes, what: str) -> dict[str, Any]:
+    """The JSON object in a text; raises RefusedItem that says what `what` is instead."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -163,7 +191,7 @@ async def _multipart(request: Request, body: bytes, pictures: int) -> Upload:
         files = [await _content(part) for part in form.getlist("picture")]
     if len(parts) != 1:
         raise RefusedItem("invalid_item", f"{len(parts)} parts named item; one is needed, with the columns as JSON.")
-    return Upload(_object(parts[0], "part item"), tuple(files))
+    return Upload(json_object(parts[0], "part item"), tuple(files))
 
 
 async def _content(part: UploadFile | str) -> bytes:

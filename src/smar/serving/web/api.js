@@ -28,31 +28,37 @@ async function call(path, options) {
   return body;
 }
 
-export const about = () => call("/v1/about");
+export const about = () => call("v1/about");
 
 export const facets = (filter = null, top = 30, signal = null) =>
-  call(`/v1/facets?${parameters({ top, filter })}`, { signal });
+  call(`v1/facets?${parameters({ top, filter })}`, { signal });
+
+/** Counts of some columns among all that matches a filter, as if nothing had been chosen of each. */
+export const counts = (columns, filter, signal) =>
+  post("v1/search", { filter, k: 1, fields: [], facets: { columns, of: "matches", top: 100 } }, signal).then((answer) => answer.facets);
 
 const parameters = (values) =>
   new URLSearchParams(Object.entries(values).filter(([, value]) => value !== null && value !== undefined));
 
-export const item = (id, signal) => call(`/v1/items/${encodeURIComponent(id)}`, { signal });
+export const item = (id, signal) => call(`v1/items/${encodeURIComponent(id)}`, { signal });
 
-export const similar = (id, { k, filter }, signal) =>
-  call(`/v1/items/${encodeURIComponent(id)}/similar?${parameters({ k, filter })}`, { signal });
+export const similar = (id, wanted, signal) =>
+  call(`v1/items/${encodeURIComponent(id)}/similar?${parameters(wanted)}`, { signal });
 
-export const byPicture = (picture, { k, filter }, signal) =>
-  call(`/v1/search/picture?${parameters({ k, filter })}`, {
+export const byPicture = (picture, wanted, signal) =>
+  call(`v1/search/picture?${parameters(wanted)}`, {
     method: "POST",
     headers: { "Content-Type": picture.type || "application/octet-stream" },
     body: picture,
     signal,
   });
 
-export const search = (request, signal) =>
-  call("/v1/search", {
+export const search = (request, signal) => post("v1/search", { ...request, explain: true }, signal);
+
+const post = (path, request, signal) =>
+  call(path, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ ...request, explain: true }),
+    body: JSON.stringify(request),
     signal,
   });

@@ -4,7 +4,9 @@ import * as api from "./api.js";
 import { watchDetail } from "./cards.js";
 import { byId } from "./dom.js";
 import { buildFilters, countFilters, showFilters, showSubject } from "./filters.js";
-import { COMPARED, FIRST, MOST, asked, clearFilters, empty, filterCount, fromAddress, toAddress, toFilter } from "./state.js";
+import { buildFurther, buildSorts, countFurther, showFurther, showSort } from "./further.js";
+import { PAGE } from "./paging.js";
+import { COMPARED, asked, clearFilters, empty, filterCount, fromAddress, toAddress, toFilter } from "./state.js";
 import { say, showComparison, showFailure, showGate, showLoading, showNothing, showResults, showStart } from "./views.js";
 
 const TYPING_PAUSE = 120; // ms: below it, a fast typist's words would be searched letter by letter
@@ -24,8 +26,8 @@ function schedule(pause) {
   timer = setTimeout(run, pause);
 }
 
-/** Search and draw; `seen` cards of a longer list were there before. */
-async function run(seen = 0) {
+/** Search and draw. */
+async function run() {
   running.abort();
   const mine = (running = new AbortController());
   byId("filters").hidden = !asked(state) || !filterable;
@@ -34,12 +36,17 @@ async function run(seen = 0) {
   try {
     const how = state.picture || state.like ? alike : state.compare ? compare : single;
     const answer = how(mine.signal);
-    if (facets) countFilters(facets, state); // asked for second: the results matter more
+    if (facets) count(); // asked for second: the results matter more
     const draw = await answer;
-    if (mine === running) finish(draw, seen);
+    if (mine === running) finish(draw);
   } catch (error) {
     if (mine === running && error.name !== "AbortError") finish(() => showFailure(error, retry));
   }
+}
+
+function count() {
+  countFilters(facets, state);
+  countFurther(state);
 }
 
 function retry() {
@@ -47,39 +54,36 @@ function retry() {
   run();
 }
 
-function finish(draw, seen = 0) {
+function finish(draw) {
   byId("view").removeAttribute("aria-busy");
-  keepPlace(draw, seen);
+  keepPlace(draw);
 }
 
-/** Draw; where that takes away what the keyboard was on, it goes on from the first new card, or the results' begin. */
-function keepPlace(draw, seen = 0) {
+/** Draw; where that takes away what the keyboard was on, it goes on from the results' begin. */
+function keepPlace(draw) {
   const before = document.activeElement;
   draw();
-  if (before.isConnected) return;
-  const next = seen ? document.querySelectorAll(".results .card")[seen] : null;
-  (next ?? byId("results")).focus({ preventScroll: true });
+  if (!before.isConnected) byId("results").focus({ preventScroll: true });
 }
 
-const request = (mode, k) => ({ query: state.q, mode, k, filter: toFilter(state) });
-
-const furtherThan = (answer, k) =>
-  answer.hits.length === k && k < MOST ? () => ((state.k = Math.min(2 * k, MOST)), run(k)) : null;
+const request = (mode, k, sort = []) => ({ query: state.q, mode, k, filter: toFilter(state), sort });
 
 /** Search by the shopper's picture, or by an item: what looks and reads like it. */
 async function alike(signal) {
-  const { picture, like, k } = state;
-  const wanted = { k, filter: toFilter(state) };
-  const [answer, item] = picture
-    ? [await api.byPicture(picture, wanted, signal)]
-    : await Promise.all([api.similar(like, wanted, signal), api.item(like, signal)]);
+  const { picture, like } = state;
+  const filter = toFilter(state);
+  const ask = (offset, k) => {
+    const wanted = { k, offset, filter };
+    return picture ? api.byPicture(picture, wanted, signal) : api.similar(like, wanted, signal);
+  };
+  const [answer, item] = await Promise.all([ask(0, PAGE), picture ? null : api.item(like, signal)]);
   const name = item ? nameOf(item) : "your picture";
   const shown = { ...answer, mode: picture ? "picture" : "similar", query: name };
   return () => {
     showGate(null);
     liked = item ?? null;
     showSubject(subject(), forget);
-    if (answer.hits.length) showResults(shown, k, furtherThan(answer, k));
+    if (answer.hits.length) showResults(shown, ask, filter !== null);
     else showNothing(name, filterCount(state) > 0, clear);
   };
 }
@@ -95,12 +99,13 @@ function subject() {
 }
 
 async function single(signal) {
-  const { mode, k } = state;
-  const answer = await api.search(request(mode, k), signal);
-  const more = furtherThan(answer, k);
+  const { mode } = state;
+  const wanted = request(mode, PAGE, state.sort ? [state.sort] : []);
+  const ask = (offset, k) => api.search({ ...wanted, offset, k }, signal);
+  const answer = await ask(0, PAGE);
   return () => {
     showGate(answer, mode);
-    if (answer.hits.length) showResults(answer, k, more);
+    if (answer.hits.length) showResults(answer, ask, wanted.filter !== null || Boolean(answer.sorted));
     else showNothing(answer.query, filterCount(state) > 0, clear);
   };
 }
@@ -119,7 +124,6 @@ async function compare(signal) {
 
 /** The state changed, a step in the browser's history; what is typed into a `field` in one go is one step together. */
 function changed(pause, field = null) {
-  state.k = FIRST;
   const step = field === null || field !== typing;
   typing = field;
   const address = toAddress(state);
@@ -146,6 +150,8 @@ function show() {
   showSubject(subject(), forget);
   document.title = state.q ? `${state.q} · smar` : "smar";
   showFilters(state, changed);
+  showFurther(state);
+  showSort(state);
 }
 
 /** Look for something else than before: words, an item's like, or a picture, one of them at a time. */
@@ -252,10 +258,13 @@ async function load() {
     if (facets) return; // asked for twice, as it failed at first
     byId("camera").hidden = !about.picture_search;
     facets = found;
-    filterable = buildFilters(facets, () => state, changed);
+    const own = about.facets.filter((name) => !["category", "brand", "price"].includes(name));
+    await buildFurther(own, () => state, changed);
+    buildSorts(about.sorts, () => state, changed);
+    filterable = buildFilters(facets, () => state, changed) || own.length > 0;
     byId("no-filters").textContent = filterable ? "" : "Nothing to filter by.";
     show();
-    if (asked(state)) countFilters(facets, state);
+    if (asked(state)) count();
   } catch (error) {
     // searching works without the panel; say why it is not there
     byId("no-filters").textContent = `No filters: ${error.message}`;

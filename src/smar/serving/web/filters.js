@@ -2,7 +2,8 @@
 
 import * as api from "./api.js";
 import { bound, byId, el, money, number, plural } from "./dom.js";
-import { LISTS, clearFilters, filterCount, setPrice, toFilter } from "./state.js";
+import { label, rangeText, valueText } from "./further.js";
+import { LISTS, chosenFurther, clearFilters, filterCount, setPrice, toFilter } from "./state.js";
 
 const SHOWN = 8;
 const MOST_VALUES = 200;
@@ -30,13 +31,13 @@ export function buildFilters(facets, state, changed) {
 }
 
 /** One line of the panel: a checkbox or radio, its name, and how many products it leaves. */
-function row(type, group, value, name, hidden = false) {
+export function row(type, group, value, name, hidden = false) {
   const input = el("input", { type, value, name: group });
   const label = el("span", { className: "name", dir: "auto" }, name);
   return el("label", { className: "value", hidden }, input, label, el("span", { className: "count" }));
 }
 
-function showCount(line, count) {
+export function showCount(line, count) {
   const [input, name, figure] = line.children;
   figure.textContent = count === undefined ? "" : number(count);
   // "20 to 50, 7 products" instead of "20 to 50 7"
@@ -155,6 +156,7 @@ export function showSubject(subject, forget) {
 /** Make the panel and the chips show the state. */
 export function showFilters(state, changed) {
   for (const input of document.querySelectorAll("#filter-form input[type=checkbox]")) {
+    if (!LISTS.includes(input.name)) continue;
     input.checked = state[input.name].has(input.value);
     if (input.checked) input.closest("label").hidden = false;
   }
@@ -182,6 +184,10 @@ function chips(state, changed) {
   const list = LISTS.flatMap((name) => [...state[name]].map((value) => chip(value, () => state[name].delete(value))));
   const price = priceText(state);
   if (price) list.push(chip(`Price ${price}`, () => setPrice(state, "", "", false)));
+  for (const [name, value] of chosenFurther(state)) {
+    const text = name.startsWith("f.") ? valueText(value) : rangeText(value);
+    list.push(chip(`${label(name.slice(2))}: ${text}`, () => state.further[name].delete(value)));
+  }
   if (list.length > 1) {
     const all = el("button", { type: "button", className: "link" }, "Clear all");
     all.addEventListener("click", () => {

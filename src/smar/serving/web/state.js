@@ -1,8 +1,6 @@
 // What is searched for. The address bar carries it, so a search can be shared, reloaded and gone back to.
 
-export const FIRST = 48;
 export const COMPARED = 24;
-export const MOST = 192;
 export const LISTS = ["category", "brand"];
 
 export const empty = () => ({
@@ -11,9 +9,10 @@ export const empty = () => ({
   picture: null, // a File; it is not in the address
   mode: "adaptive",
   compare: false,
-  k: FIRST,
   category: new Set(),
   brand: new Set(),
+  further: {}, // of the shop's other columns: "f.size" -> values, "r.weight" -> ranges "low..high"
+  sort: "",
   low: "",
   high: "",
   below: false, // whether `high` itself is left out, as in the price ranges that the service counts
@@ -27,6 +26,8 @@ export function fromAddress() {
   if (["text", "multimodal", "hybrid"].includes(address.get("mode"))) state.mode = address.get("mode");
   state.compare = address.get("compare") === "1";
   for (const name of LISTS) state[name] = new Set(address.getAll(name));
+  for (const name of address.keys()) if (/^[fr]\../.test(name)) state.further[name] = new Set(address.getAll(name));
+  state.sort = address.get("sort") ?? "";
   setPrice(state, address.get("low"), address.get("below") ?? address.get("high"), address.has("below"));
   return state;
 }
@@ -45,10 +46,12 @@ export function toAddress(state) {
   if (state.mode !== "adaptive") address.set("mode", state.mode);
   if (state.compare) address.set("compare", "1");
   for (const name of LISTS) for (const value of state[name]) address.append(name, value);
+  for (const [name, values] of Object.entries(state.further)) for (const value of values) address.append(name, value);
+  if (state.sort) address.set("sort", state.sort);
   if (state.low) address.set("low", state.low);
   if (state.high) address.set(state.below ? "below" : "high", state.high);
   const text = address.toString();
-  return text ? `/?${text}` : "/";
+  return text ? `${location.pathname}?${text}` : location.pathname; // which may be behind a proxy's prefix
 }
 
 const quoted = (value) => `"${value.replace(/[\\"]/g, "\\$&")}"`;
@@ -63,12 +66,30 @@ export function toFilter(state, without = null) {
   );
   if (state.low && without !== "price") terms.push(`price>=${state.low}`);
   if (state.high && without !== "price") terms.push(`price${state.below ? "<" : "<="}${state.high}`);
+  for (const [name, values] of Object.entries(state.further)) if (values.size && name !== without) terms.push(term(name, [...values]));
   return terms.join(" and ") || null;
 }
 
-export const filterCount = (state) => state.category.size + state.brand.size + Boolean(state.low || state.high);
+/** Some chosen values or ranges of a column, any of which will do. */
+function term(name, values) {
+  const column = quoted(name.slice(2));
+  if (name.startsWith("f.")) return `${column} in (${values.map(quoted).join(", ")})`;
+  const ranges = values.map((range) => {
+    const [low, high] = range.split("..");
+    return [low && `${column}>=${quoted(low)}`, high && `${column}<${quoted(high)}`].filter(Boolean).join(" and ");
+  });
+  return `(${ranges.filter(Boolean).join(" or ")})`;
+}
+
+export const filterCount = (state) =>
+  state.category.size + state.brand.size + Boolean(state.low || state.high) + chosenFurther(state).length;
+
+/** What is chosen of the shop's other columns, as [name, value]. */
+export const chosenFurther = (state) =>
+  Object.entries(state.further).flatMap(([name, values]) => [...values].map((value) => [name, value]));
 
 export function clearFilters(state) {
   for (const name of LISTS) state[name].clear();
+  state.further = {};
   setPrice(state, "", "", false);
 }

@@ -2,6 +2,7 @@
 
 import { card, pictureTile } from "./cards.js";
 import { byId, el, number, percent, plural } from "./dom.js";
+import { PAGE, growingList } from "./paging.js";
 
 const show = (...nodes) => byId("view").replaceChildren(...nodes);
 const showUnder = (heading, ...nodes) => show(el("h1", { className: "hidden" }, heading), ...nodes);
@@ -78,22 +79,33 @@ export function showGate(answer, mode) {
   }[mode];
 }
 
-const scope = (found, k) => (found >= k ? `Best ${number(found)}` : plural(found, "product", "products"));
+/** How many are shown; of how many, where that is known and means something: without a filter all are ranked. */
+function scope(shown, total, filtered) {
+  if (total.relation === "exact" && shown >= total.value) return plural(shown, "product", "products");
+  return `Best ${number(shown)}${filtered && total.relation === "exact" ? ` of ${number(total.value)}` : ""}`;
+}
 
 /** What is said of a query whose hits have little to do with it. */
 const warning = (answer) => (answer.unknown > 0.5 ? `. ${percent(answer.unknown)} of it is unknown here, so these may not fit` : "");
 
-/** The grid of one search. */
-export function showResults(answer, k, more) {
+/** What was searched for in place of words that no product holds. */
+const reading = (answer) =>
+  Object.entries(answer.corrected ?? {}) // a search by picture reads no words
+    .map(([word, found]) => `, searched for ${found.map((one) => `“${one}”`).join(" or ")} instead of “${word}”`)
+    .join("");
+
+/** The grid of one search, which grows by what `ask` brings. */
+export function showResults(answer, ask, filtered) {
   const context = { mode: answer.mode, probability: answer.image_probability };
-  const cards = answer.hits.map((hit, at) => {
-    const found = ["adaptive", "multimodal"].includes(answer.mode) && (hit.rank_text === null || hit.rank_text > k);
-    return card(hit, { eager: at < 6, context, mark: found ? { kind: "new", text: "found by picture" } : null });
-  });
+  const draw = (hit) => {
+    const page = PAGE * Math.ceil(hit.rank / PAGE);
+    const found = ["adaptive", "multimodal"].includes(answer.mode) && (hit.rank_text === null || hit.rank_text > page);
+    return card(hit, { eager: hit.rank <= 6, context, mark: found ? { kind: "new", text: "found by picture" } : null });
+  };
   const subject = { picture: "for your picture", similar: `like “${answer.query}”` }[answer.mode];
-  say(`${scope(cards.length, k)} ${subject ?? `for “${answer.query}”`}${warning(answer)}`);
-  const further = more && el("p", { className: "more" }, button("Show more", more, "quiet-button"));
-  showUnder("Results", el("ul", { className: "grid results" }, ...cards), further ?? "");
+  const told = (shown, { total }) =>
+    say(`${scope(shown, total, filtered)} ${subject ?? `for “${answer.query}”`}${reading(answer)}${warning(answer)}`);
+  showUnder("Results", ...growingList(answer, draw, ask, told));
 }
 
 function compareMark(hit, before, k) {
@@ -117,7 +129,7 @@ export function showComparison(words, pictures, k) {
   const dropped = words.hits.filter((hit) => !after.has(hit.item_id));
   const context = { probability: pictures.image_probability };
   say(
-    `Pictures brought in ${number(count("new"))}, moved up ${number(count("up"))} and pushed out ${number(dropped.length)} of the best ${number(Math.max(words.hits.length, pictures.hits.length))} for “${pictures.query}”${warning(pictures)}`,
+    `Pictures brought in ${number(count("new"))}, moved up ${number(count("up"))} and pushed out ${number(dropped.length)} of the best ${number(Math.max(words.hits.length, pictures.hits.length))} for “${pictures.query}”${reading(pictures)}${warning(pictures)}`,
   );
   const out = (hit) => (after.has(hit.item_id) ? null : { kind: "out", text: "drops out" });
   showUnder(
