@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from smar.model.device import free_memory
 from smar.model.tokens import Ints
+from smar.processes import end_with_parent
 
 BATCH, MOST = 256, 2048
 """Items encoded at once on a processor, and at most on a GPU: more are not faster."""
@@ -76,6 +77,7 @@ def read_ahead(
         prefetch_factor=AHEAD,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # it draws a seed, and training's own generator must not notice
+        worker_init_fn=_begin_reader,
     )
     for part, pictures in zip(parts, loaded, strict=True):
         yield part, pictures.numpy()
@@ -97,6 +99,11 @@ def readers_beside(device: torch.device, batches: int, size: int, room: int | No
         room = shutil.disk_usage(_SHARED).free if _SHARED.is_dir() else 0
     # a process that finds no room there is killed; containers have 64 MB unless told otherwise
     return max(0, min(READERS, cores - 1, batches // AHEAD, room // 2 // ((AHEAD + 1) * size)))
+
+
+def _begin_reader(_: int) -> None:
+    # PyTorch's own watch asks for the parent's number when it begins: one that was killed before is never missed
+    end_with_parent()
 
 
 class _Parts(Dataset[torch.Tensor]):
