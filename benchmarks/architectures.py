@@ -24,7 +24,7 @@ import test_architectures as tried  # noqa: E402
 import test_pairs as pairs  # noqa: E402
 
 from checkpoints import PAIRS, TEXTS, VISIONS, checkpoint  # noqa: E402
-from smar.errors import InputError  # noqa: E402
+from smar.core.errors import InputError  # noqa: E402
 from smar.export.onnx import PROBE, export_query  # noqa: E402
 
 

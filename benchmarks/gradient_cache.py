@@ -24,14 +24,14 @@ import numpy as np
 import psutil
 import torch
 
+from smar.core.settings import Settings, load_settings
 from smar.data.dataset import Dataset
-from smar.data.demo import generate_shop
 from smar.data.prepare import prepare
+from smar.demo.shop import generate_shop
 from smar.model.start import new_model
-from smar.settings import Settings, load_settings
 from smar.training.encode import encode_batch
-from smar.training.losses import PART, stage_losses
 from smar.training.setup import TrainingData, new_processor
+from smar.training.stage_losses import PART, stage_losses
 from smar.training.stages import jobs
 from smar.training.train import optimizer
 

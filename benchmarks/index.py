@@ -23,22 +23,22 @@ import numpy as np
 import pyarrow as pa
 
 from parts.generated import OFFSET, item_vectors, uneven_clusters, unit
-from smar.files import describe, verify, xxh3
-from smar.index.base import Mode, weigh
-from smar.index.catalogue import Catalogue
-from smar.index.columns import Columns
-from smar.index.delta import Delta
-from smar.index.embedded import IndexedFile
-from smar.index.filter_parser import parse_filter
-from smar.index.forming import write_lists
-from smar.index.lists import Lists
-from smar.index.payload import open_payload, write_payload
-from smar.index.query import QueryVectors
-from smar.index.ranked import Queries
-from smar.index.segment import Segment
-from smar.index.tuning import tuned
-from smar.index.updates import OpenLog, Record
-from smar.index.vectors import Allowed, Probes, VectorStore
+from smar.core.files import describe, verify, xxh3
+from smar.search.columns import Columns
+from smar.search.filter_parser import parse_filter
+from smar.search.local.catalogue import Catalogue
+from smar.search.local.delta import Delta
+from smar.search.local.embedded import IndexedFile
+from smar.search.local.forming import write_lists
+from smar.search.local.lists import Lists
+from smar.search.local.payload import open_payload, write_payload
+from smar.search.local.segment import Segment
+from smar.search.local.tuning import tuned
+from smar.search.local.updates import OpenLog, Record
+from smar.search.local.vectors import Allowed, Probes, VectorStore
+from smar.search.protocol import Mode, weigh
+from smar.search.query import QueryVectors
+from smar.search.ranked import Queries
 
 CLUSTERS = 3000
 K = 50

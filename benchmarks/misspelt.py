@@ -26,10 +26,10 @@ import pyarrow.parquet as pq
 
 from parts.shop import lexicon
 from smar.data.text import normalise
-from smar.index.base import Mode, weigh
-from smar.index.embedded import EmbeddedIndex
-from smar.index.fusion import DEPTH, ask_all, gather
-from smar.index.ranked import Queries
+from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.fusion import DEPTH, ask_all, gather
+from smar.search.protocol import Mode, weigh
+from smar.search.ranked import Queries
 
 K = 50
 RELEVANT = 2
@@ -121,10 +121,10 @@ def generated(items: int, words: np.ndarray, rng: np.random.Generator) -> Iterat
 
 
 def speed(items: int, count: int, queries: int = 400) -> None:
-    from smar.index.fallback import Part, ask
-    from smar.index.grams import write_grams
-    from smar.index.postings import Entries, best_rows
-    from smar.index.words import write_words
+    from smar.search.local.fallback import Part, ask
+    from smar.search.local.grams import write_grams
+    from smar.search.local.postings import Entries, best_rows
+    from smar.search.local.words import write_words
 
     rng, drawn = np.random.default_rng(SEED), random.Random(SEED)
     words = lexicon(rng, count)

@@ -15,7 +15,7 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 from parts.service import running
-from smar.index.live import UpdatableIndex
+from smar.search.local.live import UpdatableIndex
 
 BUDGET = 100.0
 CHROMIUM = "/usr/bin/chromium"

@@ -47,8 +47,8 @@ def generate(folder: Path, rows: int) -> None:
 
 def measure(folder: Path, memory_limit: str) -> None:
     """Run in the child: prepare without pictures, print one line of JSON."""
+    from smar.core.sections.data import DataSettings
     from smar.data.prepare import prepare
-    from smar.sections.data import DataSettings
 
     started = time.monotonic()
     settings = DataSettings(text_fields=("title",), slice_columns=(), memory_limit=memory_limit)

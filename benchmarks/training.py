@@ -23,16 +23,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 
+from smar.core.settings import Settings, load_settings
 from smar.data.dataset import Dataset
-from smar.data.demo import generate_shop
 from smar.data.prepare import prepare
+from smar.demo.shop import generate_shop
 from smar.model.device import CPU, knows_bf16
 from smar.model.modeling import SmarModel
 from smar.model.start import new_model
-from smar.settings import Settings, load_settings
 from smar.training.batches import Collator
-from smar.training.losses import stage_losses
 from smar.training.setup import TrainingData, new_processor
+from smar.training.stage_losses import stage_losses
 from smar.training.stages import jobs
 from smar.training.train import optimizer
 

@@ -3,7 +3,8 @@
     python benchmarks/training_memory.py DATASET [--batch 512 4096] [--steps 10] [--config FILE] [--set KEY=VALUE ...]
 
 Every batch size is a run of its own, of the main model alone, in a folder that is removed: so many steps of each stage
-that the configuration has, with validation at its end. Mapped files are left out (`smar.processes.anonymous_bytes`).
+that the configuration has, with validation at its end. Mapped files are left out
+(`smar.core.processes.anonymous_bytes`).
 """
 
 import argparse

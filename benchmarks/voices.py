@@ -15,12 +15,12 @@ import numpy as np
 from parts.built import build
 from serving import STORE, K
 from smar.data.voices import FEATURES, Voices
-from smar.index.base import Mode
-from smar.index.embedded import EmbeddedIndex
-from smar.index.fusion import ask_all, voices_of
-from smar.index.postings import Entries
-from smar.index.query import QueryVectors
-from smar.index.ranked import Queries
+from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.fusion import ask_all, voices_of
+from smar.search.local.postings import Entries
+from smar.search.protocol import Mode
+from smar.search.query import QueryVectors
+from smar.search.ranked import Queries
 
 SHARES = Voices(
     typed=("red", "dress"),

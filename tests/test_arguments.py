@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smar.errors import InputError
+from smar.core.errors import InputError
 from smar.serving.engine import Engine
 from tiny_line import smar
 

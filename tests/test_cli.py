@@ -14,7 +14,7 @@ from PIL import Image
 from smar.cli import parser
 from smar.data.voices import query_features
 from smar.evaluation.trec_input import read_topics
-from smar.index.embedded import EmbeddedIndex
+from smar.search.local.embedded import EmbeddedIndex
 from tiny_line import TOWER, Line, Outcome, prepare_words, smar
 
 COMMANDS = ("prepare", "train", "evaluate", "ablate", "embed", "index", "export", "search", "serve", "demo")
@@ -257,12 +257,12 @@ def test_assignments_override_the_file(line: Line, tmp_path: Path) -> None:
 def test_demo_walks_the_whole_line_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo itself on a smaller shop with less training; the second call keeps what the first one finished."""
     from smar import commands
-    from smar.data import demo
+    from smar.demo import shop
 
-    whole = demo.generate_shop
+    whole = shop.generate_shop
     sizes = [f"train.{stage}.{key}" for stage in ("stage1", "stage2") for key in ("steps=2", "batch_size=32")]
     sizes += [f"model.{tower}={TOWER}" for tower in ("query", "text", "vision")] + ["evaluate.bootstrap=100"]
-    monkeypatch.setattr(demo, "generate_shop", lambda out: whole(out, items=300, searches=3000))
+    monkeypatch.setattr(shop, "generate_shop", lambda out: whole(out, items=300, searches=3000))
     monkeypatch.setattr(commands, "DEMO_TRAINING", [word for size in sizes for word in ("--set", size)])
     first = smar("demo", "--out", tmp_path / "demo", "--no-serve")
     assert first.code == 0, first.err

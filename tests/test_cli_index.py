@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from smar.index.base import Mode
-from smar.index.live import UpdatableIndex
+from smar.search.local.live import UpdatableIndex
+from smar.search.protocol import Mode
 from tiny_line import Line, smar
 
 
@@ -92,7 +92,7 @@ def test_refusals(index: Path, words: tuple, message: str) -> None:
 
 
 def test_an_index_of_another_model_is_not_updated(line: Line, tmp_path: Path) -> None:
-    from smar.index.build import build_index
+    from smar.search.local.build import build_index
     from tiny_index import write_embeddings
 
     build_index(write_embeddings(tmp_path / "embeddings", 12), tmp_path / "other")

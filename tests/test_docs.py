@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from smar.cli import parser
-from smar.sections.base import Section
-from smar.settings import Settings
+from smar.core.sections.base import Section
+from smar.core.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from smar import files
-from smar.errors import InputError
-from smar.files import Manifest, describe, verify, xxh3
+from smar.core import files
+from smar.core.errors import InputError
+from smar.core.files import Manifest, describe, verify, xxh3
 
 
 @pytest.mark.parametrize("size", [0, 63, 64, 65, 1000])

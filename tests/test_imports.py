@@ -11,40 +11,28 @@ import pytest
 import smar
 
 PACKAGE = Path(smar.__file__).parent
-BASE = {"smar", "children", "errors", "files", "logs", "overrides", "processes", "progress", "sections", "settings"}
-"""Modules of the foundation; they import each other only."""
+BASE = {"smar", "core"}
+"""The foundation; its modules import each other only."""
 ALLOWED = {
     "data": set[str](),
+    "demo": {"data"},
     "model": {"data"},
-    "losses": {"data", "model"},
-    "training": {"data", "model", "losses", "export"},
-    "evaluation": {"data", "model", "losses"},
-    "ablation": {"data", "model", "training", "evaluation"},
-    # The formats of query encoder and embeddings lie in smar.index, where they are read without torch.
-    "export": {"data", "model", "index"},
-    "embedding": {"data", "model", "export", "index"},
-    "index": {"data"},
-    "serving": {"data", "index"},
+    "search": {"data"},
+    # The formats of query encoder and embeddings lie in smar.search, where they are read without torch.
+    "export": {"data", "model", "search"},
+    "training": {"data", "model", "export"},
+    "evaluation": {"data", "model", "training"},
+    "embedding": {"data", "model", "export", "search"},
+    "serving": {"data", "search"},
     # The model worker of `smar serve`: a process of its own, as it loads torch and the query workers must not.
-    "writer": {"data", "model", "embedding", "index"},
+    "serving.writer": {"data", "model", "embedding", "search", "serving"},
     "arguments": set[str](),
     "cli": {"commands", "arguments"},
     "__main__": {"cli"},
-    "commands": {
-        "data",
-        "model",
-        "training",
-        "evaluation",
-        "ablation",
-        "export",
-        "embedding",
-        "index",
-        "serving",
-        "cli",
-    },
+    "commands": {"data", "demo", "model", "training", "evaluation", "export", "embedding", "search", "serving", "cli"},
 }
 """Part -> other parts that it may import, beside the foundation."""
-ONLINE = ("data", "index", "serving")
+ONLINE = ("data", "search", "serving")
 HEAVY = {"torch", "transformers", "accelerate", "tensorboard"}
 
 
@@ -55,6 +43,8 @@ def modules() -> list[Path]:
 def part_of(path: Path) -> str:
     """`data` for data/clicks.py, `cli` for cli.py, `smar` for the package's own __init__.py."""
     relative = path.relative_to(PACKAGE)
+    if relative.parts[:2] == ("serving", "writer"):
+        return "serving.writer"
     if len(relative.parts) > 1:
         return relative.parts[0]
     return "smar" if relative.stem == "__init__" else relative.stem
@@ -94,6 +84,25 @@ def test_the_order_has_no_circle() -> None:
         for part in free:
             del left[part]
     assert not left
+
+
+def test_the_embedded_engine_has_one_door() -> None:
+    """Nobody outside `search/local` imports from inside it."""
+    through = {
+        (str(path.relative_to(PACKAGE)), name)
+        for path in modules()
+        if not path.is_relative_to(PACKAGE / "search" / "local")
+        for name in imported(path)
+        if name.startswith("smar.search.local.")
+    }
+    assert not through
+
+
+def test_engines_ask_nothing_of_the_embedded_one() -> None:
+    """What every engine stands on does not know the embedded one."""
+    shared = [path for path in modules() if path.parent == PACKAGE / "search"]
+    assert shared
+    assert not {(path.name, name) for path in shared for name in imported(path) if "search.local" in name}
 
 
 @pytest.mark.parametrize("part", ONLINE)

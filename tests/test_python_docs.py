@@ -14,8 +14,8 @@ from PIL import Image
 from tokenizers import Tokenizer, normalizers
 
 from smar.data.text import normalise
-from smar.index.query import QueryEncoder
 from smar.model.encoder import Encoder
+from smar.search.query import QueryEncoder
 from tiny_line import Line, smar
 
 PAGE = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")

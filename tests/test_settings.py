@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from smar.errors import InputError
-from smar.sections.data import DataSettings
-from smar.settings import load_settings, save_settings
+from smar.core.errors import InputError
+from smar.core.sections.data import DataSettings
+from smar.core.settings import load_settings, save_settings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from smar.core.settings import Settings, load_settings
 from smar.data.dataset import Dataset
-from smar.data.demo import generate_shop
+from smar.demo.shop import generate_shop
 from smar.model.bag import BagConfig, BagModel, bags, weigh
 from smar.model.encoder import Encoder
 from smar.model.processing import build_processor
 from smar.model.run import load_encoder, run_settings
 from smar.model.start import new_model
 from smar.model.tokens import TokenTable
-from smar.settings import Settings, load_settings
 from smar.training.recipe import propose
 from tiny_line import found, smar
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from smar.index.base import Mode
+from smar.search.protocol import Mode
 from smar.serving.engine import Engine
 from tiny_line import STAGE, TOWER, smar
 from world_shops import ITEMS, SHOPS, write_shop

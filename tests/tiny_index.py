@@ -17,10 +17,10 @@ import torch
 from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from smar.files import sha256, xxh3
-from smar.index.embedded import EmbeddedIndex
-from smar.index.embeddings import EmbeddingManifest, ShardEntry
-from smar.index.query import INPUTS, OUTPUTS, QueryManifest
+from smar.core.files import sha256, xxh3
+from smar.search.embeddings import EmbeddingManifest, ShardEntry
+from smar.search.local.embedded import EmbeddedIndex
+from smar.search.query import INPUTS, OUTPUTS, QueryManifest
 
 DIM = 32
 FINGERPRINT = "feed" * 16

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from smar.cli import main
-from smar.data.demo import generate_shop
+from smar.demo.shop import generate_shop
 
 TOWER = {"layers": 1, "hidden": 32, "heads": 2}
 STAGE = {"batch_size": 64, "learning_rate": 0.003}

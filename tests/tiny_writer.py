@@ -16,9 +16,9 @@ import yaml
 from PIL import Image
 
 import tiny_service
-from smar.children import WriterTask
-from smar.index.live import UpdatableIndex
+from smar.search.local.live import UpdatableIndex
 from smar.serving.child import Child
+from smar.serving.children import WriterTask
 from smar.serving.writer_client import WriterAnswer, WriterClient, WriterDown
 from tiny_line import Line
 
@@ -61,7 +61,9 @@ class Writer:
 def new_writer(index: Path, run: Path, folder: str, **limits: Any) -> Writer:
     """A worker that is not started yet; `folder` is a short path, as a socket's has 107 bytes at most."""
     path = Path(folder) / "writer.sock"
-    return Writer(Child("smar.writer", WriterTask(index=index, run=run, socket=path, **limits), unchecked=True), path)
+    return Writer(
+        Child("smar.serving.writer", WriterTask(index=index, run=run, socket=path, **limits), unchecked=True), path
+    )
 
 
 @contextlib.contextmanager

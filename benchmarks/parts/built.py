@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 import smar
 from parts import generated, shop
 from parts.generated import OFFSET, item_vectors, uneven_clusters
-from smar.files import xxh3
-from smar.index.embeddings import (
+from smar.core.files import xxh3
+from smar.search.embeddings import (
     PAYLOAD_FILE,
     PICTURES_FILE,
     QUERY_FOLDER,
@@ -162,12 +162,12 @@ def _encoder(folder: Path, texts: list[str], queries: list[str]):
     import torch
     from transformers.utils.logging import disable_progress_bar
 
+    from smar.core.settings import Settings
     from smar.export.onnx import export_query
     from smar.model.configuration import build_config
     from smar.model.encoder import Encoder
     from smar.model.modeling import SmarModel
     from smar.model.processing import build_processor
-    from smar.settings import Settings
 
     disable_progress_bar()
     torch.manual_seed(0)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from parts.generated import exact, recall
-from smar.index.embeddings import PAYLOAD_FILE, Embeddings
+from smar.search.embeddings import PAYLOAD_FILE, Embeddings
 
 PACKAGES = ("sentence_transformers", "usearch")
 RECALL = 0.95

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smar import __version__, arguments
-from smar.errors import InputError, TrainingError
-from smar.progress import console
+from smar.core.errors import InputError, TrainingError
+from smar.core.progress import console
 
 MODES = ("adaptive", "route", "text", "multimodal", "hybrid")
 

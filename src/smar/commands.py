@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from smar.errors import InputError
-from smar.progress import console, summary
-from smar.settings import load_settings
+from smar.core.errors import InputError
+from smar.core.progress import console, summary
+from smar.core.settings import load_settings
 
 if TYPE_CHECKING:
     from smar.serving.engine import Engine
@@ -86,8 +86,8 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def ablate(options: argparse.Namespace) -> None:
     """`smar ablate`."""
-    from smar.ablation.ablate import ablate as run
-    from smar.ablation.ablate import print_plan
+    from smar.evaluation.ablation.ablate import ablate as run
+    from smar.evaluation.ablation.ablate import print_plan
 
     call = {"only": options.only, "qrels": options.qrels, "assignments": options.assignments}
     if options.plan:
@@ -127,7 +127,7 @@ def index(options: argparse.Namespace) -> None:
     """`smar index`."""
     _refuse_stray_index_options(options)
     if options.out is not None:
-        from smar.index.build import RECALL_TARGET, build_index
+        from smar.search.local import RECALL_TARGET, build_index
 
         target = options.recall or RECALL_TARGET
         done = build_index(options.source, options.out, recall=target, query=options.query)
@@ -138,7 +138,7 @@ def index(options: argparse.Namespace) -> None:
     elif options.update is not None:
         _update_index(options)
     elif options.rollback:
-        from smar.index.versions import rollback
+        from smar.search.local import rollback
 
         now = rollback(options.source)
         summary(f"index in {options.source}", [("serves", now.version), ("served before", now.previous)])
@@ -166,7 +166,7 @@ def _update_index(options: argparse.Namespace) -> None:
 
 
 def _change_index(options: argparse.Namespace) -> None:
-    from smar.index.live import UpdatableIndex
+    from smar.search.local import UpdatableIndex
 
     index = UpdatableIndex.open(options.source)
     rows: list[tuple[str, object]] = []
@@ -187,8 +187,8 @@ def export(options: argparse.Namespace) -> None:
     """`smar export`."""
     from smar.export.onnx import PROBE, export_query
     from smar.export.quantise import add_int8
-    from smar.index.query import Precision, QueryManifest
     from smar.model.run import load_encoder
+    from smar.search.query import Precision, QueryManifest
 
     if options.format != "onnx":
         _export_sentences(options)
@@ -230,10 +230,8 @@ def _export_sentences(options: argparse.Namespace) -> None:
 
 def search(options: argparse.Namespace) -> None:
     """`smar search`."""
-    from smar.index.base import Mode
-    from smar.index.cards import Collapse
-    from smar.index.counted import Facets
-    from smar.index.shape import Shape
+    from smar.search.local import Collapse, Facets, Shape
+    from smar.search.protocol import Mode
     from smar.serving.engine import Engine
     from smar.serving.printed import print_result
 
@@ -264,9 +262,9 @@ def search(options: argparse.Namespace) -> None:
 
 def _search_file(engine: "Engine", options: argparse.Namespace) -> None:
     """Answer a file of queries as a TREC run whose topics are line numbers from 0."""
-    from smar.files import atomic
-    from smar.index.base import Mode
-    from smar.progress import track
+    from smar.core.files import atomic
+    from smar.core.progress import track
+    from smar.search.protocol import Mode
 
     started = time.perf_counter()
     try:
@@ -296,7 +294,7 @@ def _search_file(engine: "Engine", options: argparse.Namespace) -> None:
 
 def serve(options: argparse.Namespace) -> None:
     """`smar serve`."""
-    from smar.logs import configure_logs
+    from smar.core.logs import configure_logs
     from smar.serving.options import read_keys, service_options
     from smar.serving.supervise import serve as run
 
@@ -316,7 +314,7 @@ DEMO_TRAINING = (
 
 def demo(options: argparse.Namespace) -> None:
     """`smar demo`: every stage on a generated shop; finished stages of an earlier call are kept."""
-    from smar.data.demo import generate_shop
+    from smar.demo.shop import generate_shop
 
     started, out = time.perf_counter(), options.out
     shop, dataset, run = out / "shop", out / "dataset", out / "run"

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from smar.core.sections.data import DataSettings
 from smar.data.prepare import PrepareSummary, prepare
-from smar.sections.data import DataSettings
 
 Row = dict[str, Any]
 START = datetime(2026, 1, 1)

@@ -13,9 +13,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from shop_tables import START, click, items, log, read, rejects, run, write_table
 
+from smar.core.errors import InputError
 from smar.data import clicks as clicks_module
 from smar.data.text import normalise
-from smar.errors import InputError
 
 PARTS = ("train", "valid", "test")
 Pair = tuple[str, int]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from shop_tables import items, log, picture, run
 
+from smar.core.errors import InputError
+from smar.core.files import sha256
 from smar.data.dataset import Dataset
-from smar.errors import InputError
-from smar.files import sha256
 
 
 def test_reader(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from smar.data.demo import ShopSummary, draw_picture, generate_shop
-from smar.data.demo_catalogue import CATEGORIES, COLOURS, NAMED, VISIBLE, Item, draw_items, words
-from smar.data.demo_log import START, Query, draw_queries
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.demo.catalogue import CATEGORIES, COLOURS, NAMED, VISIBLE, Item, draw_items, words
+from smar.demo.log import START, Query, draw_queries
+from smar.demo.shop import ShopSummary, draw_picture, generate_shop
 
 TEST_FROM = START + timedelta(days=54)
 

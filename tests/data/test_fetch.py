@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from shop_tables import items, log, picture, read, run
 
+from smar.core.sections.data import FetchSettings
 from smar.data import fetch as module
 from smar.data.fetch import Fetcher, Url, public
 from smar.data.images import Unusable
-from smar.sections.data import FetchSettings
 
 RELEASE = threading.Event()
 """Set at the end, so that handlers that hang on purpose let the server stop."""

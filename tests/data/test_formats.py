@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from shop_tables import click, log, run
 
-from smar.index.payload import write_payload
+from smar.search.local.payload import write_payload
 
 Column = tuple[pa.DataType, st.SearchStrategy[Any]]
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8) | st.sampled_from(

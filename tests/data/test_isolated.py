@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from made_pictures import encoded, many_scans
+from smar.core.sections.data import DataSettings
 from smar.data.images import SENT_FORMATS, ImageOptions, decode
 from smar.data.isolated import IsolatedDecoder
 from smar.data.pool import DecoderPool
-from smar.sections.data import DataSettings
 
 OPTIONS = ImageOptions.of(DataSettings())
 

@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from shop_tables import click, items, read, rejects, run
 
+from smar.core.errors import InputError
+from smar.core.sections.evaluate import EvaluateSettings
 from smar.data import clicks as clicks_module
 from smar.data.dataset import Dataset
-from smar.errors import InputError
 from smar.evaluation.metrics import per_query, read_judgements
 from smar.evaluation.slices import build_slices
-from smar.sections.evaluate import EvaluateSettings
 
 Row = dict[str, Any]
 

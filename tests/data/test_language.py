@@ -2,12 +2,12 @@
 
 import pytest
 
+from smar.core.errors import InputError
+from smar.core.sections.data import DataSettings
+from smar.core.settings import load_settings
 from smar.data.dataset import Dataset
 from smar.data.language import FEWEST, STEMMED, guess_language
 from smar.data.prepare import prepare
-from smar.errors import InputError
-from smar.sections.data import DataSettings
-from smar.settings import load_settings
 
 WORDS = {
     "german": (

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from shop_tables import items, log, picture, read, rejects, run, settings, write_table
 
+from smar.core.errors import InputError
 from smar.data.changes import prepare_changes
 from smar.data.dataset import Dataset
-from smar.errors import InputError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 128, 0), (0, 0, 255)
 

@@ -7,9 +7,9 @@ import duckdb
 import pytest
 from shop_tables import read
 
+from smar.core.sections.data import DataSettings
 from smar.data.dataset import Dataset
 from smar.data.prepare import prepare
-from smar.sections.data import DataSettings
 
 MYNTRA = Path(__file__).parents[3] / "shared/data/myntra"
 SETTINGS = DataSettings(slice_columns=("master_category",), drop_columns=("group",), image_fit="squash")

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from shop_tables import click, items, log, picture, read, rejects, run, settings, write_table
 
+from smar.core.errors import InputError
 from smar.data.changes import prepare_changes
 from smar.data.database import connect
 from smar.data.prepare import PrepareSummary, prepare
 from smar.data.selected import Tables
-from smar.errors import InputError
 
 PRODUCTS = [{"sku": f"00{n}", "name": f"Chair {n}", "cents": 100 * n + 99, "terms": ["red", "chair"]} for n in range(4)]
 ITEMS = "SELECT sku AS item_id, name AS title, cents / 100 AS price FROM items"

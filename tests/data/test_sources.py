@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 from shop_tables import picture, read, run, settings, write_table
 
+from smar.core.errors import InputError
 from smar.data.prepare import PrepareSummary, prepare
 from smar.data.sources import as_list, find_files
-from smar.errors import InputError
 
 ITEMS = pa.table({
     "item_id": [f"i{n}" for n in range(6)],

@@ -11,8 +11,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from shop_tables import START, click, items, log, picture, read, rejects, run, write_table
 
+from smar.core.errors import InputError
 from smar.data.sources import file_format, find_files
-from smar.errors import InputError
 
 SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
 
@@ -284,9 +284,9 @@ def test_query_attributes(tmp_path: Path) -> None:
 
 
 def test_default_fields_that_the_catalogue_lacks(tmp_path: Path) -> None:
+    from smar.core.sections.data import DataSettings
     from smar.data.dataset import Dataset
     from smar.data.prepare import prepare
-    from smar.sections.data import DataSettings
 
     paths = (
         [str(write_table(tmp_path / "i.parquet", items(brand="b")))],

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from shop_tables import settings
 from test_formats import COLUMNS, SCHEMA, TEXT, write
 
+from smar.core.errors import InputError
 from smar.data.changes import prepare_changes
 from smar.data.types import index_types
-from smar.errors import InputError
-from smar.index.delta import fit
+from smar.search.local.delta import fit
 
 INDEX = pa.schema(
     {

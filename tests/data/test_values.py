@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from shop_tables import items, log, read, rejects, run, settings
 
+from smar.core.errors import InputError
 from smar.data.amounts import COMMA, POINT, find_format, plain_amount
 from smar.data.database import connect, literal
 from smar.data.markup import plain_text
 from smar.data.staging import Staged, stage
 from smar.data.times import text_time
-from smar.errors import InputError
 
 Rows = list[tuple[Any, ...]]
 

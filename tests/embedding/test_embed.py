@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from smar.core.errors import InputError
+from smar.core.settings import load_settings
 from smar.data.dataset import Dataset
-from smar.data.demo import generate_shop
 from smar.data.prepare import prepare
+from smar.demo.shop import generate_shop
 from smar.embedding.embed import JOB_FILE, embed
-from smar.errors import InputError
-from smar.index.embeddings import Embeddings
 from smar.model.encoder import Encoder, fingerprint
 from smar.model.start import new_model
-from smar.settings import load_settings
+from smar.search.embeddings import Embeddings
 from smar.training.setup import TrainingData, new_processor
 
 SIZES = [

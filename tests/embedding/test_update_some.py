@@ -10,8 +10,8 @@ import pytest
 
 from smar.embedding.kept import _seen, _unit
 from smar.embedding.update import open_for_update
-from smar.index.live import UpdatableIndex
 from smar.model.encoder import ItemVectors
+from smar.search.local.live import UpdatableIndex
 from tiny_index import vectors_of
 from tiny_line import Line, smar
 from tiny_writer import png, row

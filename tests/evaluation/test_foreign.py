@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from smar.errors import InputError
+from smar.core.errors import InputError
 from smar.evaluation.foreign import ForeignRun, check_names, read_run
 from smar.evaluation.metrics import Relevance, per_query
 from smar.evaluation.scores import Task, places

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from smar.errors import InputError
+from smar.core.errors import InputError
 from smar.evaluation.hidden import hidden_metrics, hidden_pairs
 from smar.evaluation.metrics import Relevance, read_judgements
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
-from smar.errors import InputError
+from smar.core.errors import InputError
 from smar.evaluation.metrics import Relevance, f1, grades_at, metric_names, per_query, read_judgements
 
 Judged = dict[int, dict[int, int]]

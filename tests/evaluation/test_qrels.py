@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from smar.errors import InputError
+from smar.core.errors import InputError
 from smar.evaluation.metrics import Relevance, read_judgements
 from smar.evaluation.qrels import question_files, read_qrels
 from smar.evaluation.trec import write_trec

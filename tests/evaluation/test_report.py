@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from smar.core.sections.evaluate import EvaluateSettings
 from smar.evaluation.charts import SHOWN_CATEGORIES, SHOWN_SLICES, chosen_slices
 from smar.evaluation.examples import pick_examples, pick_routed
 from smar.evaluation.findings import Facts, Findings
@@ -20,7 +21,6 @@ from smar.evaluation.report import write_report
 from smar.evaluation.significance import flips_for, sign_flip
 from smar.evaluation.slices import Slice
 from smar.evaluation.terminal import key_figures, print_table
-from smar.sections.evaluate import EvaluateSettings
 
 QUERIES, ITEMS, K = 40, 120, 5
 MODELS = ["dpsr", "dpsr-i", "multimodal", "smar"]

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from smar.core.sections.evaluate import EvaluateSettings
 from smar.evaluation.findings import Facts, Findings
 from smar.evaluation.hidden import Hidden
 from smar.evaluation.measure import Family, Measured, measure
@@ -17,7 +18,6 @@ from smar.evaluation.metrics import Relevance, f1
 from smar.evaluation.per_query import per_query_file
 from smar.evaluation.slices import Slice
 from smar.evaluation.tables import escape, write_csv, write_tex
-from smar.sections.evaluate import EvaluateSettings
 
 QUERIES, ITEMS, K = 30, 60, 5
 SEEDS = {"our_run (3 seeds)": ("a_1", "a_2", "a_3")}

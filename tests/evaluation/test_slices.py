@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smar.core.errors import InputError
+from smar.core.files import FileEntry
+from smar.core.sections.data import DataSettings
+from smar.core.sections.evaluate import EvaluateSettings
 from smar.data.dataset import Dataset, DatasetManifest
-from smar.data.demo import generate_shop
 from smar.data.prepare import prepare
-from smar.errors import InputError
+from smar.demo.shop import generate_shop
 from smar.evaluation.measure import measure
 from smar.evaluation.metrics import Relevance, read_judgements
 from smar.evaluation.slices import Slices, build_slices, majority, needs_image
-from smar.files import FileEntry
-from smar.sections.data import DataSettings
-from smar.sections.evaluate import EvaluateSettings
 
 QUERIES = ["red dress", "kettle", "blue dress"]
 # (query, item row): 0-2 are dresses, 3-4 kettles

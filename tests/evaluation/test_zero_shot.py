@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from checkpoints import checkpoint
+from smar.core.settings import load_settings
 from smar.data.dataset import Dataset
 from smar.evaluation.metrics import read_judgements
 from smar.evaluation.scores import Task, rank
@@ -18,7 +19,6 @@ from smar.evaluation.systems import rank_run
 from smar.model.encoder import Encoder
 from smar.model.processing import build_processor
 from smar.model.start import new_model, start_key
-from smar.settings import load_settings
 from tiny_line import prepare_shop, smar
 
 SHORT = ["train.baselines=[]", "train.threads=1", "train.evaluate_steps=0", "model.dim=null", "train.bf16=false"]

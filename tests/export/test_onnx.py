@@ -7,14 +7,14 @@ from onnx import load
 from transformers import ModernBertConfig, ModernBertModel
 from transformers.models.bert.modeling_bert import BertEmbeddings
 
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.core.sections.model import ModelSettings
 from smar.export import onnx
-from smar.index.query import QueryEncoder
 from smar.model.configuration import build_config
 from smar.model.encoder import Encoder
 from smar.model.modeling import SmarModel
 from smar.model.processing import build_processor
-from smar.sections.model import ModelSettings
+from smar.search.query import QueryEncoder
 
 QUERIES = ["red", "red dress for women", "kettle 1.7 l steel with a very long handle and a red lid " * 3, "☃", "dress"]
 SMALL = {"layers": 2, "hidden": 32, "heads": 2}

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smar.errors import InputError
+from smar.core.errors import InputError
 from smar.export import quantise
-from smar.index.embeddings import Embeddings
-from smar.index.live import UpdatableIndex
-from smar.index.query import Precision, QueryEncoder
+from smar.search.embeddings import Embeddings
+from smar.search.local.live import UpdatableIndex
+from smar.search.query import Precision, QueryEncoder
 from tiny_index import write_embeddings
 from tiny_line import Line, smar
 

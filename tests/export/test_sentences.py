@@ -8,14 +8,14 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from checkpoints import PAIRS, SIDE, checkpoint
+from smar.core.errors import InputError
+from smar.core.settings import load_settings
 from smar.data.text import normalise
-from smar.errors import InputError
 from smar.export import sentences
 from smar.export.sentences import export_sentences
 from smar.model.encoder import Encoder
 from smar.model.processing import build_processor
 from smar.model.start import new_model
-from smar.settings import load_settings
 from tiny_line import Line, smar
 
 QUERIES = ["Red Dress", "Straße ΣΟΦΟΣ", "kettle 1.7 l", "a long blue cotton shirt with sleeves " * 10, "☃ unknown", ""]

@@ -7,14 +7,14 @@ import transformers as hf
 from onnx import load
 
 from checkpoints import PAIRS, SIDE, SIZES, TEXTS, VISIONS, checkpoint, clip_tokens, qwen_tokens, word_pieces
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.core.settings import load_settings
 from smar.export.check import refuse_constant
 from smar.export.onnx import PROBE, export_query
-from smar.index.query import QueryEncoder
 from smar.model.encoder import Encoder
 from smar.model.processing import build_processor
 from smar.model.start import freeze, new_model
-from smar.settings import load_settings
+from smar.search.query import QueryEncoder
 
 FIELDS = [["red dress", "a long steel kettle 1.7 l for men", "shoe"], ["acme", "", ""], ["", "", ""]]
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)

@@ -18,13 +18,13 @@ from transformers import (
 )
 
 from checkpoints import SIDE, checkpoint
+from smar.core.settings import load_settings
 from smar.data.dataset import Dataset
 from smar.data.images import ImageOptions, decode, fit_square
 from smar.model.encoder import Encoder
 from smar.model.framing import Framing, read_framing
 from smar.model.processing import build_processor
 from smar.model.start import new_model, start_notes
-from smar.settings import load_settings
 from tiny_line import prepare_shop, prepare_words, smar
 
 PHOTOGRAPHS = sorted((Path(sklearn.datasets.__file__).parent / "images").glob("*.jpg"))

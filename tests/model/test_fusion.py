@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smar.core.sections.model import ModelSettings
 from smar.model.configuration import build_config
 from smar.model.encoder import Encoder
 from smar.model.fusion import FUSIONS
@@ -14,7 +15,6 @@ from smar.model.fusion.base import Modality
 from smar.model.modeling import SmarModel
 from smar.model.pictures import place
 from smar.model.processing import build_processor
-from smar.sections.model import ModelSettings
 
 HIDDEN, WIDE, HEADS = 8, 6, 2
 TEXT_LENGTH, PATCHES = [5, 3, 1], [4, 2, 0]

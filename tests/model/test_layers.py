@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from checkpoints import SIDE, TEXTS, VISIONS, checkpoint
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.core.settings import load_settings
 from smar.model.layers import add_adapters, checkpoint_activations, depths, layers_of, merge_adapters
 from smar.model.pretrained import load_parts
 from smar.model.processing import build_processor
 from smar.model.start import freeze, new_model
-from smar.settings import load_settings
 from smar.training.rates import optimizer
 from smar.training.stages import jobs
 

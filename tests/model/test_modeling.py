@@ -18,7 +18,9 @@ from transformers import (
     ViTModel,
 )
 
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.core.sections.model import ModelSettings
+from smar.core.settings import load_settings
 from smar.model.configuration import build_config
 from smar.model.encoder import Encoder
 from smar.model.gate import Gate
@@ -27,8 +29,6 @@ from smar.model.pretrained import load_parts
 from smar.model.processing import build_processor
 from smar.model.start import freeze, new_model
 from smar.model.towers import attention
-from smar.sections.model import ModelSettings
-from smar.settings import load_settings
 
 SIZE = 16
 WORDS = ["red dress", "blue shoe for men", "steel kettle 1.7 l", "long sleeve shirt"]

@@ -7,10 +7,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from checkpoints import SIDE, checkpoint
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.core.settings import load_settings
 from smar.model.processing import build_processor
 from smar.model.start import new_model
-from smar.settings import load_settings
 
 CONFIG = {
     "model_cfg": {

@@ -12,12 +12,12 @@ from torch.nn.functional import normalize
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from checkpoints import PAIRS, SIDE, checkpoint
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.core.settings import load_settings
 from smar.model.configuration import build_config
 from smar.model.encoder import Encoder
 from smar.model.processing import build_processor
 from smar.model.start import new_model
-from smar.settings import load_settings
 
 TEXTS = ["red dress", "a long steel kettle 1.7 l for men", "shoe"]
 LONG = "a long blue cotton shirt with long sleeves for women and kids " * 20

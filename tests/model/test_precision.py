@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from checkpoints import SIDE, WORDS, checkpoint
+from smar.core.settings import load_settings
 from smar.model.device import CPU, knows_bf16
 from smar.model.encoder import Encoder
 from smar.model.processing import build_processor
 from smar.model.start import new_model
-from smar.settings import load_settings
 
 FLAGS = Path("/proc/cpuinfo")
 

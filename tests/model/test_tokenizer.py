@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from smar.core.sections.model import ModelSettings
 from smar.model.processing import SmarProcessor, build_processor
 from smar.model.tokenizer import BYTES, fit_tokenizer, unknown_ids
-from smar.sections.model import ModelSettings
 
 TITLES = [
     "red summer dress levi's", "kleid sommerkleid größe 38", "año nuevo, ano",

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from smar.index.build import build_index
+from smar.search.local.build import build_index
 from smar.serving.app import create_app
 from smar.serving.engine import Engine
 from tiny_index import write_embeddings

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from smar.index.delta import Items
-from smar.index.live import UpdatableIndex
+from smar.search.local.delta import Items
+from smar.search.local.live import UpdatableIndex
 from smar.serving.app import create_app
 from smar.serving.engine import Engine
 from tiny_index import draw, vectors_of
@@ -314,7 +314,7 @@ def test_a_shop_with_titles_only(tmp_path: Path) -> None:
     """No category, brand, price or picture: the service offers what there is."""
     import pyarrow.parquet as pq
 
-    from smar.index.build import build_index
+    from smar.search.local.build import build_index
     from tiny_index import write_embeddings
 
     source = write_embeddings(tmp_path / "embeddings", items=12)

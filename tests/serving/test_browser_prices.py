@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 from test_browser import SHIFTS, answered, lines, settled
 
-from smar.index.build import build_index
+from smar.search.local.build import build_index
 from tiny_index import write_embeddings
 from tiny_service import address, run_service
 

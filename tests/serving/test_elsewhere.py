@@ -16,7 +16,7 @@ import pytest
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, expect
 
-from smar.errors import InputError
+from smar.core.errors import InputError
 from smar.serving.app import create_app
 from smar.serving.engine import Engine
 from smar.serving.options import ServiceOptions, service_options

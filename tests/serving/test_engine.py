@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from smar.index.base import Mode
-from smar.index.delta import Items
-from smar.index.live import UpdatableIndex
-from smar.index.ready import plain
+from smar.search.local.delta import Items
+from smar.search.local.live import UpdatableIndex
+from smar.search.local.ready import plain
+from smar.search.protocol import Mode
 from smar.serving.asked import MAX_QUERY
 from smar.serving.engine import Engine, Question, RequestError, SearchResult
 from tiny_index import vectors_of

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from smar.index.build import build_index
-from smar.index.live import UpdatableIndex
+from smar.search.local.build import build_index
+from smar.search.local.live import UpdatableIndex
 from tiny_index import write_embeddings
 from tiny_service import address, becomes, run_service
 

@@ -8,7 +8,7 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
-from smar.errors import InputError
+from smar.core.errors import InputError
 from smar.serving.limits import Body, Keys, RateLimiter, Room, network
 from smar.serving.options import ServiceOptions, read_keys, service_options
 

@@ -21,7 +21,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from smar.embedding.update import open_for_update
-from smar.index.live import UpdatableIndex
+from smar.search.local.live import UpdatableIndex
 from smar.serving.app import create_app
 from smar.serving.bulk import Together, lines_of
 from smar.serving.engine import Engine
@@ -66,7 +66,7 @@ class Shop:
         (found,) = [
             child
             for child in psutil.Process(self.process.pid).children(recursive=True)
-            if "smar.writer" in child.cmdline()
+            if "smar.serving.writer" in child.cmdline()
         ]
         return found
 

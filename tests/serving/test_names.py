@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from smar.core.errors import InputError, member
+from smar.core.files import Manifest
 from smar.data.dataset import Dataset
 from smar.data.images import ImageOptions
-from smar.errors import InputError, member
-from smar.files import Manifest
-from smar.index.base import Mode, weigh, widen
-from smar.index.embedded import EmbeddedIndex
-from smar.index.embeddings import Embeddings
-from smar.index.live import UpdatableIndex
-from smar.index.query import Precision, QueryEncoder, QueryVectors
+from smar.search.embeddings import Embeddings
+from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.live import UpdatableIndex
+from smar.search.protocol import Mode, weigh, widen
+from smar.search.query import Precision, QueryEncoder, QueryVectors
 from smar.serving.engine import Engine, Question, RequestError
 
 MODES = "allowed: adaptive, hybrid, multimodal, route, text"
@@ -94,19 +94,19 @@ def test_every_opener_names_what_is_missing(tmp_path: Path) -> None:
 
 def test_every_stage_takes_paths_as_text() -> None:
     """Whatever a command calls: a `Path` alone in a signature would be a str's AttributeError deep inside."""
-    from smar.ablation.ablate import ablate, print_plan
+    from smar.core.settings import load_settings, save_settings
     from smar.data.changes import prepare_changes
-    from smar.data.demo import generate_shop
     from smar.data.prepare import prepare
+    from smar.demo.shop import generate_shop
     from smar.embedding.embed import embed
     from smar.embedding.update import open_for_update, update_index
+    from smar.evaluation.ablation.ablate import ablate, print_plan
     from smar.evaluation.evaluate import evaluate_runs
     from smar.export.onnx import export_query
     from smar.export.quantise import add_int8
-    from smar.index.build import build_index
-    from smar.index.versions import rollback
     from smar.model.run import baselines, finished_stages, load_encoder, run_settings
-    from smar.settings import load_settings, save_settings
+    from smar.search.local.build import build_index
+    from smar.search.local.versions import rollback
     from smar.training.train import train
 
     stages: list[Callable[..., Any]] = [

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from smar.errors import InputError
+from smar.core.errors import InputError
 from smar.serving.supervise import listen, serve
 from tiny_service import run_service
 
@@ -54,7 +54,7 @@ def test_interrupt_ends_cleanly(index_path: Path) -> None:
         assert process.stderr.read() == ""
 
 
-@pytest.mark.parametrize("module", ["smar.index.build", "smar.index.embedded", "smar.serving.app"])
+@pytest.mark.parametrize("module", ["smar.search.local.build", "smar.search.local.embedded", "smar.serving.app"])
 def test_neither_torch_nor_transformers(module: str, index_path: Path) -> None:
     code = (
         f"import sys, {module}; from pathlib import Path; from smar.serving.engine import Engine; "

@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 from prometheus_client import REGISTRY
 from starlette.types import ASGIApp, Message
 
-from smar.index.base import Mode
-from smar.index.live import UpdatableIndex
-from smar.logs import ACCESS, JsonLines
+from smar.core.logs import ACCESS, JsonLines
+from smar.search.local.live import UpdatableIndex
+from smar.search.protocol import Mode
 from smar.serving.answers import Cache
 from smar.serving.app import create_app
 from smar.serving.engine import Engine, Question, RequestError

@@ -230,7 +230,7 @@ def test_a_disk_that_is_full_while_a_version_is_published(index_path: Path, tmp_
 
     folder, embeddings = shutil.copytree(index_path, tmp_path / "index"), write_embeddings(tmp_path / "embeddings")
     code = (
-        "import resource, sys; from pathlib import Path; from smar.index.build import build_index; "
+        "import resource, sys; from pathlib import Path; from smar.search.local.build import build_index; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); "
         "build_index(Path(sys.argv[1]), Path(sys.argv[2]))"
     )

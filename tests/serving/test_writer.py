@@ -26,15 +26,15 @@ from starlette.applications import Starlette
 
 from made_pictures import many_scans
 from smar.data.images import ImageOptions, decode
-from smar.index.live import UpdatableIndex
-from smar.index.similar import by_vector
-from smar.index.versions import current_version, locked
 from smar.model.run import load_encoder, run_settings
+from smar.search.local.live import UpdatableIndex
+from smar.search.local.neighbours import by_vector
+from smar.search.local.versions import current_version, locked
+from smar.serving.writer.app import create_app
+from smar.serving.writer.columns import RefusedItem
+from smar.serving.writer.service import ModelWorker, open_worker
+from smar.serving.writer.upload import MAX_SEARCHES, Admission, Upload
 from smar.serving.writer_client import PictureVector, WriterClient, WriterDown
-from smar.writer.app import create_app
-from smar.writer.columns import RefusedItem
-from smar.writer.service import ModelWorker, open_worker
-from smar.writer.upload import MAX_SEARCHES, Admission, Upload
 from tiny_index import vectors_of
 from tiny_line import Line, smar
 from tiny_service import address, run_service
@@ -616,7 +616,9 @@ def test_writes_wait_for_an_index_that_is_shortened_in_place(served: Served) -> 
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "index_unreadable")
         assert answer.headers["retry-after"] == "1"
         assert becomes(lambda: client.get("/v1/items/x").status_code == 503)
-        (writer,) = [child for child in psutil.Process(process.pid).children() if "smar.writer" in child.cmdline()]
+        (writer,) = [
+            child for child in psutil.Process(process.pid).children() if "smar.serving.writer" in child.cmdline()
+        ]
         writer.send_signal(signal.SIGBUS)
         writer.wait(PATIENCE)
         assert client.delete("/v1/items/x").status_code == 503
@@ -631,7 +633,7 @@ def test_writes_wait_for_an_index_that_is_shortened_in_place(served: Served) -> 
 def test_readiness_tells_what_cannot_be_written(served: Served) -> None:
     process, client = served
     assert becomes(lambda: client.put("/v1/items/y", json={"title": "Before"}).status_code == 200)
-    (writer,) = [child for child in psutil.Process(process.pid).children() if "smar.writer" in child.cmdline()]
+    (writer,) = [child for child in psutil.Process(process.pid).children() if "smar.serving.writer" in child.cmdline()]
     full = (current_version(folder_of(process)) / "updates.log").stat().st_size + 100
     free = resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
     try:
@@ -649,13 +651,13 @@ def test_readiness_tells_what_cannot_be_written(served: Served) -> None:
 def test_a_model_worker_that_hangs_is_killed_and_comes_back(served: Served) -> None:
     process, client = served
     assert becomes(lambda: client.post("/v1/search/picture?k=3", content=png()).status_code == 200)
-    (victim,) = [child for child in psutil.Process(process.pid).children() if "smar.writer" in child.cmdline()]
+    (victim,) = [child for child in psutil.Process(process.pid).children() if "smar.serving.writer" in child.cmdline()]
     victim.suspend()
     assert client.post("/v1/search", json={"query": "red dress"}).status_code == 200
     assert becomes(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE)
     assert becomes(lambda: client.post("/v1/search/picture?k=3", content=png()).status_code == 200)
     assert process.stderr is not None
-    assert any("smar.writer hangs; it is killed" in said for said in iter(process.stderr.readline, ""))
+    assert any("smar.serving.writer hangs; it is killed" in said for said in iter(process.stderr.readline, ""))
 
 
 async def becoming(condition: Callable[[], bool]) -> None:
@@ -670,7 +672,7 @@ Live = Callable[[ModelWorker, list[int]], Awaitable[None]]
 @pytest.fixture
 def watched(index: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Live], None]:
     """Runs something with a worker that looks at itself a hundred times a second, and its signs of life."""
-    monkeypatch.setattr("smar.writer.service.EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("smar.serving.writer.service.EVERY_SECONDS", 0.01)
     signs: list[int] = []
     make = open_worker(index, run, alive=lambda: signs.append(1))
 
@@ -718,7 +720,7 @@ def test_life_goes_on_after_a_failure(
     index: Path, run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of the disk that takes the signs and the figures, for instance."""
-    monkeypatch.setattr("smar.writer.service.EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("smar.serving.writer.service.EVERY_SECONDS", 0.01)
     signs: list[int] = []
 
     def alive() -> None:
@@ -776,7 +778,7 @@ def test_few_searches_by_picture_may_wait_and_changes_wait_apart(index: Path, ru
 def test_a_picture_that_is_only_searched_with_has_its_own_limit(
     index: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smar.writer.encode.SEARCHED_PIXELS", 2000)
+    monkeypatch.setattr("smar.serving.writer.encode.SEARCHED_PIXELS", 2000)
     make = open_worker(index, run)
 
     async def look() -> None:

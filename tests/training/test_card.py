@@ -12,11 +12,11 @@ import torch
 from huggingface_hub import HfApi, ModelCard
 from transformers import AutoModel
 
+from smar.core.errors import InputError
+from smar.core.settings import load_settings
 from smar.data.dataset import Dataset
-from smar.errors import InputError
 from smar.model.encoder import Encoder, fingerprint
 from smar.model.run import StageRecord
-from smar.settings import load_settings
 from smar.training.card import write_card
 from tiny_line import Line
 

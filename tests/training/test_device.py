@@ -12,16 +12,16 @@ import torch
 from tiny_batch import WEIGHTS, batch_of, tiny
 from torch.overrides import TorchFunctionMode
 
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.core.sections.train import PictureSettings
 from smar.model import batches, device
 from smar.model.batches import BATCH, MOST, grown, read_ahead, readers_beside, shown
 from smar.model.encoder import Encoder
-from smar.sections.train import PictureSettings
 from smar.training.encode import encode_batch
-from smar.training.losses import add_prefix_losses, stage_losses
 from smar.training.memory import Memory, recall
 from smar.training.mining import Ranks, best_unliked
 from smar.training.pictures import vary
+from smar.training.stage_losses import add_prefix_losses, stage_losses
 from smar.training.trainer import hide_pictures
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
+from smar.core.errors import InputError
+from smar.core.settings import Settings, load_settings
 from smar.data.dataset import Dataset
 from smar.data.voices import VOICES_FILE
 from smar.embedding.embed import embed
-from smar.errors import InputError
-from smar.index.base import Mode
-from smar.index.build import build_index
-from smar.losses.gate import advantage
 from smar.model.encoder import Encoder
 from smar.model.run import load_encoder, run_settings
+from smar.search.local.build import build_index
+from smar.search.protocol import Mode
 from smar.serving.engine import Engine
-from smar.settings import Settings, load_settings
 from smar.training.batches import KnownPositives, Pairs
 from smar.training.gate import choose_level, finish_gate, fit_direction, fit_gate
 from smar.training.heldout import Evidence, Scored, gather, score_pairs
+from smar.training.losses.gate import advantage
 from smar.training.setup import TrainingData
 from tiny_line import Line
 

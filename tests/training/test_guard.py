@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from smar.core.errors import TrainingError
 from smar.data.dataset import Dataset
-from smar.errors import TrainingError
 from smar.training.guard import LEAST, PATIENCE, LossGuard
 from smar.training.setup import TrainingData
 from tiny_line import Line, smar

@@ -11,20 +11,20 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from smar.core.errors import InputError
+from smar.core.sections.train import LossWeights
+from smar.core.settings import load_settings
 from smar.data.dataset import Dataset
-from smar.errors import InputError
 from smar.evaluation.metrics import Relevance
 from smar.evaluation.scores import Task, shortened
 from smar.evaluation.systems import rank_run
-from smar.losses.contrastive import prefix
 from smar.model.encoder import Encoder
 from smar.model.modeling import ItemOutput, QueryOutput
-from smar.sections.train import LossWeights
-from smar.settings import load_settings
 from smar.training import checkpoints
-from smar.training.losses import add_prefix_losses, stage_losses
+from smar.training.losses.contrastive import prefix
 from smar.training.memory import MEMORY_FILE
 from smar.training.setup import TrainingData
+from smar.training.stage_losses import add_prefix_losses, stage_losses
 from smar.training.train import train
 
 SHORT = ["train.baselines=[]", "train.bf16=false", "train.stage1.steps=4", "train.stage2.steps=3"]

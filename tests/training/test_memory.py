@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from smar.losses.contrastive import pair_losses
 from smar.model.modeling import ItemOutput
+from smar.training.losses.contrastive import pair_losses
 from smar.training.memory import Memory, recall
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from smar.core.errors import InputError
+from smar.core.sections.losses import NegativeSettings
 from smar.data.dataset import Dataset
-from smar.errors import InputError
-from smar.sections.losses import NegativeSettings
 from smar.training import mining
 from smar.training.batches import KnownPositives, Pairs
 from smar.training.mining import Ranks, best_unliked, mine

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.core.sections.losses import NegativeSettings
 from smar.model.tokens import TokenTable
-from smar.sections.losses import NegativeSettings
 from smar.training.batches import Collator, KnownPositives, Pairs
 from smar.training.negatives import NegativeSampler, keep_scheduled
 

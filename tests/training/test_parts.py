@@ -11,8 +11,8 @@ import torch
 from tiny_batch import batch_of, gradients, largest_difference, tiny
 from torch import nn
 
-from smar.errors import TrainingError
-from smar.processes import Heap, PeakMemory, anonymous_bytes
+from smar.core.errors import TrainingError
+from smar.core.processes import Heap, PeakMemory, anonymous_bytes
 from smar.training import parts
 from smar.training.parts import PartedTrainer, activation_bytes, fitting
 from smar.training.words import WordTrainer

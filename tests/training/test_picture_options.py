@@ -6,17 +6,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smar.errors import InputError
-from smar.losses.pictures import alignment_loss, word_loss
+from smar.core.errors import InputError
+from smar.core.sections.model import ModelSettings
+from smar.core.sections.train import PictureSettings
 from smar.model.configuration import build_config
 from smar.model.modeling import SmarModel
 from smar.model.processing import build_processor
 from smar.model.tokens import TokenTable
-from smar.sections.model import ModelSettings
-from smar.sections.train import PictureSettings
 from smar.training.alignment import AlignmentItems, ItemKeys, align
 from smar.training.batches import Collator, KnownPositives, Pairs
 from smar.training.categories import CategorySampler, epoch_order
+from smar.training.losses.pictures import alignment_loss, word_loss
 from smar.training.pictures import flip_and_move, hide_words, vary
 from smar.training.words import RARE, WordCollator, number_words, word_bags
 

@@ -18,12 +18,12 @@ from transformers import (
     ViTModel,
 )
 
+from smar.core.errors import InputError
+from smar.core.settings import load_settings
 from smar.data.dataset import Dataset
-from smar.errors import InputError
 from smar.model.encoder import Encoder
 from smar.model.run import finished_stages, load_encoder
 from smar.model.start import freeze, new_model
-from smar.settings import load_settings
 from smar.training.patches import PatchManifest, patch_states, weights_digest
 from smar.training.setup import TrainingData, new_processor
 from test_resume import kill_when

@@ -12,12 +12,14 @@ import yaml
 
 from checkpoints import checkpoint
 from later_shop import NEW_WORDS, later_tables, prepare_later
+from smar.core.errors import InputError
+from smar.core.files import sha256
+from smar.core.sections.model import ModelSettings
+from smar.core.settings import load_settings
 from smar.data.dataset import Dataset
 from smar.data.text import normalise
-from smar.errors import InputError
 from smar.evaluation.facts import trained_on
 from smar.evaluation.systems import predecessor
-from smar.files import sha256
 from smar.model.encoder import Encoder, fingerprint
 from smar.model.processing import SmarProcessor, build_processor
 from smar.model.run import RunManifest, StageRecord, run_settings
@@ -25,8 +27,6 @@ from smar.model.seen import Seen, pair_keys
 from smar.model.start import new_model
 from smar.model.tokenizer import BYTES, count_words, extended, fit_tokenizer
 from smar.model.warm import contradictions, warm_model, warm_processor
-from smar.sections.model import ModelSettings
-from smar.settings import load_settings
 from smar.training.heldout import _pairs
 from smar.training.setup import TrainingData
 from smar.training.warm import WarmStart, warm_settings

@@ -4,12 +4,12 @@ from typing import Any
 
 import torch
 
+from smar.core.sections.train import LossWeights
+from smar.core.settings import load_settings
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor, build_processor
 from smar.model.start import new_model
-from smar.sections.train import LossWeights
-from smar.settings import load_settings
-from smar.training.losses import stage_losses
+from smar.training.stage_losses import stage_losses
 
 WORDS = ["red dress", "blue shirt", "green hat"]
 WEIGHTS = LossWeights(text=1, image=0.5, multimodal=1, adaptive=1, gate=0.2)

@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
+from smar.core.errors import InputError
 from smar.data.database import Connection, literal, once
-from smar.errors import InputError
 
 NumberFormat: TypeAlias = Literal["1,234.56", "1.234,56"]
 """Blanks and apostrophes group digits in both."""

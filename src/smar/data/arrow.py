@@ -10,7 +10,7 @@ from typing import Protocol, TypeGuard, runtime_checkable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smar.errors import InputError
+from smar.core.errors import InputError
 
 GROUP_ROWS, GROUP_BYTES = 100_000, 64 << 20
 """A row group ends after so many rows or bytes: tables may hold pictures."""

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from smar.core.errors import InputError, one_of
+from smar.core.sections.data import DataSettings
 from smar.data.columns import OPTIONAL_TEXT, RESERVED, as_text, require, words
 from smar.data.database import Connection, copy, number, quote, script
 from smar.data.tables import ROW, Table
 from smar.data.types import PRICE
-from smar.errors import InputError, one_of
-from smar.sections.data import DataSettings
 
 
 @dataclass(frozen=True)

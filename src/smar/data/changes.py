@@ -7,6 +7,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from smar.core.files import FileEntry, StrPath, describe
+from smar.core.progress import console
+from smar.core.sections.data import DataSettings
 from smar.data.catalogue import build_items, item_columns, write_items
 from smar.data.database import connect, number
 from smar.data.dataset import Dataset, DatasetManifest
@@ -14,9 +17,6 @@ from smar.data.pictures import pack
 from smar.data.selected import Tables
 from smar.data.sources import Given
 from smar.data.tables import Table
-from smar.files import FileEntry, StrPath, describe
-from smar.progress import console
-from smar.sections.data import DataSettings
 
 LISTED = 100
 """Rejected rows that are printed; all are counted."""

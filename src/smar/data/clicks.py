@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
+from smar.core.errors import InputError
+from smar.core.sections.data import DataSettings
 from smar.data.database import Connection, copy, literal, number, quote, script, set_variables
 from smar.data.log import open_log
 from smar.data.tables import ROW, Table
 from smar.data.times import DAY_FIRST, day_first
-from smar.errors import InputError
-from smar.sections.data import DataSettings
 
 PARTS = ("train", "valid", "test")
 _OLD = datetime(1990, 1, 1)

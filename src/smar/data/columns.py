@@ -1,12 +1,12 @@
 """What the tables' columns mean: which are required, and how a user's type becomes ours."""
 
+from smar.core.errors import InputError, one_of
+from smar.core.sections.data import DataSettings
 from smar.data.database import literal, quote
 from smar.data.markup import MARKUP
 from smar.data.tables import ROW, Table
 from smar.data.times import formatted, text_time
 from smar.data.types import text_of
-from smar.errors import InputError, one_of
-from smar.sections.data import DataSettings
 
 REQUIRED = {
     "items": ("item_id", "title"),

@@ -16,10 +16,10 @@ from duckdb import DuckDBPyConnection
 from duckdb.func import PythonUDFType
 from duckdb.sqltypes import VARCHAR
 
+from smar.core.errors import InputError
+from smar.core.sections.data import DataSettings
 from smar.data.markup import plain_text
 from smar.data.text import normalise
-from smar.errors import InputError
-from smar.sections.data import DataSettings
 
 Connection: TypeAlias = DuckDBPyConnection
 

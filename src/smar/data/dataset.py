@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from smar.errors import InputError, one_of
-from smar.files import FileEntry, Manifest, StrPath, sha256
+from smar.core.errors import InputError, one_of
+from smar.core.files import FileEntry, Manifest, StrPath, sha256
 
 OWN_COLUMNS = frozenset({"image_row", "image_rows", "clicked_in_train"})
 """Item columns that only a dataset has: where its packed pictures are, and what its log says."""

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from smar.core.errors import InputError
 from smar.data.encodings import opened
-from smar.errors import InputError
 
 DELIMITERS = ",;\t|"
 HEAD = 1 << 20

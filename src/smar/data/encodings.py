@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from smar.errors import InputError
+from smar.core.errors import InputError
 
 CHUNK = 1 << 22
 HEAD = 1 << 16

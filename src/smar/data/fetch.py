@@ -15,8 +15,8 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from smar.core.sections.data import FetchSettings
 from smar.data.images import Unusable
-from smar.sections.data import FetchSettings
 
 RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 MAX_REDIRECTS = 5

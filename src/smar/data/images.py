@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from smar.core.errors import one_of
+from smar.core.sections.data import DataSettings, Fit, Resample
 from smar.data.colour import to_rgb
 from smar.data.metadata import bare
-from smar.errors import one_of
-from smar.sections.data import DataSettings, Fit, Resample
 
 Status = Literal["ok", "missing", "truncated", "corrupt", "too_large", "not_an_image", "fetch_failed"]
 STATUSES: tuple[Status, ...] = (

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
+from smar.core.processes import end_with_parent
 from smar.data.images import Decoded, ImageOptions, decode
-from smar.processes import end_with_parent
 
 
 @contextmanager

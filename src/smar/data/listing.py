@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from smar.core.errors import InputError
+from smar.core.sections.data import DataSettings
 from smar.data.columns import as_text, check_mapping, require
 from smar.data.database import Connection, quote, script
 from smar.data.references import MANY, references
 from smar.data.tables import ROW, Table
-from smar.errors import InputError
-from smar.sections.data import DataSettings
 
 BATCH = 64
 """Rows of a picture table held in memory at once."""

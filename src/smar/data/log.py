@@ -3,11 +3,11 @@
 import re
 from dataclasses import dataclass
 
+from smar.core.sections.data import DataSettings
 from smar.data.columns import as_flag, as_number, as_text, as_time, require, words
 from smar.data.database import Connection, literal, quote, script, set_variables
 from smar.data.tables import ROW, Table
 from smar.data.text import MAX_QUERY_CHARACTERS
-from smar.sections.data import DataSettings
 
 _PARTS = (("train", "training"), ("valid", "validation", "val", "dev"), ("test", "testing"))
 """How a column `split` may call each part."""

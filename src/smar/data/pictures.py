@@ -16,6 +16,8 @@ import pyarrow as pa
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from smar.core.progress import bar
+from smar.core.sections.data import DataSettings
 from smar.data.database import Connection, copy
 from smar.data.fetch import Fetcher
 from smar.data.images import STATUSES, Decoded, ImageOptions
@@ -24,8 +26,6 @@ from smar.data.pool import DecoderPool, Picture, available_cores
 from smar.data.reasons import reasons
 from smar.data.references import source
 from smar.data.tables import Table
-from smar.progress import bar
-from smar.sections.data import DataSettings
 
 IN_PROCESS = 64
 """So few pictures are decoded in this process: starting others takes longer."""

@@ -20,9 +20,9 @@ from typing import Self
 
 import numpy as np
 
+from smar.core.processes import end_with_parent
 from smar.data.images import Decoded, ImageOptions, Unusable, decode
 from smar.data.isolated import cpu_limit
-from smar.processes import end_with_parent
 
 CHUNK = 32
 Picture = tuple[int, bytes | Path | Unusable]

@@ -15,6 +15,10 @@ from time import monotonic
 
 import pyarrow.parquet as pq
 
+from smar.core.errors import InputError
+from smar.core.files import FileEntry, StrPath, describe, publish
+from smar.core.progress import console
+from smar.core.sections.data import AUTO, DataSettings
 from smar.data.catalogue import build_items, item_columns, unread_prices, write_items, write_queries
 from smar.data.clicks import LogCounts, build_pairs
 from smar.data.columns import check_mapping
@@ -26,10 +30,6 @@ from smar.data.selected import Tables
 from smar.data.sources import Given
 from smar.data.tables import Table, applied_format, check_types
 from smar.data.times import check_format
-from smar.errors import InputError
-from smar.files import FileEntry, StrPath, describe, publish
-from smar.progress import console
-from smar.sections.data import AUTO, DataSettings
 
 _READ = MOST // 2  # titles, and as many queries
 
@@ -55,7 +55,7 @@ class PrepareSummary:
     """Stage -> wall time."""
 
     def rows(self) -> list[tuple[str, object]]:
-        """Lines for `smar.progress.summary`."""
+        """Lines for `smar.core.progress.summary`."""
         lines: list[tuple[str, object]] = [(name.replace("_", " "), value) for name, value in self.counts.items()]
         lines += [(f"items with picture {name}", value) for name, value in self.image_status.items() if value]
         lines += [(f"rejected {name}", value) for name, value in self.rejects.items()]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from smar.core.sections.data import DataSettings
 from smar.data.database import Connection, number
 from smar.data.listing import Listing, Tables, named
-from smar.sections.data import DataSettings
 
 MOST = 8
 """Reasons that are told; the others are counted together."""

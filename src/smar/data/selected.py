@@ -14,11 +14,11 @@ from pathlib import Path
 
 import duckdb
 
+from smar.core.errors import InputError
+from smar.core.sections.data import ColumnMap, DataSettings, HeaderSettings
 from smar.data.database import Connection, copy, define_macros, literal, quote
 from smar.data.sources import Given, Source, as_list
 from smar.data.tables import ROW, Table, open_table
-from smar.errors import InputError
-from smar.sections.data import ColumnMap, DataSettings, HeaderSettings
 
 KINDS = ("items", "clicks", "images", "queries")
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import duckdb
 
+from smar.core.errors import InputError
 from smar.data.database import Connection, copy, literal, quote
 from smar.data.dialect import Dialect, find_dialect
 from smar.data.encodings import as_utf8, check_utf8, chunks
 from smar.data.jsonlines import stage_json
 from smar.data.staged import Staged
-from smar.errors import InputError
 
 _UNNAMED = "__unnamed_"
 

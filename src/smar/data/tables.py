@@ -13,14 +13,14 @@ import duckdb
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
+from smar.core.errors import InputError, one_of
+from smar.core.sections.data import DataSettings
 from smar.data.database import Connection, literal, quote
 from smar.data.dialect import check_names
 from smar.data.sources import Given, as_list, find_files
 from smar.data.staged import BadLine, Written
 from smar.data.staging import stage
 from smar.data.types import PRICE, Reading, Rules, read_columns
-from smar.errors import InputError, one_of
-from smar.sections.data import DataSettings
 
 ROW = "__row"
 """Name of the row number (0-based over the whole table) in every source view."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import duckdb
 
+from smar.core.errors import InputError
 from smar.data.database import Connection, literal
-from smar.errors import InputError
 
 DAY_FIRST = r"\d{1,2}[./-]\d{1,2}[./-](\d{4}|\d{2})\b.*"
 """A day whose parts may stand in either order."""

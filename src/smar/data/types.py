@@ -10,11 +10,11 @@ from typing import Literal, TypeAlias, get_args
 
 import pyarrow as pa
 
+from smar.core.sections.data import DataSettings
 from smar.data.amounts import POINT, NumberFormat, find_format, plain_amount
 from smar.data.database import Connection, literal, once, quote
 from smar.data.staged import Written
 from smar.data.times import DAY_FIRST, day_first, formatted, text_time
-from smar.sections.data import DataSettings
 
 Type: TypeAlias = Literal["text", "integer", "decimal", "number", "boolean", "date", "timestamp"]
 TYPES: tuple[str, ...] = get_args(Type)

@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from smar.core.errors import InputError
+from smar.core.files import atomic
 from smar.data.words import words
-from smar.errors import InputError
-from smar.files import atomic
 
 VOICES_FILE = "voices.json"
 FEATURES = ("pictures", "length", "rarest", "rarity", "unknown", "typed")

@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import ValidationError
 
+from smar.core.errors import InputError
+from smar.core.files import Manifest, StrPath, atomic, link_or_copy, xxh3
+from smar.core.progress import track
 from smar.data.dataset import OWN_COLUMNS, Dataset
 from smar.embedding.shards import Shard, write_shards
-from smar.errors import InputError
 from smar.export.onnx import export_query
-from smar.files import Manifest, StrPath, atomic, link_or_copy, xxh3
-from smar.index.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, VALID_FILE, EmbeddingManifest, ShardEntry
 from smar.model.device import CPU
 from smar.model.encoder import Encoder
-from smar.progress import track
+from smar.search.embeddings import PAYLOAD_FILE, PICTURES_FILE, QUERY_FOLDER, VALID_FILE, EmbeddingManifest, ShardEntry
 
 SHARD_ROWS = 4096
 JOB_FILE = "job.json"

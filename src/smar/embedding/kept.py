@@ -10,11 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from smar.data.dataset import text_columns
-from smar.index.delta import Items
-from smar.index.embedded import EmbeddedIndex
-from smar.index.live import UpdatableIndex
-from smar.index.ranked import Rows
 from smar.model.encoder import Encoder, Floats, ItemVectors
+from smar.search.local import EmbeddedIndex, Items, UpdatableIndex
+from smar.search.ranked import Rows
 
 _LEAST_SHARE = 0.01
 

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from smar.core.errors import InputError
+from smar.core.files import atomic
+from smar.core.processes import end_with_parent
+from smar.core.progress import console
 from smar.data.dataset import Dataset, text_columns
-from smar.errors import InputError
-from smar.files import atomic
 from smar.model.encoder import Encoder, Floats
-from smar.processes import end_with_parent
-from smar.progress import console
 
 
 @dataclass(frozen=True)

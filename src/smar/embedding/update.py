@@ -9,20 +9,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from smar.core.errors import InputError
+from smar.core.files import StrPath
+from smar.core.progress import console, track
 from smar.data.changes import LISTED, Changed, prepare_changes
 from smar.data.dataset import OWN_COLUMNS, text_columns
 from smar.data.types import index_types
 from smar.embedding.kept import as_items, change_columns, words_of
-from smar.errors import InputError
-from smar.files import StrPath
-from smar.index.base import INTERNAL_COLUMNS
-from smar.index.delta import fit
-from smar.index.live import UpdatableIndex
-from smar.index.ranked import Rows
 from smar.model.device import pick_device
 from smar.model.encoder import Encoder
 from smar.model.run import load_encoder, run_settings
-from smar.progress import console, track
+from smar.search.local import UpdatableIndex, fit
+from smar.search.protocol import INTERNAL_COLUMNS
+from smar.search.ranked import Rows
 
 BATCH = 1024
 """Items encoded and written at once: each such record is flushed to disk and then visible to every worker."""

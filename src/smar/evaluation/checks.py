@@ -4,8 +4,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from smar.core.errors import InputError
 from smar.data.dataset import Dataset
-from smar.errors import InputError
 from smar.evaluation.facts import NamedRun
 from smar.model.run import baselines, load_encoder
 

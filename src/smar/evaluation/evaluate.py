@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from smar.core.errors import InputError
+from smar.core.files import StrPath
+from smar.core.sections.evaluate import EvaluateSettings
 from smar.data.bm25 import Bm25
 from smar.data.dataset import Dataset
-from smar.errors import InputError
 from smar.evaluation.bm25 import NAME as BM25
 from smar.evaluation.bm25 import bm25_blocks
 from smar.evaluation.checks import check_models, check_writable
@@ -37,10 +39,8 @@ from smar.evaluation.slices import Slices, build_slices, needs_image
 from smar.evaluation.systems import ALWAYS, ZERO_SHOT, RankedRun, System, name_systems, rank_run
 from smar.evaluation.trec import write_trec
 from smar.evaluation.trec_input import read_topics
-from smar.files import StrPath
 from smar.model.device import pick_device
 from smar.model.run import run_settings
-from smar.sections.evaluate import EvaluateSettings
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
+from smar.core.errors import InputError
+from smar.core.settings import Settings
 from smar.data.dataset import Dataset
-from smar.errors import InputError
 from smar.evaluation.bm25 import NAME as BM25
 from smar.evaluation.findings import Facts
 from smar.evaluation.metrics import Judgements
 from smar.model.run import RunManifest, finished_stages, run_settings
 from smar.model.seen import Seen, pair_keys
-from smar.settings import Settings
 
 
 @dataclass(frozen=True)

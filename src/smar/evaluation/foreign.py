@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from smar.errors import InputError
+from smar.core.errors import InputError
 from smar.evaluation.findings import LABELS
 from smar.evaluation.metrics import Floats, Integers, Mask, Relevance, entries_at
 from smar.evaluation.scores import Ranked, Task

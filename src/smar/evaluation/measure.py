@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from smar.core.sections.evaluate import EvaluateSettings
 from smar.evaluation.bootstrap import Resampled, resample, resample_recall
 from smar.evaluation.hidden import HIDDEN, Hidden, hidden_metrics
 from smar.evaluation.metrics import (
@@ -20,7 +21,6 @@ from smar.evaluation.metrics import (
 )
 from smar.evaluation.significance import flips_for, holm, sign_flip
 from smar.evaluation.slices import Slice
-from smar.sections.evaluate import EvaluateSettings
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from smar.errors import InputError
+from smar.core.errors import InputError
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

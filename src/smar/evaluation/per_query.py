@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from smar.core.files import atomic
 from smar.evaluation.measure import Sink
 from smar.evaluation.metrics import QueryMetrics, metric_names
-from smar.files import atomic
 
 PER_QUERY = "per-query.parquet"
 

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from smar.core.errors import InputError
 from smar.data.database import literal
 from smar.data.text import normalise
-from smar.errors import InputError
 from smar.evaluation.trec_input import GZIP, JUDGED, item_rows, numbers, read_lines, read_topics
 
 TOPICS = "topics.tsv"

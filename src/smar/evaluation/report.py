@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.core.files import atomic, write_json
 from smar.evaluation import sections
 from smar.evaluation.bootstrap import Interval
 from smar.evaluation.charts import category_chart, gate_chart, recall_chart
@@ -12,7 +13,6 @@ from smar.evaluation.findings import Findings
 from smar.evaluation.measure import MetricRow
 from smar.evaluation.slices import ALL
 from smar.evaluation.tables import write_csv, write_tex
-from smar.files import atomic, write_json
 
 PARTS = (
     sections.head,

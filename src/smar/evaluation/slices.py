@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from smar.core.errors import InputError, one_of
+from smar.core.sections.evaluate import EvaluateSettings
 from smar.data.dataset import Dataset, text_columns
-from smar.errors import InputError, one_of
 from smar.evaluation.metrics import Integers, Mask, Relevance
-from smar.sections.evaluate import EvaluateSettings
 
 ALL = "all"
 GROUP_VALUES = 20

@@ -26,10 +26,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from smar.core.errors import InputError
+from smar.core.progress import console, track
 from smar.data.bm25 import Bm25
 from smar.data.dataset import Dataset
 from smar.data.voices import query_features
-from smar.errors import InputError
 from smar.evaluation.metrics import Floats as Doubles
 from smar.evaluation.metrics import Integers, per_query
 from smar.evaluation.scores import Catalogue, Ranked, Task, Voiced, choose, mixed_blocks, rank_blocks, shortened
@@ -38,7 +39,6 @@ from smar.model.encoder import Encoder, Floats
 from smar.model.quiet import quiet
 from smar.model.run import RunManifest, baselines, find_parent, load_encoder
 from smar.model.start import load_start, start_key
-from smar.progress import console, track
 
 ALWAYS, ORACLE, ZERO_SHOT, PREDECESSOR = "multimodal", "oracle-gate", "zero-shot", "predecessor"
 TWO_WAY, VECTORS = "two-way", "vectors"

@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from smar.core.files import atomic
 from smar.evaluation.findings import Findings, label
 from smar.evaluation.measure import MetricRow
 from smar.evaluation.slices import ALL
-from smar.files import atomic
 
 COLUMNS = (
     *("system", "baseline", "slice", "metric", "value", "low", "high", "sd", "seeds", "n", "p", "p_holm", "control"),

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
+from smar.core.files import atomic
 from smar.evaluation.metrics import Integers, Relevance
-from smar.files import atomic
 
 _PLAIN = pa_csv.WriteOptions(include_header=False, delimiter=" ", quoting_style="none")
 

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
+from smar.core.errors import InputError
 from smar.data.text import normalise
-from smar.errors import InputError
 from smar.evaluation.metrics import Integers
 from smar.evaluation.trec import document_id
 

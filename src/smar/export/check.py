@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from smar.core.errors import InputError
 from smar.data.dataset import Dataset
-from smar.errors import InputError
 from smar.export.onnx import PROBE, export_query
 from smar.model.encoder import Encoder
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from smar.core.errors import InputError
+from smar.core.files import StrPath, sha256
 from smar.data.text import normalise
 from smar.data.voices import VOICES_FILE
-from smar.errors import InputError
 from smar.export.fused import OPERATORS, fused, straighten
-from smar.files import StrPath, sha256
-from smar.index.query import INPUTS, MODEL_FILE, OUTPUTS, TOKENIZER_FILE, QueryEncoder, QueryManifest
 from smar.model.encoder import Encoder
 from smar.model.modeling import SmarModel
 from smar.model.tokenizer import unknown_ids
+from smar.search.query import INPUTS, MODEL_FILE, OUTPUTS, TOKENIZER_FILE, QueryEncoder, QueryManifest
 
 TOLERANCE = 1e-5
 PROBE = [

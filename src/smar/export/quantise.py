@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from smar.errors import InputError, member
-from smar.files import StrPath, sha256
-from smar.index.base import Mode, widen
-from smar.index.embeddings import Embeddings, sample_clicks
-from smar.index.query import INT8_FILE, Int8Cost, Precision, QueryEncoder, QueryManifest
-from smar.index.ranked import Vectors
-from smar.index.vectors import exact_top
+from smar.core.errors import InputError, member
+from smar.core.files import StrPath, sha256
+from smar.search.embeddings import Embeddings, sample_clicks
+from smar.search.local import exact_top
+from smar.search.protocol import Mode, widen
+from smar.search.query import INT8_FILE, Int8Cost, Precision, QueryEncoder, QueryManifest
+from smar.search.ranked import Vectors
 
 MAX_COST = 0.005
 """Recall@50 that int8 may cost and still be made the default."""

@@ -12,10 +12,10 @@ import numpy as np
 from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
 
+from smar.core.errors import InputError
+from smar.core.files import publish
 from smar.data.text import normalise
-from smar.errors import InputError
 from smar.export.onnx import PROBE, TOLERANCE
-from smar.files import publish
 from smar.model.encoder import Encoder
 from smar.model.hub import CARD_FILE
 from smar.model.quiet import quiet

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from smar.core.processes import end_with_parent
 from smar.model.device import free_memory
 from smar.model.tokens import Ints
-from smar.processes import end_with_parent
 
 BATCH, MOST = 256, 2048
 """Items encoded at once on a processor, and at most on a GPU: more are not faster."""

@@ -7,9 +7,9 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 from transformers.utils import cached_file
 
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.core.sections.model import ModelSettings
 from smar.model.spm import converted
-from smar.sections.model import ModelSettings
 
 
 def pinned(name: str) -> tuple[str, str | None]:

@@ -9,10 +9,10 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, BertConfig, PreTrainedConfig, ResNetConfig, ViTConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.core.sections.losses import LossSettings
+from smar.core.sections.model import FusionName, Kind, ModelSettings, Pooling, TextSettings, VisionSettings
 from smar.model.bag import BagConfig
-from smar.sections.losses import LossSettings
-from smar.sections.model import FusionName, Kind, ModelSettings, Pooling, TextSettings, VisionSettings
 
 if TYPE_CHECKING:
     from smar.model.pretrained import Part

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from smar.errors import InputError, one_of
+from smar.core.errors import InputError, one_of
 
 CHOICES = ("auto", "cpu", "cuda")
 CPU = torch.device("cpu")

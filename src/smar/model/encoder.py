@@ -13,9 +13,9 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
+from smar.core.errors import InputError
+from smar.core.files import sha256
 from smar.data.voices import Voices
-from smar.errors import InputError
-from smar.files import sha256
 from smar.model.batches import BATCH, read_ahead, shown, with_growth
 from smar.model.configuration import SmarConfig
 from smar.model.device import CPU, knows_bf16

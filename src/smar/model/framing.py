@@ -9,10 +9,10 @@ import numpy.typing as npt
 from PIL import Image
 from transformers import AutoImageProcessor
 
+from smar.core.errors import InputError
+from smar.core.sections.data import DataSettings, Fit, Resample
 from smar.data.images import fit_square
-from smar.errors import InputError
 from smar.model.checkpoint import pinned
-from smar.sections.data import DataSettings, Fit, Resample
 
 
 @dataclass(frozen=True)

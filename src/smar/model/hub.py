@@ -8,8 +8,8 @@ from typing import Any
 from huggingface_hub import HfApi
 from transformers.utils.hub import cached_file
 
+from smar.core.errors import InputError
 from smar.data.voices import VOICES_FILE
-from smar.errors import InputError
 
 CARD_FILE = "README.md"
 COMPANIONS = (

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from smar.errors import InputError
+from smar.core.errors import InputError
 
 
 def layers_of(encoder: nn.Module) -> nn.ModuleList:

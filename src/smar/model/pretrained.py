@@ -16,12 +16,12 @@ from torch.nn import functional
 from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.core.sections.model import ModelSettings
 from smar.model.checkpoint import is_pair, load_tokenizer, pinned, pretrained_config, refuse_single
 from smar.model.configuration import Head
 from smar.model.sentences import Sentences, read_sentences
 from smar.model.towers import ImageTower, TextTower, Tower, optional_pooler
-from smar.sections.model import ModelSettings
 
 LONGEST = 512
 """Tokens kept of a text at most where nobody says otherwise; some encoders could take thousands."""

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from transformers import ProcessorMixin, ViTImageProcessorPil
 
+from smar.core.errors import InputError
+from smar.core.sections.model import ModelSettings
 from smar.data.text import normalise
-from smar.errors import InputError
 from smar.model.checkpoint import load_tokenizer, refuse_single
 from smar.model.configuration import SmarConfig
 from smar.model.framing import load_image_processor
 from smar.model.tokenizer import fit_tokenizer, unknown_ids
-from smar.sections.model import ModelSettings
 
 
 class SmarProcessor(ProcessorMixin):  # type: ignore[misc]

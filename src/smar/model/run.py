@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from smar.errors import InputError
-from smar.files import Manifest, StrPath
+from smar.core.errors import InputError
+from smar.core.files import Manifest, StrPath
+from smar.core.settings import Settings, load_settings
 from smar.model.device import CPU
 from smar.model.encoder import Encoder, fingerprint
-from smar.settings import Settings, load_settings
 
 STAGES = ("stage0", "stage1", "stage2")
 CONFIG_FILE = "config.yaml"

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from smar.errors import InputError
-from smar.files import StrPath, atomic
+from smar.core.errors import InputError
+from smar.core.files import StrPath, atomic
 
 SEEN_FILE = "seen.npz"
 Keys = npt.NDArray[np.uint64]

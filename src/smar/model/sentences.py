@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers.utils.hub import cached_file
 
-from smar.errors import InputError
+from smar.core.errors import InputError
 from smar.model.towers import ACTIVATIONS
 
 _POOLING = {"cls": "cls", "mean": "mean", "mean_sqrt_len_tokens": "mean", "lasttoken": "last"}

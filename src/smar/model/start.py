@@ -7,7 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.core.sections.data import DataSettings
+from smar.core.sections.model import ModelSettings
+from smar.core.settings import Settings
 from smar.model.bag import is_bag
 from smar.model.checkpoint import open_clip_hint
 from smar.model.configuration import SmarConfig, build_config
@@ -19,9 +22,6 @@ from smar.model.pretrained import Part, load_parts
 from smar.model.processing import SmarProcessor
 from smar.model.run import finished_stages, run_settings
 from smar.model.towers import Tower
-from smar.sections.data import DataSettings
-from smar.sections.model import ModelSettings
-from smar.settings import Settings
 
 SECTIONS = {"query_tower": "query", "text_tower": "text", "image_tower": "vision"}
 

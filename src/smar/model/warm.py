@@ -7,16 +7,16 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.core.overrides import differences
+from smar.core.sections.losses import LossSettings
+from smar.core.sections.model import ModelSettings
+from smar.core.settings import Settings
 from smar.model.configuration import SmarConfig
 from smar.model.encoder import Encoder
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
 from smar.model.tokenizer import BYTES, extended, is_fitted
-from smar.overrides import differences
-from smar.sections.losses import LossSettings
-from smar.sections.model import ModelSettings
-from smar.settings import Settings
 
 _FREE = {"gate", "matryoshka", "modality_dropout", "new_words", "query_prefix", "item_prefix"}
 LENGTHS = ("query_length", "text_length")

@@ -16,12 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from cachetools import LRUCache
 
-from smar.errors import InputError
-from smar.index.base import MAX_HITS, Ranked
-from smar.index.cards import Others
-from smar.index.embedded import EmbeddedIndex
-from smar.index.ranked import Rows
-from smar.index.shape import PLAIN, Page
+from smar.core.errors import InputError
+from smar.search.local import PLAIN, EmbeddedIndex, Others, Page
+from smar.search.protocol import MAX_HITS, Ranked
+from smar.search.ranked import Rows
 from smar.serving.engine import Question, SearchResult
 
 _encode = msgspec.json.Encoder().encode
@@ -37,7 +35,7 @@ _NO_OTHERS = itertools.repeat(_OTHERS % (b"null", b"null"))
 
 
 class _Item(msgspec.Struct):
-    """An item as `smar.index.ready` wrote it; its values stay as they were written."""
+    """An item as `smar.search.local.ready` wrote it; its values stay as they were written."""
 
     item_id: msgspec.Raw
     picture: msgspec.Raw

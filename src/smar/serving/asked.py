@@ -4,13 +4,21 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from smar.index.base import MAX_HITS, Mode
-from smar.index.cards import Collapse, Diversify
-from smar.index.counted import MOST_COLUMNS, MOST_VALUES, Facets, Of
-from smar.index.expression_parser import EXAMPLE as RANK_EXAMPLE
-from smar.index.expression_parser import MAX_LENGTH
-from smar.index.filter_parser import EXAMPLE
-from smar.index.shape import CANDIDATES, PLAIN, Shape
+from smar.search.filter_parser import EXAMPLE
+from smar.search.local import (
+    CANDIDATES,
+    MOST_COLUMNS,
+    MOST_VALUES,
+    PLAIN,
+    RANK_EXAMPLE,
+    Collapse,
+    Diversify,
+    Facets,
+    Of,
+    Shape,
+)
+from smar.search.local import MAX_RANK_LENGTH as MAX_LENGTH
+from smar.search.protocol import MAX_HITS, Mode
 
 MAX_K = 200
 MAX_QUERY = 1000

@@ -1,6 +1,6 @@
 """Routes that change items or search by what is there already: a picture, or another item.
 
-Items and pictures are encoded by the model worker, a process of its own that may load torch (`smar.writer`).
+Items and pictures are encoded by the model worker, a process of its own that may load torch (`smar.serving.writer`).
 """
 
 import asyncio
@@ -10,12 +10,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from starlette.exceptions import HTTPException
 
-from smar.errors import InputError
-from smar.index.arrange import check_place, page_of
-from smar.index.base import MAX_HITS
-from smar.index.embedded import EmbeddedIndex
-from smar.index.shape import Page
-from smar.index.similar import by_vector, similar
+from smar.core.errors import InputError
+from smar.search.local import EmbeddedIndex, Page, by_vector, check_place, page_of, similar
+from smar.search.protocol import MAX_HITS
 from smar.serving.answers import as_json, page_out, server_timing
 from smar.serving.asked import MAX_K
 from smar.serving.bulk import Written as Refresh

@@ -1,4 +1,4 @@
-"""A process that the supervisor keeps alive: started, watched, started again; `smar.children` is its own side of it."""
+"""A process that the supervisor keeps alive: started, watched, started again. `children` is its own side of it."""
 
 import contextlib
 import logging
@@ -13,7 +13,7 @@ from pathlib import Path
 from prometheus_client import multiprocess
 from pydantic import BaseModel
 
-from smar.children import AGAIN, GRACE, UNCHECKED, Report
+from smar.serving.children import AGAIN, GRACE, UNCHECKED, Report
 
 _STEADY = 10.0
 _LONGEST_PAUSE = 30.0

@@ -12,20 +12,26 @@ from typing import Self
 
 import pyarrow as pa
 
+from smar.core.errors import InputError, member
+from smar.core.files import StrPath
 from smar.data.text import normalise
-from smar.errors import InputError, member
-from smar.files import StrPath
-from smar.index.arrange import browse, check_place
-from smar.index.arrange import search as search_index
-from smar.index.base import Hit, Mode, Ranked
-from smar.index.embedded import EmbeddedIndex
-from smar.index.facets import FacetCounts
-from smar.index.filter_parser import check_length, parse_filter
-from smar.index.filters import Filter
-from smar.index.live import UpdatableIndex
-from smar.index.query import QueryEncoder, QueryVectors
-from smar.index.shape import PLAIN, Page, Plan, Shape
-from smar.index.versions import UnreadableIndex
+from smar.search.filter_parser import check_length, parse_filter
+from smar.search.filters import Filter
+from smar.search.local import (
+    PLAIN,
+    EmbeddedIndex,
+    FacetCounts,
+    Page,
+    Plan,
+    Shape,
+    UnreadableIndex,
+    UpdatableIndex,
+    browse,
+    check_place,
+)
+from smar.search.local import search as search_index
+from smar.search.protocol import Hit, Mode, Ranked
+from smar.search.query import QueryEncoder, QueryVectors
 from smar.serving.asked import MAX_K, MAX_QUERY
 
 _TOGETHER = 8

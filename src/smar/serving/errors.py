@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from smar.errors import InputError
-from smar.index.versions import UnreadableIndex
+from smar.core.errors import InputError
+from smar.search.local import UnreadableIndex
 from smar.serving.batcher import Busy
 from smar.serving.engine import RequestError
 from smar.serving.metrics import REFUSED, count

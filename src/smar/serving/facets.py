@@ -1,8 +1,6 @@
 """Facet counts of the index as the API gives them."""
 
-from smar.index.embedded import EmbeddedIndex
-from smar.index.facets import FacetCounts
-from smar.index.ready import picture_url
+from smar.search.local import EmbeddedIndex, FacetCounts, picture_url
 from smar.serving.answers import ROOT
 from smar.serving.schemas import FacetsOut, FacetValue, PriceCount, PriceRange
 

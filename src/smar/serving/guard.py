@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from smar.logs import ACCESS
+from smar.core.logs import ACCESS
 from smar.serving.answers import ROOT
 from smar.serving.errors import error_response, http_error_response
 from smar.serving.limits import Body, Keys, RateLimiter, Room, too_large

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import JSONResponse
 
-from smar.errors import not_json
+from smar.core.errors import not_json
 from smar.serving.bulk import LINES, Bulk, LinesResponse, Together, Written, lines_of
 from smar.serving.engine import RequestError
 from smar.serving.errors import NoWriter, error_response

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from smar.errors import InputError
-from smar.overrides import overridden
+from smar.core.errors import InputError
+from smar.core.overrides import overridden
 
 KEYS_VARIABLE = "SMAR_API_KEYS"
 _SHORTEST_KEY = 16

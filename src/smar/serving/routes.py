@@ -17,10 +17,9 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from smar import __version__
-from smar.errors import InputError, not_json
-from smar.index.base import Mode
-from smar.index.catalogue import content_type
-from smar.index.embedded import EmbeddedIndex
+from smar.core.errors import InputError, not_json
+from smar.search.local import EmbeddedIndex, content_type
+from smar.search.protocol import Mode
 from smar.serving import metrics
 from smar.serving.address import address_parameters, read_address
 from smar.serving.answers import Cache, as_json, items_json, result_out, server_timing

@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from smar.index.base import Mode
-from smar.index.shape import Relation
+from smar.search.local import Relation
+from smar.search.protocol import Mode
 
 
 class OthersOut(BaseModel):

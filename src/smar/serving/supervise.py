@@ -2,7 +2,7 @@
 
 It loads nothing of the search itself. Workers inherit the listening socket, map the same index files, and are
 started again when they die; requests that wait meanwhile are taken by the others. Should this process be killed, its
-children end, too (`smar.children`).
+children end, too (`smar.serving.children`).
 """
 
 import contextlib
@@ -14,10 +14,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from smar.children import WriterTask
-from smar.errors import InputError
-from smar.progress import console
+from smar.core.errors import InputError
+from smar.core.progress import console
 from smar.serving.child import Child, SignOfLife
+from smar.serving.children import WriterTask
 from smar.serving.options import ServiceOptions
 from smar.serving.worker import WorkerTask, life_file
 
@@ -105,7 +105,7 @@ def _writer(index: Path, run: Path, device: str, options: ServiceOptions, metric
     alive, socket = options.shared / "alive-writer", options.shared / "writer.sock"
     task = WriterTask(index=index, run=run, socket=socket, alive=alive, device=device, max_body=options.upload_bytes)
     life = SignOfLife(alive, _WRITER_PATIENCE * options.hang)
-    return Child("smar.writer", task, metrics=metrics, life=life, unchecked=True)
+    return Child("smar.serving.writer", task, metrics=metrics, life=life, unchecked=True)
 
 
 def _run(

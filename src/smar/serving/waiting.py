@@ -10,7 +10,7 @@ from pathlib import Path
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from smar.index.live import Attempts
+from smar.search.local import Attempts
 from smar.serving import metrics
 from smar.serving.app import create_app
 from smar.serving.engine import Engine

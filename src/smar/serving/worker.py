@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from smar.children import AGAIN, GRACE, UNCHECKED, Supervisor
-from smar.errors import InputError
+from smar.core.errors import InputError
+from smar.serving.children import AGAIN, GRACE, UNCHECKED, Supervisor
 from smar.serving.options import ServiceOptions
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def main() -> int:
     supervisor = Supervisor()
     task = supervisor.task(WorkerTask)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one query is no work for a pool of threads
-    from smar.logs import configure_logs
+    from smar.core.logs import configure_logs
     from smar.serving.engine import Engine
 
     configure_logs(requests=task.options.log != "errors")

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from smar.data.dataset import Dataset
 from smar.data.text import normalise
-from smar.losses.pictures import alignment_loss
 from smar.model.modeling import ItemOutput, SmarModel
 from smar.model.tokens import Ints
 from smar.training.batches import Collator, first_picture
+from smar.training.losses.pictures import alignment_loss
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ import torch
 from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 
+from smar.core.sections.train import Schedule, StageSettings
+from smar.core.settings import Settings
 from smar.model.device import CPU, knows_bf16
 from smar.model.encoder import Encoder
 from smar.model.layers import checkpoint_activations
@@ -18,8 +20,6 @@ from smar.model.processing import SmarProcessor
 from smar.model.start import freeze
 from smar.model.tokens import Ints
 from smar.model.towers import Tower
-from smar.sections.train import Schedule, StageSettings
-from smar.settings import Settings
 from smar.training.alignment import AlignmentItems, ItemKeys
 from smar.training.batches import Collator
 from smar.training.catalogue import CatalogueQueries

@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from huggingface_hub import EvalResult, ModelCardData
 
-from smar.files import atomic
+from smar.core.files import atomic
+from smar.core.sections.train import Schedule
+from smar.core.settings import Settings
 from smar.model.device import CPU, knows_bf16
 from smar.model.hub import CARD_FILE
 from smar.model.run import Parent, StageRecord
-from smar.sections.train import Schedule
-from smar.settings import Settings
 from smar.training.setup import TrainingData
 
 WHAT = {

@@ -9,9 +9,9 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from smar.errors import InputError
-from smar.files import sha256, write_json
-from smar.progress import bar, console
+from smar.core.errors import InputError
+from smar.core.files import sha256, write_json
+from smar.core.progress import bar, console
 from smar.training.distributed import barrier, rank, total
 
 SEAL = "seal.json"

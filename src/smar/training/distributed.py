@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from smar.progress import console
+from smar.core.progress import console
 
 T = TypeVar("T")
 

@@ -14,13 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from smar.files import write_json
-from smar.losses.contrastive import group_mean
-from smar.losses.gate import WIDTH, advantage, choose_threshold, ridge, strongest_penalty
+from smar.core.files import write_json
+from smar.core.progress import console
+from smar.core.settings import Settings
 from smar.model.encoder import Encoder
-from smar.progress import console
-from smar.settings import Settings
 from smar.training.heldout import Evidence, Scored, gather
+from smar.training.losses.contrastive import group_mean
+from smar.training.losses.gate import WIDTH, advantage, choose_threshold, ridge, strongest_penalty
 from smar.training.setup import TrainingData
 from smar.training.voices import fit_voices
 

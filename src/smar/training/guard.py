@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import SupportsFloat
 
-from smar.errors import TrainingError
+from smar.core.errors import TrainingError
 from smar.training.setup import TrainingData
 
 WINDOW, LEAST, FACTOR, PATIENCE, FLOOR = 100, 20, 10.0, 5, 1.0

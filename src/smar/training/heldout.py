@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smar.errors import InputError
-from smar.losses.gate import margin, mix
+from smar.core.errors import InputError
+from smar.core.progress import console
+from smar.core.settings import Settings
 from smar.model.encoder import Encoder
 from smar.model.tokens import Ints
-from smar.progress import console
-from smar.settings import Settings
 from smar.training.batches import KnownPositives, Pairs
+from smar.training.losses.gate import margin, mix
 from smar.training.setup import TrainingData
 
 FEWEST_QUERIES = 20

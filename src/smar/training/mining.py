@@ -21,12 +21,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from smar.files import Manifest, atomic, sha256, verify
+from smar.core.files import Manifest, atomic, sha256, verify
+from smar.core.progress import track
+from smar.core.sections.losses import NegativeSettings
 from smar.model.device import CPU
 from smar.model.encoder import Encoder
 from smar.model.tokens import Ints
-from smar.progress import track
-from smar.sections.losses import NegativeSettings
 from smar.training.batches import KnownPositives
 from smar.training.setup import TrainingData
 

@@ -14,11 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from smar.errors import InputError
-from smar.losses.sampling import log_inclusion
+from smar.core.errors import InputError
+from smar.core.sections.losses import NegativeSettings
 from smar.model.pictures import pictures_of
 from smar.model.tokens import Ints
-from smar.sections.losses import NegativeSettings
+from smar.training.losses.sampling import log_inclusion
 
 _NONE = np.empty(0, np.int64)
 PER_ITEM = ("item_ids", "item_mask", "has_image", "pictures", "item_rows", "log_q")

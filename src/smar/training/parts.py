@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import Trainer
 
-from smar.errors import TrainingError
+from smar.core.errors import TrainingError
+from smar.core.processes import Heap
+from smar.core.progress import console
 from smar.model.device import free_memory
-from smar.processes import Heap
-from smar.progress import console
 from smar.training.distributed import world
 
 BUDGET = 768 << 20

@@ -16,14 +16,14 @@ import numpy.typing as npt
 import torch
 from numpy.lib.format import open_memmap
 
+from smar.core.errors import InputError
+from smar.core.files import Manifest, atomic
+from smar.core.progress import track
 from smar.data.dataset import Dataset
-from smar.errors import InputError
-from smar.files import Manifest, atomic
 from smar.model.device import knows_bf16
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
 from smar.model.start import weights_digest
-from smar.progress import track
 
 States: TypeAlias = np.memmap[tuple[int, ...], np.dtype[np.float16]]
 BATCH = 256

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from smar.core.sections.train import PictureSettings
 from smar.model.processing import SmarProcessor
-from smar.sections.train import PictureSettings
 
 SMALLEST_ZOOM = 0.8
 """Side of the smallest part of a picture that augmentation shows."""

@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
+from smar.core.sections.model import TowerSettings
+from smar.core.sections.train import Schedule
 from smar.model.bag import BagModel
 from smar.model.layers import depths
 from smar.model.towers import Tower
-from smar.sections.model import TowerSettings
-from smar.sections.train import Schedule
 from smar.training.stages import Job
 
 _TABLE = 8.0

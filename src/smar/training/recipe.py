@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from smar.core.overrides import overridden
+from smar.core.settings import Settings
 from smar.data.dataset import Dataset
-from smar.overrides import overridden
-from smar.settings import Settings
 
 PICTURED = 0.01
 """Share of the items with a picture below which a shop is one of words only."""

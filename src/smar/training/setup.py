@@ -7,16 +7,16 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from smar.core.errors import InputError
+from smar.core.sections.model import ModelSettings
+from smar.core.settings import Settings
 from smar.data.dataset import Dataset
 from smar.data.text import normalise
-from smar.errors import InputError
 from smar.model.configuration import SmarConfig
 from smar.model.processing import SmarProcessor, build_processor
 from smar.model.seen import Keys, Seen, keys, pair_keys
 from smar.model.tokenizer import RARE, count_words
 from smar.model.tokens import Ints, TokenTable
-from smar.sections.model import ModelSettings
-from smar.settings import Settings
 from smar.training.batches import Collator, KnownPositives, Pairs
 
 

@@ -20,10 +20,15 @@ from transformers import TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
+from smar.core.errors import InputError
+from smar.core.files import StrPath
+from smar.core.overrides import differences
+from smar.core.processes import Heap, PeakMemory
+from smar.core.progress import console
+from smar.core.sections.train import Schedule
+from smar.core.settings import Settings, save_settings
 from smar.data.dataset import Dataset
-from smar.errors import InputError
 from smar.export.check import try_line
-from smar.files import StrPath
 from smar.model.bag import bags, weigh
 from smar.model.batches import AHEAD, readers_beside
 from smar.model.configuration import SmarConfig
@@ -36,11 +41,6 @@ from smar.model.quiet import quiet
 from smar.model.run import CONFIG_FILE, Parent, RunManifest, StageRecord, run_settings
 from smar.model.seen import SEEN_FILE, Seen
 from smar.model.start import new_model, start_digest, start_notes
-from smar.overrides import differences
-from smar.processes import Heap, PeakMemory
-from smar.progress import console
-from smar.sections.train import Schedule
-from smar.settings import Settings, save_settings
 from smar.training.batches import Collator
 from smar.training.build import Workshop
 from smar.training.card import write_card
@@ -59,7 +59,7 @@ from smar.training.words import WordCollator
 class TrainSummary:
     """What `train` did: a record for every stage of every model, and (model, note) of pretrained starts.
 
-    `peak_bytes` is the most memory that a process held, mapped files left out (`smar.processes.PeakMemory`); of a GPU
+    `peak_bytes` is the most memory that a process held, mapped files left out (`PeakMemory`); of a GPU
     what `notes` say.
     """
 

@@ -12,23 +12,23 @@ from torch.nn import Module
 from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel
 
+from smar.core.sections.losses import LossSettings, NegativeSettings
+from smar.core.sections.train import LossWeights, PictureSettings
 from smar.model.modeling import ItemOutput, QueryOutput
 from smar.model.pictures import pictures_of
 from smar.model.processing import SmarProcessor
 from smar.model.tokens import Ints
-from smar.sections.losses import LossSettings, NegativeSettings
-from smar.sections.train import LossWeights, PictureSettings
 from smar.training.alignment import AlignmentItems, align
 from smar.training.batches import Collator
 from smar.training.categories import CategorySampler
 from smar.training.distributed import average_gradients, gather_rows, world
 from smar.training.encode import encode_batch, parts_of, share, statistics_left_alone
 from smar.training.guard import LossGuard
-from smar.training.losses import PART, add_prefix_losses, stage_losses
 from smar.training.memory import MEMORY_FILE, Memory, recall
 from smar.training.negatives import keep_scheduled
 from smar.training.parts import LONG, PROBE, PartedTrainer, fitting
 from smar.training.pictures import picture_input, vary
+from smar.training.stage_losses import PART, add_prefix_losses, stage_losses
 
 
 def hide_pictures(batch: dict[str, Any], share: float) -> dict[str, Any]:

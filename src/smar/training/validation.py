@@ -16,16 +16,16 @@ from safetensors.torch import load_model, save_model
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
+from smar.core.files import atomic, link_or_copy, write_json
+from smar.core.progress import console
+from smar.core.sections.train import LossWeights
+from smar.core.settings import Settings
 from smar.data.dataset import Dataset
-from smar.files import atomic, link_or_copy, write_json
 from smar.model.encoder import Encoder, Floats
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
 from smar.model.run import Validated
 from smar.model.tokens import Ints
-from smar.progress import console
-from smar.sections.train import LossWeights
-from smar.settings import Settings
 from smar.training.distributed import from_first, rank
 from smar.training.heldout import FEWEST_QUERIES
 

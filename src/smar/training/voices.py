@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smar.core.settings import Settings
 from smar.data.bm25 import Bm25
 from smar.data.voices import FEATURES, Voices, most_typed, query_features
 from smar.data.words import words
-from smar.losses.contrastive import group_mean
-from smar.losses.gate import strongest_penalty
 from smar.model.encoder import Encoder
-from smar.settings import Settings
 from smar.training.batches import Pairs
 from smar.training.heldout import FEWEST_QUERIES, Encoded
+from smar.training.losses.contrastive import group_mean
+from smar.training.losses.gate import strongest_penalty
 from smar.training.setup import TrainingData
 
 RIVALS = 100

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from smar.core.errors import InputError
+from smar.core.files import StrPath
+from smar.core.overrides import overridden
+from smar.core.settings import Settings
 from smar.data.dataset import Dataset
-from smar.errors import InputError
-from smar.files import StrPath
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
 from smar.model.run import Parent, RunManifest, load_encoder, run_settings
 from smar.model.seen import Seen, keys
 from smar.model.tokenizer import BYTES
 from smar.model.warm import LENGTHS, contradictions, grows, warm_config, warm_model, warm_processor
-from smar.overrides import overridden
-from smar.settings import Settings
 from smar.training.setup import TrainingData
 from smar.training.stages import Job, jobs
 

@@ -15,14 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from smar.core.errors import InputError, TrainingError
 from smar.data.words import words
-from smar.errors import InputError, TrainingError
-from smar.losses.pictures import word_loss
 from smar.model.processing import SmarProcessor
 from smar.model.tokens import Ints, TokenTable
 from smar.model.towers import ImageTower
 from smar.training.batches import Collator, Pairs
 from smar.training.encode import statistics_left_alone
+from smar.training.losses.pictures import word_loss
 from smar.training.parts import PROBE, PartedTrainer, fitting
 from smar.training.pictures import picture_input
 

@@ -1,0 +1,5 @@
+"""Search: words or vectors in, ranked items out; no HTTP and no torch.
+
+Read `protocol` first (what every engine offers), then `query` (words to vectors), `filters` with `filter_parser`
+(``price<50 and brand=Nike``), and `embeddings` (what `smar embed` wrote). `local` is the embedded engine.
+"""

@@ -1,0 +1,69 @@
+"""The embedded engine: one folder that every process maps into memory. This is its only door.
+
+Reading order: `embedded` opens and searches a version (`vectors` and `lists` find near vectors, `words` and `postings`
+the words, `fusion` makes one ranking of both); `arrange` makes a page of what was found (`shape` says what may be
+asked, then `sorting`, `cards`, `counted`); `build` writes a version (`forming`, `tuning`, `payload`); `live` adds
+changes (`updates` is the write-ahead log, `delta` the delta segment, `compact` makes a version of both), and
+`versions` is the folder that holds it all.
+"""
+
+from smar.search.local.arrange import browse, check_place, page_of, search
+from smar.search.local.build import RECALL_TARGET, build_index
+from smar.search.local.cards import Collapse, Diversify, Others
+from smar.search.local.catalogue import content_type
+from smar.search.local.counted import MOST_COLUMNS, MOST_VALUES, Facets, Of
+from smar.search.local.delta import Items, OtherModel, RefusedItems, fit
+from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.expression_parser import EXAMPLE as RANK_EXAMPLE
+from smar.search.local.expression_parser import MAX_LENGTH as MAX_RANK_LENGTH
+from smar.search.local.facets import FacetCounts
+from smar.search.local.live import DELTA_LIMIT, Attempts, LastItem, UpdatableIndex
+from smar.search.local.neighbours import by_vector, similar
+from smar.search.local.ready import picture_url, plain
+from smar.search.local.segment import CatalogueView
+from smar.search.local.shape import CANDIDATES, PLAIN, Page, Plan, Relation, Shape
+from smar.search.local.vectors import exact_top
+from smar.search.local.versions import UnreadableIndex, rollback
+
+__all__ = [
+    "CANDIDATES",
+    "DELTA_LIMIT",
+    "MAX_RANK_LENGTH",
+    "MOST_COLUMNS",
+    "MOST_VALUES",
+    "PLAIN",
+    "RANK_EXAMPLE",
+    "RECALL_TARGET",
+    "Attempts",
+    "CatalogueView",
+    "Collapse",
+    "Diversify",
+    "EmbeddedIndex",
+    "FacetCounts",
+    "Facets",
+    "Items",
+    "LastItem",
+    "Of",
+    "OtherModel",
+    "Others",
+    "Page",
+    "Plan",
+    "RefusedItems",
+    "Relation",
+    "Shape",
+    "UnreadableIndex",
+    "UpdatableIndex",
+    "browse",
+    "build_index",
+    "by_vector",
+    "check_place",
+    "content_type",
+    "exact_top",
+    "fit",
+    "page_of",
+    "picture_url",
+    "plain",
+    "rollback",
+    "search",
+    "similar",
+]

@@ -1,0 +1,343 @@
+"""The embedded index: one folder that a process maps into memory, verified byte for byte when opened."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Self
+
+import faiss
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from smar.core.errors import InputError, member
+from smar.core.files import StrPath, verify, xxh3
+from smar.data.voices import Voices
+from smar.data.words import words as words_of
+from smar.search.embeddings import QUERY_FOLDER
+from smar.search.filters import Filter
+from smar.search.local.counted import matches_counter
+from smar.search.local.facets import FacetCounts, count_facets, price_borders
+from smar.search.local.fusion import Blend, HybridFit, as_read, ask_all, blend_of, fuse, parts_of, voices_of
+from smar.search.local.lists import EXACT_FILE, Lists
+from smar.search.local.payload import open_payload
+from smar.search.local.ready import map_npy
+from smar.search.local.sealed import Sealed
+from smar.search.local.segment import CatalogueView, Segment, place, top_of
+from smar.search.local.vectors import Probes, VectorStore
+from smar.search.local.versions import MADE_BY, current_version
+from smar.search.local.words import WORDS_FOLDER, WordIndex
+from smar.search.protocol import MAX_HITS, Hit, Mode, Ranked, weigh
+from smar.search.query import QueryEncoder, QueryManifest, QueryVectors
+from smar.search.ranked import Corrections, Queries, Rows, Vectors
+
+FAISS_FILE = "vectors.faiss"
+FACETS = ("category", "brand")
+
+
+class IndexedFile(BaseModel):
+    """Size in bytes and XXH3 of one file of an index: all of them are read at each start of a service."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = Field(ge=0)
+    xxh3: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """As the file is now."""
+        return cls(size=path.stat().st_size, xxh3=xxh3(path))
+
+
+class IndexManifest(Sealed):
+    """``INDEX/v0001/manifest.json``: what the index holds and how each of its files must look."""
+
+    format: Literal["smar-index/7"] = "smar-index/7"
+    fingerprint: str
+    kind: str
+    dim: int = Field(ge=1)
+    items: int = Field(ge=1)
+    created: str = Field(description="UTC, ISO 8601")
+    index_type: str = Field(description="faiss factory string")
+    probes: Probes | None = Field(None, description="what a query visits; None when the search is exact")
+    recall: float | None = Field(None, description="recall@50 of the worst mode against exact search; None when exact")
+    recall_target: float | None = None
+    hybrid: HybridFit | None = Field(None, description="None in a version from before there was hybrid search")
+    files: dict[str, IndexedFile]
+
+
+def check_fingerprint(path: Path, fingerprint: str, dim: int) -> None:
+    """Refuse a query encoder folder at `path` made by another model than `fingerprint`."""
+    query = QueryManifest.read(path, MADE_BY)
+    if query.fingerprint != fingerprint or query.dim != dim:
+        raise InputError(
+            f"{path / 'manifest.json'}: the query encoder is of model {query.fingerprint} (dim {query.dim}), "
+            f"the vectors are of model {fingerprint} (dim {dim}); their scores would mean nothing. "
+            "Embed and index again."
+        )
+
+
+def _verify(path: Path, manifest: IndexManifest) -> None:
+    """Sizes first, as they are cheap; then checksums, several files at a time."""
+    for name, entry in manifest.files.items():
+        file = path / name
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise InputError(f"{path / 'manifest.json'} names {name!r}, which lies outside the index.")
+        if not file.is_file():
+            raise InputError(f"{file} is missing. Run `{MADE_BY}` again.")
+        if (size := file.stat().st_size) != entry.size:
+            raise InputError(f"{file} has {size:,} bytes, expected {entry.size:,}. Run `{MADE_BY}` again.")
+
+    def check(name: str) -> None:
+        verify(path / name, manifest.files[name].xxh3, f"Run `{MADE_BY}` again.", xxh3)
+
+    largest_first = sorted(manifest.files, key=lambda name: -manifest.files[name].size)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(check, largest_first))
+
+
+def _read_vectors(path: Path, manifest: IndexManifest) -> VectorStore:
+    if manifest.probes is not None:
+        vectors = _map_exact(path / EXACT_FILE, (manifest.items, 2 * manifest.dim))
+        return VectorStore(Lists(path, manifest.items, 2 * manifest.dim, MADE_BY), vectors, manifest.probes)
+    file = path / FAISS_FILE
+    try:
+        index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise InputError(f"{file} cannot be read by faiss: {error}. Run `{MADE_BY}` again.") from None
+    if index.ntotal != manifest.items or index.d != 2 * manifest.dim:
+        raise InputError(
+            f"{file} holds {index.ntotal:,} vectors of {index.d} dimensions, expected {manifest.items:,} of "
+            f"{2 * manifest.dim}. Run `{MADE_BY}` again."
+        )
+    flat: Vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
+    return VectorStore(index, flat, None)
+
+
+def _map_exact(file: Path, shape: tuple[int, int]) -> Vectors:
+    vectors: Vectors = map_npy(file, MADE_BY)
+    if vectors.shape != shape or vectors.dtype != np.float32:
+        raise InputError(f"{file} has shape {vectors.shape}, expected {shape}. Run `{MADE_BY}` again.")
+    return vectors
+
+
+def _words(path: Path, manifest: IndexManifest) -> WordIndex | None:
+    if (fit := manifest.hybrid) is None:
+        return None
+    return WordIndex(path / WORDS_FOLDER, manifest.items, fit.fields, fit.mean_length, fit.language)
+
+
+class EmbeddedIndex:
+    """An opened index: one version of it, with the updates since when `UpdatableIndex` made it.
+
+    It never changes, so searching is safe from several threads while a newer one takes its place.
+    """
+
+    def __init__(
+        self, path: Path, manifest: IndexManifest, segments: Sequence[Segment], encoder: QueryEncoder | None = None
+    ) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.segments = tuple(segments)
+        self.catalogue = CatalogueView(self.segments)
+        if encoder is not None:
+            self.encoder = encoder
+        self.facets = _counter(self.segments)
+        self.counts = matches_counter(self.segments)
+
+    @classmethod
+    def open(cls, path: StrPath, check: bool = True) -> Self:
+        """Open and verify one version of an index; of an index folder the current one, without later updates.
+
+        Args:
+            path: an index folder or a version inside it.
+            check: compare every byte with the manifest's checksums. Leave it out only where another process has just
+                done so.
+
+        Raises:
+            InputError: it is not an index, a file is missing, truncated or damaged, or the query encoder inside is of
+                another model; the message names the file and, for a model, both fingerprints.
+        """
+        path = Path(path)
+        path = current_version(path)
+        manifest = IndexManifest.read(path, MADE_BY)
+        check_fingerprint(path / QUERY_FOLDER, manifest.fingerprint, manifest.dim)
+        if check:
+            _verify(path, manifest)
+        catalogue = open_payload(path, manifest.items, MADE_BY)
+        return cls(path, manifest, [Segment(_read_vectors(path, manifest), catalogue, words=_words(path, manifest))])
+
+    def with_segments(self, segments: Sequence[Segment]) -> "EmbeddedIndex":
+        """The same version with other segments behind it."""
+        return EmbeddedIndex(self.path, self.manifest, segments, self.encoder)
+
+    @staticmethod
+    def files_of(version: Path) -> list[Path]:
+        """All files of a version but its updates; most of them are mapped."""
+        return [version / name for name in ("manifest.json", *IndexManifest.read(version, MADE_BY).files)]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that made the vectors."""
+        return self.manifest.fingerprint
+
+    @property
+    def dim(self) -> int:
+        """k, the size of one query vector."""
+        return self.manifest.dim
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Item columns that filters may name."""
+        return self.segments[0].catalogue.schema
+
+    def __len__(self) -> int:
+        return len(self.catalogue)
+
+    @cached_property
+    def encoder(self) -> QueryEncoder:
+        """The query encoder that belongs to these vectors, loaded when first asked for."""
+        return QueryEncoder.load(self.path / QUERY_FOLDER)
+
+    def search(
+        self,
+        vectors: QueryVectors,
+        k: int = 10,
+        mode: Mode | str = Mode.ADAPTIVE,
+        filter: Filter | None = None,
+        explain: bool = False,
+    ) -> list[list[Hit]]:
+        """`rank` with the items' columns."""
+        return [self.hits(ranked) for ranked in self.rank(vectors, k, mode, filter, explain)]
+
+    def rank(
+        self,
+        vectors: QueryVectors,
+        k: int = 10,
+        mode: Mode | str = Mode.ADAPTIVE,
+        filter: Filter | None = None,
+        explain: bool = False,
+    ) -> list[Ranked]:
+        """The best `k` (1..MAX_HITS) items of each query, best first; fewer only when fewer match the filter.
+
+        With `explain`, items know their rank without pictures, which costs a second search in the text
+        vectors.
+
+        Raises:
+            InputError: `k` is out of range, or there is no such mode.
+        """
+        _check_k(k)
+        mode = member(Mode, mode, "mode")
+        voices = self._voices(vectors) if mode is Mode.ADAPTIVE else None
+        spoken = mode is Mode.HYBRID or voices is not None
+        asked = ask_all(self.segments, vectors.texts) if spoken else []
+        if asked:
+            vectors = as_read(vectors, asked, self.encoder)
+        share = weigh(vectors, mode)
+        blends: Sequence[Blend | None] = [blend_of(self.manifest.hybrid)] * len(asked)
+        if voices is not None:
+            blends, share = voices_of(self.segments, vectors, asked, voices)
+        queries = Queries(vectors.embedding, share)
+        words: list[Vectors | None] = [None] * len(queries)
+        corrected: list[Corrections | None] = [None] * len(queries)
+        if spoken:
+            fused = fuse(self.segments, blends, queries, asked, k, filter)
+            found, words = [items for items, _ in fused], [scores for _, scores in fused]
+            corrected = [query.corrected() for query in asked]
+        else:
+            found = top_of(self.segments, queries, k, filter)
+        ranks: list[Rows | None] = [None] * len(found)
+        if mode is Mode.TEXT:
+            ranks = [np.arange(1, len(items) + 1) for items in found]
+        elif explain:
+            by_text = top_of(self.segments, Queries(vectors.embedding, weigh(vectors, Mode.TEXT)), MAX_HITS, filter)
+            ranks = [_ranks(items.rows, text.rows) for items, text in zip(found, by_text, strict=True)]
+        return [Ranked.of(*parts) for parts in zip(found, ranks, words, corrected, strict=True)]
+
+    def _voices(self, vectors: QueryVectors) -> Voices | None:
+        """Fitted shares of words and vectors; None where the model, the index or the queries come without words."""
+        held = vectors.texts is not None and all(segment.words is not None for segment in self.segments)
+        return self.encoder.voices if held else None
+
+    def prepare(self, filter: Filter) -> None:
+        """Find what matches a filter; searches with it are quicker from then on."""
+        for segment in self.segments:
+            segment.allowed(filter)
+
+    def count(self, filter: Filter | None) -> int:
+        """How many items match."""
+        allowed = (segment.allowed(filter) for segment in self.segments)
+        return sum(
+            len(part.store) if mask is None else mask.count for part, mask in zip(self.segments, allowed, strict=True)
+        )
+
+    def nearest(self, queries: Queries, k: int, filter: Filter | None = None) -> list[Ranked]:
+        """The best `k` (1..MAX_HITS) items of queries that are vectors already."""
+        _check_k(k)
+        return [Ranked.of(items) for items in top_of(self.segments, queries, k, filter)]
+
+    def vectors(self, row: int) -> tuple[Vectors, Vectors]:
+        """S_m and S_t of the item at `row`, float32 [k] each, as they are stored."""
+        segment, at = place(self.segments, row)
+        own = np.array(segment.store.vectors[at], np.float32)
+        return own[: self.dim], own[self.dim :]
+
+    def unheld(self, text: str) -> float:
+        """Share of a text's words, by length, that no item holds any more; 1 where it or the index has none."""
+        if self.manifest.hybrid is None:
+            return 1.0
+        parts = parts_of(self.segments)
+        size = {word: len(word) for word in words_of(text, self.manifest.hybrid.language)}
+        held = sum(size[word] for word in size if any(part.holds(word) for part in parts))
+        return 1 - held / sum(size.values()) if size else 1.0
+
+    def hits(self, ranked: Ranked) -> list[Hit]:
+        """The items' columns with what was found."""
+        payload: list[dict[str, Any]] = self.catalogue.items(ranked.rows.tolist())
+        pictured = self.catalogue.pictured(ranked.rows)
+        ranks = np.full(len(ranked), -1) if ranked.rank_text is None else ranked.rank_text
+        return [
+            Hit(
+                item_id=item["item_id"],
+                score=float(ranked.score[at]),
+                text_score=float(ranked.text_score[at]),
+                multimodal_score=float(ranked.multimodal_score[at]),
+                rank_text=int(ranks[at]) if ranks[at] > 0 else None,
+                row=int(ranked.rows[at]),
+                has_picture=bool(pictured[at]),
+                payload=item,
+                words_score=None if ranked.words_score is None else float(ranked.words_score[at]),
+            )
+            for at, item in enumerate(payload)
+        ]
+
+
+def _check_k(k: int) -> None:
+    if not 1 <= k <= MAX_HITS:
+        raise InputError(f"k is {k}; allowed: 1 to {MAX_HITS}.")
+
+
+def _counter(segments: Sequence[Segment]) -> Callable[..., FacetCounts]:
+    """Counts of category, brand and price ranges among the items that match; kept for the latest 16 questions.
+
+    A function of the segments alone: see `smar.search.local.segment` on circles of references.
+    """
+
+    @lru_cache(maxsize=1)
+    def borders() -> tuple[float, ...]:
+        return price_borders([segment.part(None) for segment in segments])
+
+    @lru_cache(maxsize=16)
+    def count(filter: Filter | None = None, top: int | None = None) -> FacetCounts:
+        return count_facets([segment.part(filter) for segment in segments], FACETS, borders(), top)
+
+    return count
+
+
+def _ranks(rows: Rows, ranking: Rows) -> Rows:
+    """Rank (from 1) of each of `rows` in `ranking`, -1 for none."""
+    order = np.argsort(ranking)
+    places = np.minimum(np.searchsorted(ranking, rows, sorter=order), len(ranking) - 1)
+    return np.where(ranking[order[places]] == rows, order[places] + 1, -1)

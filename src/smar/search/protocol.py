@@ -1,0 +1,156 @@
+"""What every index back-end offers: a batch of query vectors in, ranked hits out.
+
+An item has a text vector S_t and a multimodal vector S_m; a query has a vector Q and the gate's probability p
+that pictures help. Adaptive search ranks by ``p * Q.S_m + (1-p) * Q.S_t``. With item vectors ``[S_m ; S_t]``
+and query vectors ``[p*Q ; (1-p)*Q]`` that sum is one inner product, so one index of 2k dimensions serves every
+mode exactly.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from smar.core.errors import member
+from smar.search.filters import Filter
+from smar.search.query import QueryVectors
+from smar.search.ranked import Corrections, Found
+
+MAX_HITS = 1000
+"""Largest k of one search: the hits' exact scores are computed one by one."""
+
+INTERNAL_COLUMNS = frozenset({"picture_offset", "picture_length"})
+"""Payload columns that locate the picture; neither shown nor filtered on."""
+
+
+class Mode(StrEnum):
+    """Which of an item's vectors are searched."""
+
+    ADAPTIVE = "adaptive"
+    ROUTE = "route"
+    TEXT = "text"
+    MULTIMODAL = "multimodal"
+    HYBRID = "hybrid"
+    """The adaptive ranking fused with BM25 (`smar.search.local.fusion`); needs the queries' texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One found item, with what explains its place.
+
+    `score` is what it was ranked by; `text_score` and `multimodal_score` are exact inner products from the
+    stored vectors; `words_score` is the BM25 score where words take part, else None. `rank_text` is its rank (from 1)
+    had pictures been left out; None when not asked for or beyond `MAX_HITS`.
+    """
+
+    item_id: str
+    score: float
+    text_score: float
+    multimodal_score: float
+    rank_text: int | None
+    row: int
+    has_picture: bool
+    payload: Mapping[str, Any]
+    words_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranked:
+    """What one query found, as arrays, best first; see `Hit` for the meaning of each.
+
+    `rows` int64 [n]; `score`, `text_score`, `multimodal_score` float32 [n]; `rank_text` int64 [n] with -1 for none, or
+    None when it was not asked for; `words_score` float32 [n], or None where words take no part. `corrected` are
+    those of a hybrid search.
+    """
+
+    rows: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float32]
+    text_score: npt.NDArray[np.float32]
+    multimodal_score: npt.NDArray[np.float32]
+    rank_text: npt.NDArray[np.int64] | None
+    words_score: npt.NDArray[np.float32] | None = None
+    corrected: Corrections = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        found: Found,
+        rank_text: npt.NDArray[np.int64] | None = None,
+        words_score: npt.NDArray[np.float32] | None = None,
+        corrected: Corrections | None = None,
+    ) -> Self:
+        """What was found, with what else is known of it."""
+        scores = (found.score, found.text_score, found.multimodal_score)
+        return cls(found.rows, *scores, rank_text, words_score, corrected or {})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pick(self, places: npt.NDArray[np.int64]) -> "Ranked":
+        """Some of them."""
+        ranks = None if self.rank_text is None else self.rank_text[places]
+        words = None if self.words_score is None else self.words_score[places]
+        scores = (self.score[places], self.text_score[places], self.multimodal_score[places])
+        return Ranked(self.rows[places], *scores, ranks, words, self.corrected)
+
+
+class Index(Protocol):
+    """A searchable catalogue, whatever holds it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that made the vectors; only its own query encoder may search them."""
+
+    @property
+    def dim(self) -> int:
+        """k, the size of one query vector."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Item columns that filters may name."""
+
+    def __len__(self) -> int:
+        """Number of items."""
+
+    def rank(
+        self,
+        vectors: QueryVectors,
+        k: int = 10,
+        mode: Mode | str = Mode.ADAPTIVE,
+        filter: Filter | None = None,
+        explain: bool = False,
+    ) -> list[Ranked]:
+        """As `search`, without the items themselves."""
+
+    def search(
+        self,
+        vectors: QueryVectors,
+        k: int = 10,
+        mode: Mode | str = Mode.ADAPTIVE,
+        filter: Filter | None = None,
+        explain: bool = False,
+    ) -> list[list[Hit]]:
+        """The best `k` items of each query, best first; fewer only when fewer match the filter."""
+
+
+def weigh(vectors: QueryVectors, mode: Mode | str) -> npt.NDArray[np.float32]:
+    """Share of the multimodal score in each query's score, float32 [n]: p when adaptive or hybrid, else 0 or 1.
+
+    Routing rounds p to 0 or 1 at the model's threshold. Raises InputError where there is no such mode.
+    """
+    mode = member(Mode, mode, "mode")
+    if mode in (Mode.ADAPTIVE, Mode.HYBRID):
+        return vectors.image_probability.astype(np.float32)
+    if mode is Mode.ROUTE:
+        return (vectors.image_probability > vectors.threshold).astype(np.float32)
+    return np.full(len(vectors.embedding), mode is Mode.MULTIMODAL, np.float32)
+
+
+def widen(vectors: QueryVectors, mode: Mode | str) -> npt.NDArray[np.float32]:
+    """Query vectors of the 2k-dim index, float32 [n, 2k]: ``[w*Q ; (1-w)*Q]`` with w from `weigh`."""
+    share = weigh(vectors, mode)[:, None]
+    return np.concatenate([share * vectors.embedding, (1 - share) * vectors.embedding], axis=1, dtype=np.float32)
