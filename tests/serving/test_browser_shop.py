@@ -11,7 +11,7 @@ from test_browser import PHONE, answered, no_sideways_scroll
 from tiny_service import address, run_service
 
 pytestmark = pytest.mark.browser
-OFFERED = ("--set", "facets=category,brand,price,in_stock,colour", "--set", "sorts=price,-price")
+OFFERED = ("--facets", "category,brand,price,in_stock", "--sort", "price,-price")
 
 
 @pytest.fixture(scope="module")

@@ -42,8 +42,9 @@ class ServiceOptions(BaseModel):
     upload_bytes: int = Field(20 << 20, ge=1024, description="largest item or picture")
     hang: float = Field(30.0, gt=0, description="a worker that shows no sign of life for so long is killed")
     patience: float = Field(15.0, gt=0, description="time for a client to send its request")
-    facets: Names = Field(("category", "brand", "price"), description="columns that the page offers to filter by")
-    sorts: Names = Field((), description="columns that the page offers to sort by, a minus before those downwards")
+    facets: Names | None = Field(None, description="columns that the page offers to filter by, in this order")
+    sort: Names = Field((), description="columns that the page offers to sort by, a minus before those downwards")
+    collapse: str = Field("", description="COLUMN or COLUMN:NOUN: the page shows one card for each of its values")
     log: Literal["errors", "requests", "queries"] = Field(
         "errors", description="errors only; a line for each request; the same with the query's text"
     )
@@ -69,7 +70,8 @@ class ServiceOptions(BaseModel):
         return path
 
 
-_SETTABLE = sorted(set(ServiceOptions.model_fields) - {"workers", "keys", "cors", "root_path", "shared", "writer"})
+_OWN = {"workers", "keys", "cors", "root_path", "facets", "sort", "collapse", "shared", "writer"}
+_SETTABLE = sorted(set(ServiceOptions.model_fields) - _OWN)
 
 
 def service_options(assignments: Sequence[str] = (), **named: object) -> ServiceOptions:
