@@ -312,7 +312,11 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     command.add_argument("--root-path", default="", metavar="PREFIX", help="where a proxy shows it, such as /search")
     command.add_argument(
-        "--facets", type=arguments.names, metavar="COLUMNS", help="columns to filter by on the page: category,brand,price"
+        "--facets",
+        type=arguments.names,
+        default="category,brand,price",
+        metavar="COLUMNS",
+        help="columns to filter by on the page (default category,brand,price)",
     )
     command.add_argument(
         "--sort", type=arguments.names, default=(), metavar="COLUMNS", help="columns to sort by there: price,-created_at"

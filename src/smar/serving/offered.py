@@ -9,11 +9,9 @@ import pyarrow as pa
 from smar.core.errors import InputError
 from smar.search.columns import Kind, kind_of
 from smar.search.local import Collapse, EmbeddedIndex, Facets, Plan, Shape
-from smar.serving.options import ServiceOptions
+from smar.serving.options import USUAL, ServiceOptions
 from smar.serving.schemas import CollapseOut, ColumnKind
 
-USUAL = ("category", "brand", "price")
-"""Columns to filter by where nothing is said, of those that the index has."""
 _KINDS: dict[Kind, ColumnKind] = {
     Kind.TEXT: "text",
     Kind.NUMBER: "number",
@@ -50,14 +48,16 @@ def offered(
             return False
         return True
 
-    wanted = [name for name in USUAL if name in schema.names] if options.facets is None else options.facets
+    wanted = options.facets if options.facets != USUAL else [name for name in USUAL if name in schema.names]
     facets = [name for name in wanted if usable(name, Shape(facets=Facets((name,))))]
     Plan.of(Shape(facets=Facets(tuple(facets))), schema)  # not too many
     sorts = [name for name in options.sort if usable(name, Shape(sort=(name,)))]
     column, _, noun = options.collapse.partition(":")
     cards = column and usable(column, Shape(collapse=Collapse(column)))
     named = dict.fromkeys([*facets, *(name.removeprefix("-") for name in sorts)])
+    fitted = getattr(index.manifest, "cutoff", None)
     return {
+        "cutoffs": [] if fitted is None else list(fitted.modes),
         "facets": facets,
         "sorts": sorts,
         "collapse": CollapseOut(column=column, noun=noun or "versions") if cards else None,

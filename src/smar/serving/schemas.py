@@ -213,6 +213,7 @@ class About(BaseModel):
     facets: list[str] = Field(description="columns that the shop offers to filter by")
     sorts: list[str] = Field(description="columns that the shop offers to sort by, a minus before those downwards")
     collapse: CollapseOut | None = Field(description="of what the shop shows one card for each value")
+    cutoffs: list[Mode] = Field(description="modes whose searches know a cut-off, below which nothing is relevant")
     kinds: dict[str, ColumnKind] = Field(description="what the columns of `facets` and `sorts` hold")
     picture_search: bool = Field(description="whether a model worker can encode pictures and items")
     writable: bool = Field(description="whether items can be changed over HTTP, with an API key")

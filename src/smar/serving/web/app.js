@@ -62,7 +62,7 @@ function retry() {
 /** What every answer has, whatever was asked for. */
 function drawAround({ facets = null, redirect = null, total = null }) {
   drawPanel(facets, state);
-  showRedirect(redirect?.url ?? redirect);
+  showRedirect(redirect);
   byId("sheet-total").textContent = total?.relation === "exact" ? `Show ${plural(total.value, "product", "products")}` : "Show products";
 }
 
@@ -80,11 +80,14 @@ function keepPlace(draw) {
 
 const request = (mode, k) => ({ query: state.q, mode, k, filter: toFilter(state) });
 
+/** Whether hits that are not relevant are cut off. */
+const cuts = () => worded(state) && !state.compare && Boolean(offer?.cutoffs?.includes(state.mode));
+
 /** How the facets are counted: among all that matches, so that each choice leads to as many products as it counts;
  * among hits where a cut-off tells them from the rest, or where there are more cards than can be counted. */
 function facets() {
   if (!offer?.facets.length) return null;
-  const hits = worded(state) && (offer.cutoff || (offer.collapse && offer.items > MOST_CARDS));
+  const hits = worded(state) && (cuts() || (offer.collapse && offer.items > MOST_CARDS));
   return { columns: offer.facets, of: hits ? "hits" : "matches", top: 100 };
 }
 
@@ -124,7 +127,7 @@ async function single(signal) {
   const { mode } = state;
   const { collapse } = offer ?? {};
   const wanted = { ...request(mode, PAGE), sort: state.sort ? [state.sort] : [], collapse: collapse?.column };
-  if (offer?.cutoff && worded(state)) wanted.cutoff = true;
+  if (cuts()) wanted.cutoff = true;
   const ask = (offset, k, more) => api.search({ ...wanted, offset, k, ...more }, signal);
   const answer = await ask(0, PAGE, { facets: facets() });
   return () => {

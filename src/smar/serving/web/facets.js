@@ -12,6 +12,7 @@ export function buildPanel({ facets, kinds }, state, changed) {
   const make = { number: rangeField, date: rangeField, boolean: switchField };
   fields = facets.map((column) => (make[kinds[column]] ?? listField)(column, kinds[column], state, changed));
   byId("fields").replaceChildren(...fields.map((field) => field.box));
+  byId("no-filters").textContent = fields.length ? "" : "Nothing to filter by.";
   byId("filter-form").addEventListener("submit", (event) => event.preventDefault());
 }
 
@@ -21,7 +22,7 @@ export function drawPanel(facets, state) {
   for (const field of fields) field.draw(facets?.[field.column] ?? null, state);
   if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
   const nothing = fields.every((field) => field.box.hidden);
-  if (facets || !fields.length) byId("no-filters").textContent = nothing ? "Nothing to filter by." : "";
+  if (facets) byId("no-filters").textContent = nothing ? "Nothing to filter by." : "";
 }
 
 /** Make the panel show what is chosen. */

@@ -1,6 +1,6 @@
 // Ranges of numbers and dates in the filter panel: a histogram on its side whose lines are chosen, and two ends to type.
 
-import { bound, capital, date, dates, el, label, money, nextDay } from "./dom.js";
+import { bound, date, dates, el, label, money, nextDay, number } from "./dom.js";
 import { fieldset, row, showCount } from "./facets.js";
 import { isDate, rangeOf, setRange } from "./state.js";
 
@@ -46,7 +46,7 @@ export function rangeField(column, kind, state, changed) {
 
   function line(key) {
     const [from, to] = key.split(" ");
-    const made = row("radio", column, key, capital(rangeText({ low: from, high: to, below: to !== "" }) || (timed ? "any time" : `any ${label(column)}`)));
+    const made = row("radio", column, key, rangeText({ low: from, high: to, below: to !== "" }) || (timed ? "any time" : `any ${label(column)}`));
     made.append(el("i", { className: "bar", "aria-hidden": "true" }));
     made.firstElementChild.addEventListener("change", () => {
       setRange(state(), column, from, to, to !== "");
@@ -65,7 +65,7 @@ export function rangeField(column, kind, state, changed) {
       const most = Math.max(1, ...counts.values());
       for (const [key, each] of lines) showBar(each, counts.get(key), most);
       const known = facet.low !== null;
-      if (known && !timed) [low.placeholder, high.placeholder] = [facet.low, facet.high].map(column === "price" ? money : bound);
+      if (known && !timed) [low.placeholder, high.placeholder] = [facet.low, facet.high].map(column === "price" ? money : number);
       if (known && timed) [low.min, high.max] = [facet.low, facet.high].map((text) => text.slice(0, 10));
       box.hidden = !known && !lines.size && !now.ranges[column];
       this.show(now);
@@ -88,5 +88,5 @@ function endInput(which, column, timed) {
 
 function showBar(line, count, most) {
   showCount(line, count);
-  line.lastElementChild.style.width = `${(100 * (count ?? 0)) / most}%`;
+  line.lastElementChild.style.setProperty("--share", (count ?? 0) / most);
 }
