@@ -319,7 +319,11 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         help="columns to filter by on the page (default category,brand,price)",
     )
     command.add_argument(
-        "--sort", type=arguments.names, default=(), metavar="COLUMNS", help="columns to sort by there: price,-created_at"
+        "--sort",
+        type=arguments.names,
+        default=(),
+        metavar="COLUMNS",
+        help="columns to sort by: price,-created_at",
     )
     command.add_argument(
         "--collapse", default="", metavar="COLUMN[:NOUN]", help="one card there for each value: product_id:colours"

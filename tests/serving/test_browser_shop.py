@@ -309,7 +309,9 @@ def test_nothing_is_good_enough(page: Page) -> None:
     expect(page.locator(".results .card")).to_have_count(5)
 
 
-@pytest.mark.parametrize(("redirect", "link"), [("/service/returns", "/service/returns"), ("javascript:alert(1)", None)])
+@pytest.mark.parametrize(
+    ("redirect", "link"), [("/service/returns", "/service/returns"), ("javascript:alert(1)", None)]
+)
 def test_where_a_rule_leads(page: Page, redirect: str, link: str | None) -> None:
     def ruled(route: Route) -> None:
         answer = route.fetch()

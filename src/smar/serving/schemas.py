@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from smar.search.local import Relation
 from smar.search.protocol import Mode
 
-
 ColumnKind = Literal["text", "number", "boolean", "date", "list", "empty"]
 
 
