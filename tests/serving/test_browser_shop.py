@@ -1,4 +1,4 @@
-"""What a shop configures the page to offer: columns of every kind to filter by, columns to sort by, one card a product."""
+"""What a shop configures the page to offer: columns of every kind to filter and sort by, one card a product."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The module for InstantSearch, with the real npm package in a real browser: the page of docs/serving.md as it stands."""
+"""The module for InstantSearch, with the npm package in a real browser: the page of docs/serving.md as it stands."""
 
 import functools
 import http.server
