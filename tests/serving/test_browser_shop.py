@@ -13,7 +13,7 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 from test_browser import PHONE, SHIFTS, answered, lines, no_sideways_scroll, settled, titles
 
 from smar.core.errors import InputError
@@ -276,6 +276,19 @@ def test_a_sheet_on_a_phone(page: Page) -> None:
     assert no_sideways_scroll(page)
     page.set_viewport_size({"width": 1280, "height": 800})
     expect(page.get_by_role("complementary", name="Filters").get_by_role("checkbox", name="XL")).to_be_visible()
+
+
+def test_a_link_with_a_column_that_is_not_there(browser: Browser, service: str) -> None:
+    """Without the `page` fixture, as the browser itself reports the refused request on the console."""
+    with browser.new_context(base_url=service) as context:
+        page = context.new_page()
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto("?q=red&f.constructor=x")
+        expect(page.locator(".notice")).to_contain_text("unknown column 'constructor'")
+        page.get_by_role("button", name="Remove filter Constructor: x").click()
+        expect(page.locator("#status")).to_have_text("Best 48 for “red”")
+        assert complaints == []
 
 
 @pytest.mark.parametrize("page", [{}, {"viewport": PHONE}], ids=["wide", "phone"], indirect=True)

@@ -67,7 +67,7 @@ export function rangeField(column, kind, state, changed) {
       const known = facet.low !== null;
       if (known && !timed) [low.placeholder, high.placeholder] = [facet.low, facet.high].map(column === "price" ? money : number);
       if (known && timed) [low.min, high.max] = [facet.low, facet.high].map((text) => text.slice(0, 10));
-      box.hidden = !known && !lines.size && !now.ranges[column];
+      box.hidden = !known && !now.ranges[column];
       this.show(now);
     },
     show(now) {

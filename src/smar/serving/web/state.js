@@ -6,14 +6,16 @@ export const COMPARED = 24;
 export const SHORT = ["category", "brand"]; // columns whose values have a parameter of the same name; others have `f.NAME`
 const END = /^(-?[\d.]+(e[-+]?\d+)?|\d{4}-\d\d-\d\d([T ][\d:.Z+-]+)?)$/; // of a range: a number or a date
 
+const none = () => Object.create(null); // a column may be called as what every object has
+
 export const empty = () => ({
   q: "",
   like: "", // id of the item whose like is looked for
   picture: null, // a File; it is not in the address
   mode: "adaptive",
   compare: false,
-  values: {}, // column -> Set of chosen values
-  ranges: {}, // column -> {low, high, below}, texts; `below` tells that `high` itself is left out
+  values: none(), // column -> Set of chosen values
+  ranges: none(), // column -> {low, high, below}, texts; `below` tells that `high` itself is left out
   sort: "",
 });
 
@@ -79,7 +81,7 @@ export const chosen = (state) => Object.entries(state.values).flatMap(([column, 
 
 export const filterCount = (state) => chosen(state).length + Object.keys(state.ranges).length;
 
-export const clearFilters = (state) => Object.assign(state, { values: {}, ranges: {} });
+export const clearFilters = (state) => Object.assign(state, { values: none(), ranges: none() });
 
 /** Whether words, a picture or an item say what is wanted. */
 export const worded = (state) => Boolean(state.q.trim() || state.like || state.picture);

@@ -113,7 +113,7 @@ export function showResults(answer, ask, filtered, collapse) {
 
 /** Nothing is good enough, by the answer's own cut-off; what comes nearest. */
 export function showNear(answer, collapse) {
-  say(`No exact match for “${answer.query}”. Similar:${reading(answer)}`);
+  say(`No exact match for “${answer.query}”${reading(answer)}. Similar:`);
   const context = { mode: answer.mode, probability: answer.image_probability, collapse };
   const cards = answer.near.map((hit, at) => card(hit, { eager: at < 6, context }));
   showUnder("Similar products", el("ul", { className: "grid results" }, ...cards));
