@@ -22,6 +22,7 @@ from smar.model.tokens import Ints
 from smar.model.towers import Tower
 from smar.training.alignment import AlignmentItems, ItemKeys
 from smar.training.batches import Collator
+from smar.training.callbacks import Callback
 from smar.training.catalogue import CatalogueQueries
 from smar.training.distributed import in_turn, world
 from smar.training.gate import training_shares
@@ -46,6 +47,7 @@ class Workshop:
     processor: SmarProcessor
     pairs: Collator
     device: torch.device = CPU
+    callbacks: tuple[Callback, ...] = ()
 
     def __post_init__(self) -> None:
         """Look the category column up before anything is trained; raises InputError where there is none."""
