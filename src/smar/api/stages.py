@@ -173,7 +173,7 @@ class Report:
 
     @property
     def table(self) -> pa.Table:
-        """Every figure of metrics.json as a row: model, slice, metric, value, its interval, queries, seeds."""
+        """Every figure of a model as a row: model, slice, metric, value, its interval, queries, seeds."""
         return pa.Table.from_pylist([asdict(row) for row in self.summary.rows])
 
     def to_pandas(self) -> "pandas.DataFrame":
