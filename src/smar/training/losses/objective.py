@@ -15,7 +15,7 @@ L = TypeVar("L", bound=Callable[..., Tensor])
 
 @dataclass(frozen=True)
 class Terms:
-    """What a loss may need beside scores: the softmax's `temperature`, `train.loss`, and `log_q` [n] of `pair_losses`.
+    """What a loss may need beside scores: the softmax's `temperature` and `train.loss`.
 
     >>> Terms(1 / 30, LossSettings()).settings.margin
     0.1
@@ -23,7 +23,6 @@ class Terms:
 
     temperature: float | Tensor
     settings: LossSettings
-    log_q: Tensor | None = None
 
 
 def register_loss(name: str) -> Callable[[L], L]:
@@ -46,7 +45,7 @@ def register_loss(name: str) -> Callable[[L], L]:
 
 def softmax(scores: Tensor, target: Tensor, blocked: Tensor, terms: Terms) -> Tensor:
     """See `pair_losses`."""
-    return pair_losses(scores, target, blocked, terms.temperature, terms.log_q)
+    return pair_losses(scores, target, blocked, terms.temperature)
 
 
 def hinge(scores: Tensor, target: Tensor, blocked: Tensor, terms: Terms) -> Tensor:
@@ -67,7 +66,6 @@ class Objective:
         target: column of each pair's item [B].
         blocked: bool [B, n], True where a candidate is a known positive of the pair's query other than its own item.
         liked: bool [u, n], True where a candidate is a known positive of the query; for the direction item -> query.
-        log_q: log sampling probability [n] of the candidates, or None.
     """
 
     loss: LossSettings
@@ -76,21 +74,21 @@ class Objective:
     target: Tensor
     blocked: Tensor
     liked: Tensor | None = None
-    log_q: Tensor | None = None
 
     def by_query(self, rows: Tensor, pairs: slice = slice(None)) -> Tensor:
         """Items of some pairs against the other candidates of their query: cosines [b, n] -> losses [b]."""
-        terms = Terms(self.temperature, self.loss, self.log_q)
-        return LOSSES[self.loss.kind](rows, self.target[pairs], self.blocked[pairs], terms)  # type: ignore[no-any-return]
+        return self._losses(rows, self.target[pairs], self.blocked[pairs])
 
     def by_item(self, columns: Tensor, pairs: slice = slice(None)) -> Tensor:
         """Queries of some pairs against the batch's other queries, those that like the item, too, left out.
 
-        Queries are not corrected by their sampling probability: only items are drawn from outside the batch.
         Cosines [b, u] -> losses [b].
         """
         assert self.liked is not None
         own = self.query_of_pair[pairs]
         blocked = self.liked.T[self.target[pairs]].scatter(1, own[:, None], False)
-        terms = Terms(self.temperature, self.loss)
-        return LOSSES[self.loss.kind](columns, own, blocked, terms)  # type: ignore[no-any-return]
+        return self._losses(columns, own, blocked)
+
+    def _losses(self, scores: Tensor, target: Tensor, blocked: Tensor) -> Tensor:
+        loss: Callable[..., Tensor] = LOSSES[self.loss.kind]
+        return loss(scores, target, blocked, Terms(self.temperature, self.loss))
