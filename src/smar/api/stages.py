@@ -62,8 +62,8 @@ def prepare(
     """Make a dataset of a shop's tables (`smar prepare`; docs/data.md says what they hold).
 
     >>> import smar
-    >>> dataset = smar.prepare(items="shop/items.parquet", clicks="shop/clicks.parquet", config="tiny.yaml")
-    >>> dataset.items.num_rows
+    >>> tables = {"items": "shop/items.parquet", "clicks": "shop/clicks.parquet"}
+    >>> smar.prepare(**tables, out="small", config="tiny.yaml").items.num_rows
     300
 
     Args:
@@ -164,7 +164,7 @@ class Report:
     >>> report = smar.evaluate(["run"], "dataset", out="report")
     >>> report.table.column_names[:4]
     ['model', 'slice', 'metric', 'value']
-    >>> report.to_pandas().query("slice == 'all' and metric == 'recall'").model.tolist()[:2]
+    >>> report.to_pandas().query("slice == 'all' and metric == 'MRR'").model.tolist()[:2]
     ['bm25', 'dpsr']
     """
 
@@ -201,10 +201,7 @@ def evaluate(
 ) -> Report:
     """Rank the catalogue for every test query by each model and write a report (`smar evaluate`, docs/evaluation.md).
 
-    >>> import smar
-    >>> report = smar.evaluate(["run"], "dataset", out="report")
-    >>> report.summary.queries > 0
-    True
+    See `Report` for an example.
 
     Args:
         runs: of `train`, or their folders; the first one's settings count.

@@ -29,7 +29,12 @@ except ImportError:
 
 
 class Settings(Section):
-    """The whole configuration."""
+    """The whole configuration.
+
+    >>> settings = Settings(train={"stage1": {"steps": 500}})
+    >>> settings.train.stage1.steps, settings.model.fusion
+    (500, 'cross')
+    """
 
     plugins: tuple[str, ...] = Field((), description="modules that register fusions, losses and encoders")
     data: DataSettings = DataSettings()

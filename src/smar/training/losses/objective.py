@@ -32,7 +32,7 @@ def register_loss(name: str) -> Callable[[L], L]:
     item, `blocked` [b, n], True where a candidate is another known positive, and `Terms`. It returns losses [b].
 
     >>> from smar.training import register_loss
-    >>> @register_loss("squared")
+    >>> @register_loss("margin-squared")
     ... def squared(scores, target, blocked, terms):
     ...     own = scores.gather(1, target[:, None])
     ...     return ((1 - own + scores).clamp_min(0) ** 2).masked_fill(blocked, 0).mean(1)
