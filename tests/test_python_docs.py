@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import pyarrow as pa
 import pytest
 import regex
 import yaml
@@ -79,6 +80,7 @@ def test_from_tables_to_a_report(run_block, line: Line):
     assert names["losses"] == []
     told = json.loads((line.report / "metrics.json").read_text())
     assert [row["value"] for row in told[: len(names["frame"])]] == names["frame"].value.tolist()
+    assert pa.table(names["report"]).column_names == list(names["frame"])
     assert names["best"].value == names["frame"].query("slice == 'all' and metric == 'R@50'").value.max()
 
 

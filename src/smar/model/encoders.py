@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Literal, TypeVar
 
 from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig, PreTrainedModel, ResNetConfig, ViTConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from smar.core.errors import InputError
 from smar.core.registry import IMAGE_ENCODERS, TEXT_ENCODERS
 from smar.core.sections.model import TextSettings, VisionSettings
 from smar.model.bag import BagConfig
@@ -31,14 +33,19 @@ def register_encoder(name: str, reads: Literal["text", "pictures"]) -> Callable[
     ...         return MyConfig(vocab_size=vocabulary, hidden_size=tower.hidden)
 
     Raises:
-        InputError: the name is taken.
+        InputError: the name is taken, or `model_type` is one of transformers' own.
     """
 
     def add(encoder: E) -> E:
         config = encoder.config_class
+        if not config.model_type or config.model_type in CONFIG_MAPPING_NAMES:
+            raise InputError(
+                f"{encoder.__name__}.config_class needs a model_type of its own, not {config.model_type!r}."
+            )
+        registry.register(name, encoder.fresh)(encoder)
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModel.register(config, encoder, exist_ok=True)
-        return registry.register(name, encoder.fresh)(encoder)
+        return encoder
 
     registry = TEXT_ENCODERS if reads == "text" else IMAGE_ENCODERS
     return add
