@@ -274,6 +274,9 @@ DEMO_TRAINING = (
     *("--set", "train.baselines=[{kind: dpsr}, {kind: dpsr-i, steps: [100, 30]}]"),
 )
 """Four minutes on 2 cores; the picture-only baseline is there for the table and gets a third of the steps."""
+_TINY = "{layers: 1, hidden: 32, heads: 2}"
+QUICK_TRAINING = [f"train.{stage}.{key}" for stage in ("stage1", "stage2") for key in ("steps=2", "batch_size=32")]
+QUICK_TRAINING += [f"model.{tower}={_TINY}" for tower in ("query", "text", "vision")]
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -285,14 +288,15 @@ def demo(options: argparse.Namespace) -> None:
     if (dataset / "manifest.json").is_file():
         console.print(f"{dataset} is there already; delete {out} to start anew.", markup=False)
     else:
-        made = generate_shop(shop)
+        made = generate_shop(shop, 300, 3000) if options.quick else generate_shop(shop)
         summary(f"generated shop with a simulated log in {shop}", list(asdict(made).items()))
         _run(
             *("prepare", "--items", shop / "items.parquet", "--clicks", shop / "clicks.parquet"),
             *("--queries", shop / "queries.parquet", "--out", dataset),
             *("--set", "data.slice_columns=[group,category]", "--set", "data.note=generated shop, simulated log"),
         )
-    _run("train", dataset, "--out", run, *DEMO_TRAINING)
+    quick = [word for assignment in QUICK_TRAINING for word in ("--set", assignment)]
+    _run("train", dataset, "--out", run, *(quick if options.quick else DEMO_TRAINING))
     _run("evaluate", run, dataset, "--out", out / "report")
     _run("evaluate", run, dataset, "--qrels", shop / "qrels.parquet", "--out", out / "report-truth")
     _run("embed", run, dataset, "--out", out / "embeddings")
