@@ -276,7 +276,7 @@ DEMO_TRAINING = (
 """Four minutes on 2 cores; the picture-only baseline is there for the table and gets a third of the steps."""
 _TINY = "{layers: 1, hidden: 32, heads: 2}"
 QUICK_TRAINING = [f"train.{stage}.{key}" for stage in ("stage1", "stage2") for key in ("steps=2", "batch_size=32")]
-QUICK_TRAINING += [f"model.{tower}={_TINY}" for tower in ("query", "text", "vision")]
+QUICK_TRAINING += ["evaluate.bootstrap=100"] + [f"model.{tower}={_TINY}" for tower in ("query", "text", "vision")]
 
 
 def demo(options: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from smar.core.errors import InputError, one_of
 
@@ -30,19 +30,18 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter((*self._own, *self._added))
 
-    def register(self, name: str, value: T | None = None) -> Callable[[V], V]:
-        """Decorator that gives `name` to what it decorates, or to `value`.
+    def register(self, name: str) -> Callable[[V], V]:
+        """Decorator that gives `name` to what it decorates.
 
         Raises:
             InputError: the name is taken; a definition that is run again, as in a notebook, takes its own place.
         """
 
         def add(decorated: V) -> V:
-            new: T = decorated if value is None else value  # type: ignore[assignment]
             old = self._added.get(name)
-            if name in self._own or (old is not None and _place(old) != _place(new)):
+            if name in self._own or (old is not None and _place(old) != _place(decorated)):
                 raise InputError(f"{self._key} has a {name!r} already: choose another name.")
-            self._added[name] = new
+            self._added[name] = cast(T, decorated)
             return decorated
 
         return add

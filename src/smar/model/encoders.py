@@ -42,7 +42,7 @@ def register_encoder(name: str, reads: Literal["text", "pictures"]) -> Callable[
             raise InputError(
                 f"{encoder.__name__}.config_class needs a model_type of its own, not {config.model_type!r}."
             )
-        registry.register(name, encoder.fresh)(encoder)
+        registry.register(name)(encoder.fresh)
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModel.register(config, encoder, exist_ok=True)
         return encoder
