@@ -139,6 +139,7 @@ if __name__ == "__main__":
 def test_encoding_processes_end_with_a_killed_parent(shop, tmp_path):
     script = tmp_path / "wait.py"
     script.write_text(WAIT)
+    (tmp_path / JOB_FILE).touch()
     command = [sys.executable, script, shop.root / "model", shop.dataset.path, tmp_path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         children = [int(pid) for pid in process.stdout.readline().split()]

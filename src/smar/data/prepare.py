@@ -6,6 +6,7 @@ complete.
 """
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,11 +26,14 @@ from smar.data.columns import check_mapping
 from smar.data.database import Connection, connect, copy, number, script, set_variables
 from smar.data.dataset import FORMAT, DatasetManifest
 from smar.data.language import MOST, guess_language
-from smar.data.pictures import PictureCounts, pack
+from smar.data.listing import list_pictures
+from smar.data.picture_parts import decode_part, decoder_of
+from smar.data.pictures import Decode, PictureCounts, decode_here, pack
 from smar.data.selected import Tables
 from smar.data.sources import Given
 from smar.data.tables import Table, applied_format, check_types
 from smar.data.times import check_format
+from smar.runners.run import Part
 
 _READ = MOST // 2  # titles, and as many queries
 
@@ -82,6 +86,7 @@ def prepare(
     queries: Given = (),
     test_from: date | datetime | None = None,
     out: StrPath = "dataset",
+    runner: str = "local",
 ) -> PrepareSummary:
     """Build the dataset folder `out` from the user's tables.
 
@@ -95,6 +100,7 @@ def prepare(
         queries: attributes of queries.
         test_from: first moment of the test period.
         out: the dataset.
+        runner: who decodes the pictures: `local` or `ray`. Parts of `prepare_pictures` are taken as they are.
 
     Raises:
         InputError: a table, the settings, the date or `out` is wrong; `out` is then as it was before.
@@ -106,10 +112,11 @@ def prepare(
     work = partial / "work"
     work.mkdir(parents=True)
     summary = PrepareSummary(out)
+    decode = decoder_of(pictures_folder(out), runner)
     try:
         with connect(settings, work) as con:
             given = {"items": items, "clicks": clicks, "images": images, "queries": queries}
-            settings = _build(con, Tables.of(con, settings, given, work), test_from, partial, summary)
+            settings = _build(con, Tables.of(con, settings, given, work), test_from, partial, summary, decode)
         shutil.rmtree(work)
         with summary.stage("checksums"):
             _write_manifest(settings, partial, summary)
@@ -117,7 +124,53 @@ def prepare(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     publish(partial, out)
+    if decode is not decode_here:
+        shutil.rmtree(pictures_folder(out), ignore_errors=True)
     return summary
+
+
+def pictures_folder(out: Path) -> Path:
+    """Where parts of the pictures wait for the dataset `out`."""
+    return out.with_name(out.name + ".pictures")
+
+
+def prepare_pictures(
+    settings: DataSettings,
+    part: Part,
+    items: Given,
+    clicks: Given = (),
+    images: Given = (),
+    queries: Given = (),
+    out: StrPath = "dataset",
+    runner: str = "local",
+) -> bool:
+    """Decode one part of the pictures, for a `prepare` of the same tables and settings that takes them.
+
+        prepare_pictures(DataSettings(), Part(3, 16), "items.parquet", out="dataset")
+
+    Any number of processes may make parts at once, on machines that share the folder of `out`. The log is not read.
+
+    Returns:
+        Whether the part was made now, and not before.
+
+    Raises:
+        InputError: as `prepare`; or ``OUT.pictures`` holds parts of other tables, settings or of another number.
+    """
+    out = Path(out)
+    _check_out(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{out.name}.part-", dir=out.parent) as folder:
+        work = Path(folder)
+        with connect(settings, work) as con:
+            given = {"items": items, "clicks": clicks, "images": images, "queries": queries}
+            tables = Tables.of(con, settings, given, work)
+            catalogue = tables.open("items", ("item_id", "title", *tables.settings.text_fields))
+            item_columns(catalogue, tables.settings)
+            pictures = tables.open_optional("images", None)
+            build_items(con, catalogue, tables.settings)
+            listing = list_pictures(con, catalogue, pictures, tables.settings)
+            store = pictures_folder(out)
+            return decode_part(listing, (catalogue, pictures), tables.settings, work, store, part, runner)
 
 
 def _check_out(out: Path) -> None:
@@ -134,6 +187,7 @@ def _build(
     test_from: date | datetime | None,
     folder: Path,
     summary: PrepareSummary,
+    decode: Decode,
 ) -> DataSettings:
     """Run the stages; returns the settings as applied."""
     settings = tables.settings
@@ -154,7 +208,7 @@ def _build(
     if attributes is not None:
         summary.counts["queries"] = write_queries(con, attributes, settings, folder / "queries.parquet")
     with summary.stage("pictures"):
-        packed = pack(con, catalogue, pictures, settings, folder)
+        packed = pack(con, catalogue, pictures, settings, folder, decode)
     summary.notes += packed.notes
     with summary.stage("items and rejects"):
         write_items(con, catalogue, columns, folder / "items.parquet")

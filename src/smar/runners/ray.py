@@ -1,8 +1,8 @@
 """Parts as plain tasks of Ray, each tried again where its worker or node dies.
 
 Plain tasks (https://docs.ray.io/en/latest/ray-core/tasks.html), as Ray Data drops or aborts whole batches on a bad row.
-`RAY_ADDRESS` names the cluster; without it, Ray starts on this machine, for this call alone, and asks a token of whoever
-connects.
+`RAY_ADDRESS` names the cluster; without it, Ray starts on this machine, for this call alone, and asks whoever connects
+for a token.
 """
 
 import os
