@@ -8,6 +8,7 @@ for a token.
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -48,7 +49,7 @@ def _connected() -> Iterator[Any]:
     """Ray; one that was not connected before is disconnected afterwards, and ended if it was started here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own = not os.environ.get("RAY_ADDRESS")
-    if own and "RAY_AUTH_MODE" not in os.environ:  # Ray reads both when it is imported
+    if own and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:  # which reads both when it is imported
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray
