@@ -17,7 +17,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 PATIENCE = 120_000
 """Milliseconds after which a thing counts as never seen: a busy machine is slow, not wrong."""
 expect.set_options(timeout=PATIENCE)
-LATENCY = 150
+LATENCY = 80
 """Milliseconds the browser adds to each answer, so that a test which reads the page too early fails always."""
 
 

@@ -25,6 +25,7 @@ from smar.serving.app import create_app
 from smar.serving.engine import Engine
 from tiny_service import PATIENCE, address, run_service
 
+pytestmark = pytest.mark.slow
 WARMING, REQUESTS = 1600, 5_000
 CLIENTS = 16
 GROWTH = 24 << 20

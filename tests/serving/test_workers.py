@@ -18,6 +18,7 @@ import pytest
 from smar.serving.engine import Engine
 from tiny_service import PATIENCE, address, becomes, run_service
 
+pytestmark = pytest.mark.slow
 RED: dict[str, Any] = {"query": "red shirt", "k": 3}
 
 

@@ -673,9 +673,10 @@ def watched(index: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 def test_a_stuck_thread_is_no_life(watched: Callable[[Live], None]) -> None:
     async def live(worker: ModelWorker, signs: list[int]) -> None:
         await becoming(lambda: len(signs) > 2)
-        release = threading.Event()
-        stuck = worker.queue.thread.submit(release.wait)
-        await asyncio.sleep(0.05)  # a sign that was on its way
+        begun, release = threading.Event(), threading.Event()
+        stuck = worker.queue.thread.submit(lambda: begun.set() or release.wait())
+        await becoming(begun.is_set)
+        await asyncio.sleep(0.1)  # a sign that was on its way
         before = len(signs)
         await asyncio.sleep(0.2)
         assert len(signs) == before

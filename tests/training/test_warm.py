@@ -33,6 +33,7 @@ from smar.training.setup import TrainingData
 from smar.training.warm import WarmStart, warm_settings
 from tiny_line import Line, Outcome, prepare_words, smar
 
+pytestmark = pytest.mark.slow
 SHORT = [
     "--set",
     "train.bf16=false",

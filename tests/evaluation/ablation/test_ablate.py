@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +50,11 @@ def made(line: Line, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ou
     """The table of the variants above, made by two worker processes."""
     root = tmp_path_factory.mktemp("ablation")
     words = ("ablate", write(root), line.dataset, "--out", root / "out", "--workers", "2")
-    with quick_spawn("smar.evaluation.ablation.run.multiprocessing.get_context"):
-        return root / "out", smar(*words, "--qrels", line.shop / "qrels.parquet")
+    words = (*words, "--qrels", line.shop / "qrels.parquet")
+    with quick_spawn("smar.evaluation.ablation.run.multiprocessing.get_context"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["smar", *map(str, words)])
+        patch.setenv("OMP_NUM_THREADS", "1")
+        return root / "out", smar(*words)
 
 
 @pytest.fixture(scope="module")
