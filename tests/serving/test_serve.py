@@ -56,7 +56,8 @@ def test_interrupt_ends_cleanly(index_path: Path) -> None:
 
 def test_neither_torch_nor_transformers(index_path: Path) -> None:
     code = (
-        "import sys, smar.search.local.build, smar.serving.app; from pathlib import Path; from smar.serving.engine import Engine; "
+        "import sys, smar.search.local.build, smar.serving.app; from pathlib import Path; "
+        "from smar.serving.engine import Engine; "
         f"Engine.open(Path({str(index_path)!r})).check(); "
         "print(sorted({'torch', 'transformers', 'smar.model', 'smar.training'} & set(sys.modules)))"
     )
