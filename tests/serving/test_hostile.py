@@ -26,7 +26,7 @@ from smar.serving.engine import Engine
 from tiny_service import PATIENCE, address, run_service
 
 pytestmark = pytest.mark.slow
-WARMING, REQUESTS = 1600, 5_000
+WARMING, REQUESTS = 1600, 4_800
 CLIENTS = 16
 GROWTH = 24 << 20
 """Bytes that the worker may have grown by over the attack, after its warming: noise of its allocators."""
