@@ -124,6 +124,12 @@ class SearchRequest(BaseModel):
     fields: Names | None = Field(
         None, max_length=100, description="columns of the items to show; all when not given", examples=[None]
     )
+    highlight: Names = Field(
+        (),
+        max_length=20,
+        description="columns of texts to show as HTML in which the words that match the query are in <em>",
+        examples=[[]],
+    )
 
     @property
     def shape(self) -> Shape:

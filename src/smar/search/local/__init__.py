@@ -17,6 +17,7 @@ from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.expression_parser import EXAMPLE as RANK_EXAMPLE
 from smar.search.local.expression_parser import MAX_LENGTH as MAX_RANK_LENGTH
 from smar.search.local.facets import FacetCounts
+from smar.search.local.influence import NO_INFLUENCE, Influence, Pin, Rule, moved_by
 from smar.search.local.live import DELTA_LIMIT, Attempts, LastItem, UpdatableIndex
 from smar.search.local.neighbours import by_vector, similar
 from smar.search.local.ready import picture_url, plain
@@ -31,6 +32,7 @@ __all__ = [
     "MAX_RANK_LENGTH",
     "MOST_COLUMNS",
     "MOST_VALUES",
+    "NO_INFLUENCE",
     "PLAIN",
     "RANK_EXAMPLE",
     "RECALL_TARGET",
@@ -41,15 +43,18 @@ __all__ = [
     "EmbeddedIndex",
     "FacetCounts",
     "Facets",
+    "Influence",
     "Items",
     "LastItem",
     "Of",
     "OtherModel",
     "Others",
     "Page",
+    "Pin",
     "Plan",
     "RefusedItems",
     "Relation",
+    "Rule",
     "Shape",
     "UnreadableIndex",
     "UpdatableIndex",
@@ -60,6 +65,7 @@ __all__ = [
     "content_type",
     "exact_top",
     "fit",
+    "moved_by",
     "page_of",
     "picture_url",
     "plain",
