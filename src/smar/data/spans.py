@@ -13,7 +13,8 @@ from smar.data.words import _PIECE, spaceless, words
 _RUN = regex.compile(
     r"[\p{L}\p{M}\p{N}\p{DI}]+(?:(?<=[\p{L}\p{M}\p{DI}])['‘’´\u1ffd׳ʼ＇][\p{L}\p{M}\p{DI}]+)*"
 )  # as `words` finds them, with characters that are not seen within
-_LETTER = regex.compile(r"[\p{L}\p{N}][\p{M}ﾞﾟ\p{DI}]*")
+_LETTER = regex.compile(r"[\p{L}\p{N}][\p{M}ﾞﾟ]*")
+_UNSEEN = regex.compile(r"\p{DI}")
 
 Span = tuple[int, int]
 
@@ -34,10 +35,17 @@ def spans_of(text: str, wanted: Collection[str], language: str | None = None) ->
 
 
 def _in_run(run: str, start: int, wanted: Set[str], language: str | None) -> Iterator[Span]:
-    if wanted.isdisjoint(words(run, language)):
+    """The parts of letters and digits that stand together; all of it where its parts alone do not read as it does."""
+    if wanted.isdisjoint(read := words(run, language)):
         return
-    spans = [(first + start, last + start) for first, last in _in_pieces(run, wanted, language)]
-    yield from spans or [(start, start + len(run))]
+    seen = [at for at, letter in enumerate(run) if not _UNSEEN.match(letter)]
+    bare = "".join(map(run.__getitem__, seen))
+    spans = list(_in_pieces(bare, wanted, language))
+    alone = {word for first, last in spans for word in words(bare[first:last], language)}
+    if not {word for word in read if word in wanted} <= alone:
+        yield start, start + len(run)
+        return
+    yield from ((start + seen[first], start + seen[last - 1] + 1) for first, last in spans)
 
 
 def _in_pieces(run: str, wanted: Set[str], language: str | None) -> Iterator[Span]:

@@ -97,10 +97,12 @@ class Ranked:
     def followed(self, other: "Ranked") -> "Ranked":
         """With others of the same search after them; their rank without pictures is not known."""
         names = ("rows", "score", "text_score", "multimodal_score")
-        joined = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in names)
+        rows, *scores = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in names)
         ranks = None if self.rank_text is None else np.append(self.rank_text, np.full(len(other), -1))
         parts = [part for part in (self.words_score, other.words_score) if part is not None]
-        return Ranked(*joined, ranks, np.concatenate(parts) if parts else None, self.corrected)
+        score, text_score, multimodal_score = scores
+        words_score = np.concatenate(parts) if parts else None
+        return Ranked(rows, score, text_score, multimodal_score, ranks, words_score, self.corrected)
 
     def pick(self, places: npt.NDArray[np.int64]) -> "Ranked":
         """Some of them."""

@@ -165,20 +165,21 @@ class QueryEncoder:
         expansions: Sequence[Expansion | None],
         timings: dict[str, float] | None = None,
     ) -> QueryVectors:
-        """Encode queries with their synonyms: the mean of the vectors of all readings of a query, at length 1.
+        """Encode queries with their synonyms: the mean of the vectors of a query's readings, at length 1.
 
-        The gate's word is their mean, too, and unknown is what no reading knows.
+        Of these only the ones of which the vocabulary lacks least count. The gate's word is their mean, too.
         """
         readings = [(text, *(() if own is None else own.texts)) for text, own in zip(texts, expansions, strict=True)]
         each = self.encode([text for own in readings for text in own], timings)
         assert each.unknown is not None
         counts = np.array([len(own) for own in readings])
         starts = np.cumsum(counts) - counts
-        embedding, several = each.embedding[starts], counts > 1
-        sums = np.add.reduceat(each.embedding, starts)[several]
-        embedding[several] = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-        probability = np.add.reduceat(each.image_probability, starts) / counts
         unknown = np.minimum.reduceat(each.unknown, starts)
+        known = (each.unknown <= np.repeat(unknown, counts)).astype(np.float32)
+        embedding, several = each.embedding[starts], counts > 1
+        sums = np.add.reduceat(each.embedding * known[:, None], starts)[several]
+        embedding[several] = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+        probability = np.add.reduceat(each.image_probability * known, starts) / np.add.reduceat(known, starts)
         return replace(
             each,
             embedding=embedding,

@@ -136,7 +136,7 @@ def page_out(
 ) -> dict[str, Any]:
     """What every answer says of its hits; what was not asked for is left out."""
     told: dict[str, Any] = {"total": page.total}
-    further = {"redirect": page.redirect, "rules": page.rules}
+    further: dict[str, Any] = {"redirect": page.redirect, "rules": page.rules}
     further |= {"ranked": page.ranked, "sorted": page.sorted, "facets": page.facets}
     told |= {name: value for name, value in further.items() if value is not None}
     return told | {"hits": hits_out(index, page, fields, marks)}

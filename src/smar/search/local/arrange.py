@@ -5,14 +5,14 @@ A search without any of this is a page of the ranking, and costs no more than it
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from smar.core.errors import InputError
-from smar.search.columns import Kind, Mask
-from smar.search.expansion import Expansion
-from smar.search.filters import Comparison, Filter, without
+from smar.search.columns import Mask
+from smar.search.filters import Filter, without
+from smar.search.local.asked import Asked
 from smar.search.local.cards import COUNTED, Collapse, Others, Variants, best_of_each, card_ids, diverse
 from smar.search.local.counted import ColumnCounts, count_column
 from smar.search.local.embedded import EmbeddedIndex
@@ -52,75 +52,25 @@ def search(
         InputError: the page does not lie among the first `MAX_HITS` hits, or what is asked of it is impossible.
     """
     check_place(offset, k)
-    depth, filter = plan.depth(offset + k), plan.influence.shown(filter)
-    found = index.rank(vectors, depth, mode, filter, explain)
+    shown = plan.influence.shown(filter)
+    found = index.rank(vectors, plan.depth(offset + k), mode, shown, explain)
     if plan is NOTHING and not (explain and vectors.expansions):
         return [page_of(index, items, filter, offset) for items in found]
     return [
-        _page(_Asked(index, vectors[at : at + 1], mode, explain, plan), items, filter, k, offset)
+        _page(Asked(index, vectors[at : at + 1], mode, explain, plan), items, filter, k, offset)
         for at, items in enumerate(found)
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """One query of a search that is arranged."""
-
-    index: EmbeddedIndex
-    vectors: QueryVectors
-    mode: Mode
-    explain: bool
-    plan: Plan
-
-    @property
-    def expansion(self) -> Expansion | None:
-        """The synonyms of its words."""
-        return self.vectors.expansions[0] if self.vectors.expansions else None
-
-    def rank(self, depth: int, filter: Filter | None) -> Ranked:
-        """The best `depth`."""
-        return self.index.rank(self.vectors, depth, self.mode, filter, self.explain)[0]
-
-    def only(self, vectors: QueryVectors, rows: Rows) -> Ranked:
-        """The scores of some rows by what they would be found by."""
-        names = tuple(map(self.index.catalogue.item_id, rows.tolist()))
-        these = Filter(Comparison("item_id", Kind.TEXT, "in", names))
-        return self.index.rank(vectors, len(rows), self.mode, these)[0]
-
-    def with_pinned(self, found: Ranked, filter: Filter | None) -> Ranked:
-        """What was found, and after it what is pinned, matches, and was not found."""
-        rows = np.array([row for row, _ in pinned(self.index.segments, self.plan.influence.pins, filter)], np.int64)
-        missing = rows[~np.isin(rows, found.rows)]
-        return found.followed(self.only(self.vectors, missing)) if len(missing) else found
-
-    def best_rows(self, filter: Filter | None) -> Rows:
-        """What facets count under another filter."""
-        most = self.plan.shape.candidates
-        (found,) = self.index.rank(self.vectors, most, self.mode, filter)
-        return self.with_pinned(found.pick(np.arange(min(most, len(found)))), filter).rows
-
-    def with_synonyms(self, found: Ranked) -> Moved:
-        """What was found, and what synonyms added to the score of each, where that is to be told."""
-        if not self.explain or self.expansion is None or self.vectors.texts is None or not len(found):
-            return Moved.of(found)
-        typed = self.only(self.index.encoder.encode(self.vectors.texts), found.rows)
-        scores = dict(zip(typed.rows.tolist(), typed.score.tolist(), strict=True))
-        before = found.scored(np.array([scores[row] for row in found.rows.tolist()], np.float32))
-        moved = Moved.of(before).step(
-            found.score.astype(np.float64), by="synonyms", rule=", ".join(self.expansion.rules)
-        )
-        return replace(moved, before=found)
-
-
-def _page(asked: _Asked, items: Ranked, filter: Filter | None, k: int, offset: int) -> Page:
+def _page(asked: Asked, items: Ranked, filter: Filter | None, k: int, offset: int) -> Page:
     index, depth = asked.index, asked.plan.depth(offset + k)
+    before = asked.plan.influence.shown(filter)
     if asked.plan.influence.conditional:
-        asked, before = _settled(asked, items), filter
-        filter = asked.plan.influence.shown(filter)
-        if filter is not before or asked.plan.depth(offset + k) > depth:
-            depth = max(depth, asked.plan.depth(offset + k))
-            items = asked.rank(depth, filter)
-    plan = asked.plan
+        asked = asked.settled(items)
+    plan, filter = asked.plan, asked.plan.influence.shown(filter)
+    if filter != before or plan.depth(offset + k) > depth:  # by what rules for the category of the hits say
+        depth = max(depth, plan.depth(offset + k))
+        items = asked.rank(depth, filter)
     page = _arranged(asked, items, k, filter, offset)
     if not plan.fixed and len(page.hits) < k and len(items) == depth < MAX_HITS:  # most of them share few cards
         items = asked.rank(MAX_HITS, filter)
@@ -129,13 +79,6 @@ def _page(asked: _Asked, items: Ranked, filter: Filter | None, k: int, offset: i
         best = asked.with_pinned(items.pick(np.arange(min(plan.shape.candidates, len(items)))), filter)
         page = replace(page, facets=_facets(index, plan.shape, filter, best.rows, asked.best_rows))
     return page
-
-
-def _settled(asked: _Asked, found: Ranked) -> _Asked:
-    """With the rules that hold for the category of what was found."""
-    influence = asked.plan.influence
-    seen = category_of(asked.index.segments, influence.column, found.rows)
-    return replace(asked, plan=replace(asked.plan, influence=influence.of(seen)))
 
 
 def _facets(
@@ -157,15 +100,15 @@ def _facets(
     return counts
 
 
-def _arranged(asked: _Asked, items: Ranked, k: int, filter: Filter | None, offset: int) -> Page:
+def _arranged(asked: Asked, items: Ranked, k: int, filter: Filter | None, offset: int) -> Page:
     index, plan = asked.index, asked.plan
     segments, shape, total = index.segments, plan.shape, _matching(index, filter)
     hits, ranked, told, others = asked.with_synonyms(asked.with_pinned(items, filter)), None, None, None
     everything = total.relation is Relation.EXACT and total.value == len(hits.now)
     if plan.rank is not None:
         hits, ranked = _ranked(segments, plan.rank, hits)
-    undefined = 0 if ranked is None else ranked.undefined
-    hits = hits.by(segments, plan.influence.moves, min(shape.candidates, len(hits.now)) - undefined)
+    defined = len(hits.now) - (0 if ranked is None else ranked.undefined)
+    hits = hits.by(segments, plan.influence.moves, min(shape.candidates, defined))
     if plan.sort:
         order = sorted_places(segments, plan.sort, hits.now.rows, len(hits.now))
         hits, told = hits.pick(order), Sorted(shape.sort, len(order), everything)

@@ -167,6 +167,8 @@ def pinned(segments: Sequence[Segment], pins: Sequence[Pin], filter: Filter | No
 
 def in_places(places: Rows, wanted: Sequence[int]) -> Rows:
     """`places` of hits with the first ones at the place, from 1, that each is `wanted` at, or next to it."""
+    if not wanted:
+        return places
     own = np.sort(places[places < len(wanted)])
     others, last, at = places[places >= len(wanted)], -1, []
     for number, pin in enumerate(own.tolist()):
