@@ -1,21 +1,29 @@
 """A shop's rules against doing the same to the answer without them, and a file that changes while it is served."""
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from smar.cli import main
 from smar.core.errors import InputError
+from smar.search.local.build import build_index
+from smar.search.local.delta import Items
+from smar.search.local.live import UpdatableIndex
 from smar.serving.answers import as_json, result_out
 from smar.serving.asked import SearchRequest
 from smar.serving.engine import Engine
 from smar.serving.routes import question_of
 from smar.serving.rulebook import Rulebook
 from smar.serving.schemas import SearchResponse
+from tiny_index import vectors_of, write_embeddings
 from tiny_service import address, becomes, run_service
 
 Ask = Callable[..., dict]
@@ -244,6 +252,8 @@ def test_synonyms(ask: Ask) -> None:
     assert pots["corrected"] == {}
     titles = [hit["item"]["title"] for hit in ask(rules, query="kleines hemd", k=5)["hits"]]
     assert any("mall" in title for title in titles)
+    misspelt = ask(rules, query="kettel hemd", mode="hybrid", k=2)
+    assert list(misspelt["corrected"]) == ["kettel"], "the other word has a synonym"
     mixed = ask(rules, query="hemd", mode="hybrid", k=60)  # words that no item holds are not read as anything else
     assert {hit["words_score"] > 0 for hit in mixed["hits"]} == {True}
 
@@ -402,3 +412,40 @@ def test_on_the_command_line(index_path: Path, tmp_path: Path, capsys: pytest.Ca
     for words in (["search", str(index_path), "red shirt"], ["serve", str(index_path), "--port", "0"]):
         assert main([*words, "--rules", str(path)]) == 2
         assert "rule 1: it does nothing" in capsys.readouterr().err
+
+
+def test_items_that_were_written_since(index_path: Path, tmp_path: Path) -> None:
+    """Rules count in what changed as in what is built: pins, boosts and what is hidden lie in other segments."""
+    live = UpdatableIndex.open(Path(shutil.copytree(index_path, tmp_path / "index")))
+    columns = {"title": ["Red shirt", "Blue watch"], "brand": ["Adidas", "Nike"], "category": ["Shirt", "Watch"]}
+    payload = pa.table({"item_id": ["new/1", "item/00002"], **columns})
+    text, multimodal = (np.stack([half] * 2) for half in vectors_of(live.snapshot, "item/00010"))
+    live.upsert(Items(live.snapshot.fingerprint, payload, multimodal, text, [None] * 2))
+    (path := tmp_path / "rules.yaml").write_text(
+        "rules: [{pin: [{id: item/00002, place: 1}, {id: gone, place: 1}], hide: {filter: brand = Adidas},"
+        " boost: [{filter: brand = Nike, amount: 9}]}]"
+    )
+    engine = Engine(live, Rulebook.open(path, live.snapshot))
+    result = engine.search("red shirt", k=180)
+    assert result.page.total.value == 180
+    found = [hit.payload for hit in result.hits]
+    assert (found[0]["item_id"], found[0]["title"]) == ("item/00002", "Blue watch")
+    assert "new/1" not in [item["item_id"] for item in found]
+    brands = [item["brand"] for item in found[1:]]
+    assert brands == sorted(brands, key=lambda brand: brand != "Nike")
+
+
+def test_rules_that_do_not_fit_a_new_index(engine: Engine, tmp_path: Path) -> None:
+    """The others hold, and what is wrong is told, until the index or the file is mended."""
+    folder = write_embeddings(tmp_path / "embeddings", items=30, shards=1)
+    pq.write_table(pq.read_table(folder / "payload.parquet").drop_columns(["brand"]), folder / "payload.parquet")
+    build_index(folder, tmp_path / "index")
+    other = Engine.open(tmp_path / "index").index
+    (path := tmp_path / "rules.yaml").write_text("rules: [{hide: {filter: brand = Nike}}, {hide: {filter: price > 9}}]")
+    book = Rulebook.open(path, engine.index)
+    both = book.active(engine.index)
+    assert [rule.number for rule in both.everywhere.rules] == [0, 1]
+    assert [rule.number for rule in book.active(other).everywhere.rules] == [1]
+    assert "rule 1, hide.filter: filter, character 1: unknown column 'brand'" in (book.problem or "")
+    assert [rule.number for rule in book.active(engine.index).everywhere.rules] == [0, 1]
+    assert book.problem is None

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
@@ -199,20 +199,18 @@ class Engine:
         """
         index = self.index  # one and the same for the whole batch: a new version may have another model
         active, timings = self.active(index), dict[str, float]()
-        told = [NOTHING_TOLD if active is None else active.told(question.query) for question in questions]
-        texts, expansions = [question.query for question in questions], [each.expansion for each in told]
-        if any(expansions):
+        texts, told = [question.query for question in questions], [NOTHING_TOLD] * len(questions)
+        if active is not None:
+            told = [active.told(text) for text in texts]
+        if active is not None and any(expansions := [each.expansion for each in told]):
             vectors = index.encoder.encode_expanded(texts, expansions, timings)
         else:
             vectors = index.encoder.encode(texts, timings)
         shared = {stage: spent / len(questions) for stage, spent in timings.items()}
         for first, last in _alike(questions, told):
             try:
-                found = self._answer(index, questions[first:last], vectors[first:last], shared, told[first].influence)
-                if active is not None:
-                    both = zip(found, told[first:last], strict=True)
-                    found = [replace(result, rules=active, expansion=own.expansion) for result, own in both]
-                yield from found
+                part = slice(first, last)
+                yield from self._answer(index, questions[part], vectors[part], shared, told[part], active)
             except Exception as error:
                 yield from [error] * (last - first)
 
@@ -222,12 +220,13 @@ class Engine:
         alike: Sequence[Question],
         vectors: QueryVectors,
         shared: dict[str, float],
-        influence: Influence,
+        told: Sequence[Told],
+        active: Active | None,
     ) -> list[SearchResult]:
         timings: dict[str, float] = {}
-        asked = alike[0]
+        asked, influence = alike[0], told[0].influence
         if asked.browses:
-            return [self._browse(index, question, influence) for question in alike]
+            return [self._browse(index, question, influence, active) for question in alike]
         with timed(timings, "gate"):
             probability = vectors.image_probability.tolist()
             routed = [share > vectors.threshold for share in probability]
@@ -242,17 +241,23 @@ class Engine:
         ]
         each = shared | {stage: spent / len(alike) for stage, spent in timings.items()}
         return [
-            SearchResult(question.query, question.mode, share, yes, new, items, dict(each), index)
-            for question, share, yes, new, items in zip(alike, probability, routed, unknown, found, strict=True)
+            SearchResult(
+                question.query, question.mode, share, yes, new, items, dict(each), index, active, own.expansion
+            )
+            for question, share, yes, new, items, own in zip(
+                alike, probability, routed, unknown, found, told, strict=True
+            )
         ]
 
-    def _browse(self, index: EmbeddedIndex, asked: Question, influence: Influence) -> SearchResult:
+    def _browse(
+        self, index: EmbeddedIndex, asked: Question, influence: Influence, active: Active | None
+    ) -> SearchResult:
         timings: dict[str, float] = {}
         chosen = self.prepared(asked.filter, index, timings)
         with timed(timings, "search"):
             plan = Plan.of(asked.shape, index.schema, influence)
             page = browse(index, asked.k, chosen, asked.offset, plan, asked.explain)
-        return SearchResult("", asked.mode, 0.0, False, 0.0, page, timings, index)
+        return SearchResult("", asked.mode, 0.0, False, 0.0, page, timings, index, active)
 
     def search_many(
         self, queries: Sequence[str], k: int = 50, mode: Mode | str = Mode.ADAPTIVE, filter: str | None = None

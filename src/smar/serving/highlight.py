@@ -14,6 +14,7 @@ from smar.data.words import words
 from smar.search.columns import Kind, inner_kind, kind_of
 from smar.search.local import EmbeddedIndex
 from smar.serving.engine import SearchResult
+from smar.serving.rulebook import language_of
 
 Marked: TypeAlias = dict[str, str | list[str] | None]
 """Columns of one hit as HTML; null for a missing value."""
@@ -28,8 +29,7 @@ def marked(result: SearchResult, columns: Sequence[str]) -> list[Marked]:
     index = result.index
     for name in columns:
         _check(index, name)
-    fit = index.manifest.hybrid
-    language = None if fit is None else fit.language
+    language = language_of(index)
     wanted = frozenset(word for text in _read(result) for word in words(text, language))
     wanted |= {word for found in result.found.corrected.values() for each in found for word in each.split()}
     items = index.catalogue.items(result.found.rows.tolist())

@@ -5,25 +5,25 @@ other queries cost next to nothing.
 """
 
 import contextlib
+import logging
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.core.files import atomic
 from smar.data.text import normalise
 from smar.data.words import words
-from smar.search.columns import Kind, kind_of
 from smar.search.expansion import Expansion
-from smar.search.filter_parser import parse_filter
-from smar.search.filters import Both, Comparison, Node
-from smar.search.local import NO_INFLUENCE, EmbeddedIndex, Influence, Pin, Rule, moved_by
+from smar.search.local import NO_INFLUENCE, EmbeddedIndex, Influence, Rule
+from smar.serving.binding import bound_rules
 from smar.serving.renaming import Renaming
 from smar.serving.rules import RuleIn, RulesIn, parse_rules
+
+logger = logging.getLogger("smar.serving")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Told:
 
 
 NOTHING_TOLD = Told()
+_UNSEEN = object()
 _KEPT = 1000
 """Sets of rules that were met."""
 
@@ -46,17 +47,16 @@ class Rulebook:
     """
 
     def __init__(self, path: Path, kept: Path | None = None) -> None:
-        """Read the file.
-
-        Raises:
-            InputError: it cannot be read or is wrong; the message names file, rule, field and what was seen.
-        """
         self.path, self._kept = path, kept
-        self.problem: str | None = None
-        """Why the file as it is now is not what holds; None when it is."""
-        self._looks: object = None
-        self._rules: RulesIn | None = None
-        self._active: Active | None = None
+        self._wrong, self._misfit = "", ""
+        self._looks: object = _UNSEEN
+        self._taking = threading.Lock()
+        self._held: tuple[RulesIn, Active, EmbeddedIndex] | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why not all of the file as it is now holds; None when it does."""
+        return self._wrong or self._misfit or None
 
     @classmethod
     def open(cls, path: Path, index: EmbeddedIndex, kept: Path | None = None) -> "Rulebook":
@@ -68,10 +68,9 @@ class Rulebook:
         book = cls(path, kept)
         try:
             book.refresh(index)
-        except InputError as error:
+        except InputError:
             if kept is None or not kept.is_file():
                 raise
-            book.problem = str(error)
             book._take(parse_rules(kept.read_text("utf-8"), kept), index, strict=False)
         return book
 
@@ -88,34 +87,42 @@ class Rulebook:
             text = _text(self.path)
             self._take(parse_rules(text, self.path), index, strict=True)
         except InputError as error:
-            self.problem = str(error)
+            self._wrong = str(error)
             raise
-        self.problem = None
+        self._wrong = ""
         if self._kept is not None:
             with contextlib.suppress(OSError), atomic(self._kept) as partial:
                 partial.write_text(text, encoding="utf-8")
         return True
 
     def _take(self, rules: RulesIn, index: EmbeddedIndex, strict: bool) -> None:
-        bound, problems = _bound(rules, self.path, index.schema)
+        bound, problems = bound_rules(rules, self.path, index.schema)
         if problems and strict:
             raise InputError("\n  ".join(problems))
-        self._rules = rules
-        self._active = Active(rules, bound, index, time.time())
+        with self._taking:
+            self._misfit = "\n  ".join(problems)
+            self._held = rules, Active(rules, bound, index, time.time()), index
 
     def active(self, index: EmbeddedIndex) -> "Active":
         """The rules that hold now. Those that do not fit another index any more are left out; `problem` names them."""
-        held, rules, now = self._active, self._rules, time.time()
-        assert held is not None
-        assert rules is not None
-        if held.index is index and now < held.until:
-            return held
-        if held.index.schema is index.schema or held.index.schema.equals(index.schema):
-            bound = held.bound
-        else:
-            bound, problems = _bound(rules, self.path, index.schema)
-            self.problem = "\n  ".join(problems) or self.problem
-        self._active = active = Active(rules, bound, index, now)
+        assert self._held is not None
+        _, active, known = self._held
+        return active if known is index and time.time() < active.until else self._again(index)
+
+    def _again(self, index: EmbeddedIndex) -> "Active":
+        """The rules for an index that has changed, or at a time when others hold."""
+        with self._taking:
+            assert self._held is not None
+            rules, active, _ = self._held
+            bound, now = active.bound, time.time()
+            if not active.schema.equals(index.schema):
+                bound, problems = bound_rules(rules, self.path, index.schema)
+                self._misfit = "\n  ".join(problems)
+                if problems:
+                    logger.error("rules do not fit the index as it is now, the others hold: %s", self._misfit)
+            if bound is not active.bound or now >= active.until or active.language != language_of(index):
+                active = Active(rules, bound, index, now)
+            self._held = rules, active, index
         return active
 
 
@@ -133,20 +140,24 @@ def _text(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {error}") from None
 
 
+def language_of(index: EmbeddedIndex) -> str | None:
+    """Whose stemmer shortens the index's words; None for none."""
+    fit = index.manifest.hybrid
+    return None if fit is None else fit.language
+
+
 class Active:
     """The rules that hold for an index at one time, until the next one begins or ends."""
 
     def __init__(self, rules: RulesIn, bound: Mapping[int, Rule], index: EmbeddedIndex, now: float) -> None:
         times = {at: rule.when.times(rules.zone) for at, rule in enumerate(rules.rules)}
-        self.bound, self.index = bound, index
+        self.bound, self.schema, self.language = bound, index.schema, language_of(index)
         self.until = min((moment for both in times.values() for moment in both if moment > now), default=float("inf"))
-        fit = index.manifest.hybrid
-        self._language = None if fit is None else fit.language
         self._column = rules.category
         self._exact: dict[str, list[int]] = defaultdict(list)
         self._holding: dict[str, list[tuple[frozenset[str], int]]] = defaultdict(list)
         self._always: list[int] = []
-        self._renaming = Renaming(self._language)
+        self._renaming = Renaming(self.language)
         self._names = {at: rules.name(at) for at in bound}
         self._influences: dict[tuple[int, ...], Influence] = {}
         for at, rule in enumerate(rules.rules):
@@ -159,7 +170,7 @@ class Active:
         for query in rule.when.exact:
             self._exact[normalise(query)].append(at)
         for phrase in rule.when.contains:
-            if held := frozenset(words(phrase, self._language)):
+            if held := frozenset(words(phrase, self.language)):
                 self._holding[min(held)].append((held, at))
         if not rule.when.exact and not rule.when.contains:
             self._always.append(at)
@@ -167,7 +178,7 @@ class Active:
 
     def told(self, query: str) -> Told:
         """What they say of a query in its normal form; of an empty one those that are for all searches."""
-        numbers, own = set(self._always), set(words(query, self._language)) if query and self._holding else set()
+        numbers, own = set(self._always), set(words(query, self.language)) if query and self._holding else set()
         numbers.update(self._exact.get(query, ()))
         numbers.update(at for word in own for held, at in self._holding.get(word, ()) if held <= own)
         if not numbers:
@@ -189,51 +200,3 @@ class Active:
             sure = tuple(rule for rule in own if not rule.categories)
             self._influences[key] = Influence(sure, tuple(rule for rule in own if rule.categories), self._column)
         return self._influences[key]
-
-
-def _bound(rules: RulesIn, path: Path, schema: pa.Schema) -> tuple[dict[int, Rule], list[str]]:
-    """The rules by number, from 0, read against the columns of an index, and what is wrong with the others."""
-    bound, problems = {}, []
-    for at in range(len(rules.rules)):
-        try:
-            bound[at] = _rule(rules, at, schema)
-        except _Misfit as error:
-            problems.append(f"{path}, rule {at + 1}, {error}")
-    return bound, problems
-
-
-class _Misfit(ValueError):
-    """A field does not fit the columns of the index."""
-
-
-@contextlib.contextmanager
-def _field(name: str, seen: object) -> Iterator[None]:
-    try:
-        yield
-    except InputError as error:
-        raise _Misfit(f"{name}: {error} (got {seen!r})") from None
-
-
-def _rule(rules: RulesIn, at: int, schema: pa.Schema) -> Rule:
-    rule, name, moves = rules.rules[at], rules.name(at), []
-    if rule.when.category:
-        with _field("when.category", rules.category):
-            kind = kind_of(schema.field(rules.category).type) if rules.category in schema.names else None
-            if kind is not Kind.TEXT:
-                raise InputError(f"the index has no column of texts of this name. Columns: {', '.join(schema.names)}.")
-    for change, by, number in rule.changes:
-        with _field(f"{by}.{number}.filter", change.filter):
-            moves.append(moved_by(name, by, change.filter, schema, change.factor, change.amount))
-    hidden: list[Node] = [Comparison("item_id", Kind.TEXT, "in", rule.hide.ids)] if rule.hide.ids else []
-    if rule.hide.filter:
-        with _field("hide.filter", rule.hide.filter):
-            hidden.append(parse_filter(rule.hide.filter, schema).root)
-    return Rule(
-        number=at,
-        name=name,
-        categories=frozenset(map(normalise, rule.when.category)),
-        moves=tuple(moves),
-        pins=tuple(Pin(name, pin.id, pin.place) for pin in rule.pin),
-        hidden=Both(tuple(hidden), any_of=True) if len(hidden) > 1 else next(iter(hidden), None),
-        redirect=rule.redirect,
-    )
