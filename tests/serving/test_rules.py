@@ -1,6 +1,7 @@
 """A shop's rules against doing the same to the answer without them, and a file that changes while it is served."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ from tiny_service import address, becomes, run_service
 
 Ask = Callable[..., dict]
 HOUR = timedelta(hours=1)
+PAGE = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -347,6 +349,16 @@ def test_wrong_files(engine: Engine, tmp_path: Path, text: str, message: str) ->
     assert message in str(caught.value)
 
 
+def test_the_file_of_the_documentation(engine: Engine, tmp_path: Path, ask: Ask) -> None:
+    text, request = re.findall(r"```(?:yaml|http\nPOST /v1/search)\n(.*?)```", PAGE, re.DOTALL)
+    assert ask(text, query="gift card", k=1)["redirect"] == "https://shop.example/gift-cards"
+    pots = ask(text, query="水壶", k=20, mode="hybrid")
+    assert {hit["item"]["category"] for hit in pots["hits"]} == {"Kettle"}
+    answer = ask(text, **json.loads(request))
+    assert "recalled" in [entry["rule"] for entry in answer["rules"]]
+    assert all("moved" in hit for hit in answer["hits"])
+
+
 def test_a_worker_that_starts_beside_a_wrong_file_has_the_rules_before(engine: Engine, tmp_path: Path) -> None:
     path, kept = tmp_path / "rules.yaml", tmp_path / "kept.yaml"
     path.write_text(PINS)
@@ -409,9 +421,12 @@ def test_on_the_command_line(index_path: Path, tmp_path: Path, capsys: pytest.Ca
     assert main(["search", str(index_path), "red shirt", "-k", "1", "--json", "--rules", str(path)]) == 0
     assert ids(json.loads(capsys.readouterr().out)) == ["item/00007"]
     path.write_text("rules: [{}]")
-    for words in (["search", str(index_path), "red shirt"], ["serve", str(index_path), "--port", "0"]):
-        assert main([*words, "--rules", str(path)]) == 2
-        assert "rule 1: it does nothing" in capsys.readouterr().err
+    assert main(["search", str(index_path), "red shirt", "--rules", str(path)]) == 2
+    assert "rule 1: it does nothing" in capsys.readouterr().err
+    with run_service(index_path, "--rules", str(path)) as process:
+        assert process.stderr is not None
+        assert "rule 1: it does nothing" in process.stderr.read()
+        assert process.wait(20) == 2
 
 
 def test_items_that_were_written_since(index_path: Path, tmp_path: Path) -> None:
