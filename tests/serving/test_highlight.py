@@ -36,7 +36,7 @@ TEXT = st.text(
         ("ペット", "ﾍﾟｯﾄ ＰＥＴ", "<em>ﾍﾟｯﾄ</em> ＰＥＴ", None),
         ("pet", "ﾍﾟｯﾄ ＰＥＴ", "ﾍﾟｯﾄ <em>ＰＥＴ</em>", None),
         ("levis 501", "Levi’s® 501", "<em>Levi’s</em>® <em>501</em>", None),
-        ("256 gb", "SSD 256GB", "SSD <em>256GB</em>", None),
+        ("256 gb", "SSD 256GB", "SSD <em>256</em><em>GB</em>", None),
         ("sofa", "So\u00adfa™ bed", "<em>So\u00adfa</em>™ bed", None),
         ("b", "<b> &", "&lt;<em>b</em>&gt; &amp;", None),
         ("", "Red", "Red", None),

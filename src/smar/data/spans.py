@@ -11,7 +11,7 @@ import regex
 from smar.data.words import _PIECE, spaceless, words
 
 _RUN = regex.compile(
-    r"[\p{L}\p{M}\p{N}\p{DI}]+(?:(?<=[\p{L}\p{M}\p{DI}])['‘’´\u1ffd׳ʼ＇][\p{L}\p{M}\p{DI}]+)*"
+    r"[\p{L}\p{M}\p{N}][\p{L}\p{M}\p{N}\p{DI}]*+(?:(?<=[\p{L}\p{M}]\p{DI}*)['‘’´\u1ffd׳ʼ＇][\p{L}\p{M}\p{DI}]+)*"
 )  # as `words` finds them, with characters that are not seen within
 _LETTER = regex.compile(r"[\p{L}\p{N}][\p{M}ﾞﾟ]*")
 _UNSEEN = regex.compile(r"\p{DI}")
@@ -61,10 +61,10 @@ def _in_pieces(run: str, wanted: Set[str], language: str | None) -> Iterator[Spa
 
 
 def _joined(spans: Iterator[Span]) -> list[Span]:
-    """In their order, those that touch or overlap as one."""
+    """In their order, those that overlap as one."""
     joined: list[Span] = []
     for first, last in sorted(spans):
-        if joined and first <= joined[-1][1]:
+        if joined and first < joined[-1][1]:
             joined[-1] = joined[-1][0], max(last, joined[-1][1])
         else:
             joined.append((first, last))
