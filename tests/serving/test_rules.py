@@ -15,9 +15,14 @@ import pytest
 
 from smar.cli import main
 from smar.core.errors import InputError
+from smar.search.expansion import Expansion
+from smar.search.local.arrange import search as search_index
 from smar.search.local.build import build_index
 from smar.search.local.delta import Items
+from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.fusion import Fusion
 from smar.search.local.live import UpdatableIndex
+from smar.search.protocol import Mode
 from smar.serving.answers import as_json, result_out
 from smar.serving.asked import SearchRequest
 from smar.serving.engine import Engine
@@ -273,6 +278,23 @@ def test_synonyms_have_one_weight(engine: Engine, ask: Ask) -> None:
         assert score == pytest.approx(shared * max(one[name], other[name]), rel=1e-5)
 
 
+def test_synonyms_in_a_weighted_fusion(engine: Engine) -> None:
+    """What they add to words and vectors together is told as it is."""
+    index = engine.index
+    assert index.manifest.hybrid is not None
+    fit = index.manifest.hybrid.model_copy(update={"fusion": Fusion.WEIGHTED, "weight": 0.5})
+    manifest = index.manifest.model_copy(update={"hybrid": fit})
+    weighted = EmbeddedIndex(index.path, manifest, index.segments, index.encoder)
+    expansion = Expansion((("hemd", ("shirt", "steel kettle")),), ("red shirt", "red steel kettle"), ("german",))
+    vectors = index.encoder.encode_expanded(["red hemd"], [expansion])
+    (page,) = search_index(weighted, vectors, 20, Mode.HYBRID, None, True)
+    (typed,) = weighted.rank(index.encoder.encode(["red hemd"]), 180, Mode.HYBRID)
+    before = dict(zip(typed.rows.tolist(), typed.score.tolist(), strict=True))
+    assert page.moved is not None
+    for row, score, (told,) in zip(page.hits.rows.tolist(), page.hits.score.tolist(), page.moved, strict=True):
+        assert told == {"by": "synonyms", "rule": "german", "amount": pytest.approx(score - before[row], abs=1e-5)}
+
+
 def test_times_and_zones(ask: Ask) -> None:
     now = datetime.now(UTC)
 
@@ -420,6 +442,9 @@ def test_on_the_command_line(index_path: Path, tmp_path: Path, capsys: pytest.Ca
     (path := tmp_path / "rules.yaml").write_text(PINS)
     assert main(["search", str(index_path), "red shirt", "-k", "1", "--json", "--rules", str(path)]) == 0
     assert ids(json.loads(capsys.readouterr().out)) == ["item/00007"]
+    path.write_text("rules: [{when: {exact: red shirt}, redirect: /sale}]")
+    assert main(["search", str(index_path), "red shirt", "--rules", str(path)]) == 0
+    assert "a rule sends the shopper to /sale" in capsys.readouterr().out
     path.write_text("rules: [{}]")
     assert main(["search", str(index_path), "red shirt", "--rules", str(path)]) == 2
     assert "rule 1: it does nothing" in capsys.readouterr().err

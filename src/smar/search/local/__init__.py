@@ -2,7 +2,8 @@
 
 Reading order: `embedded` opens and searches a version (`vectors` and `lists` find near vectors, `words` and `postings`
 the words, `fusion` makes one ranking of both); `arrange` makes a page of what was found (`shape` says what may be
-asked, then `sorting`, `cards`, `counted`); `build` writes a version (`forming`, `tuning`, `payload`); `live` adds
+asked, then `sorting`, `cards`, `counted`; `influence`, `asked` and
+`synonyms` are a shop's rules); `build` writes a version (`forming`, `tuning`, `payload`); `live` adds
 changes (`updates` is the write-ahead log, `delta` the delta segment, `compact` makes a version of both), and
 `versions` is the folder that holds it all.
 """
