@@ -43,8 +43,10 @@ class Asked:
 
     def with_pinned(self, found: Ranked, filter: Filter | None) -> Ranked:
         """What was found, and after it what is pinned, matches, and was not found."""
-        rows = np.array([row for row, _ in pinned(self.index.segments, self.plan.influence.pins, filter)], np.int64)
-        missing = rows[~np.isin(rows, found.rows)]
+        if not (pins := pinned(self.index.segments, self.plan.influence.pins, filter)):
+            return found
+        known = set(found.rows.tolist())
+        missing = np.array([row for row, _ in pins if row not in known], np.int64)
         return found.followed(self.only(self.vectors, missing)) if len(missing) else found
 
     def best_rows(self, filter: Filter | None) -> Rows:

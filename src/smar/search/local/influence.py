@@ -133,7 +133,7 @@ def moved_by(rule: str, by: By, chosen: str, schema: pa.Schema, factor: float | 
         InputError: the filter is wrong.
     """
     filter = parse_filter(chosen, schema)
-    matches, score = Matches(filter, tuple(sorted(columns_of(filter.root)))), Name("score", None)
+    matches, score = Matches(filter, tuple(sorted(columns_of(filter.root))), again=True), Name("score", None)
     if factor is None:
         assert amount is not None
         change: Term = Call("*", np.multiply, (Number(amount if by == "boost" else -amount), matches))
