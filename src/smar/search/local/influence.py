@@ -45,7 +45,11 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """An item that a rule puts in a place, from 1."""
+    """An item that a rule puts in a place, from 1.
+
+    >>> Influence((Rule(0, "sale", pins=(Pin("sale", "b", 7), Pin("sale", "a", 2))),)).pins[0].item_id
+    'a'
+    """
 
     rule: str
     item_id: str
@@ -54,7 +58,11 @@ class Pin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """One rule; `number` is its place among all. With `categories`, only where most first hits are of them."""
+    """One rule; `number` is its place among all. With `categories`, only where most first hits are of them.
+
+    >>> Rule(0, "sale", redirect="/sale").effects
+    ['redirect']
+    """
 
     number: int
     name: str
@@ -74,7 +82,13 @@ class Rule:
 
 @dataclass(frozen=True, eq=False)
 class Influence:
-    """The `rules` that hold for a search, and those that hold if most first hits have a certain value of `column`."""
+    """The `rules` that hold for a search, and those that hold if most first hits have a certain value of `column`.
+
+    >>> rule = Rule(0, "watches", categories=frozenset({"watch"}), redirect="/watches")
+    >>> influence = Influence((), conditional=(rule,))
+    >>> influence.redirect, influence.of("shirt").redirect, influence.of("watch").redirect
+    (None, None, '/watches')
+    """
 
     rules: tuple[Rule, ...]
     conditional: tuple[Rule, ...] = ()
