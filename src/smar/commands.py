@@ -230,8 +230,8 @@ def _export_sentences(options: argparse.Namespace) -> None:
 
 def search(options: argparse.Namespace) -> None:
     """`smar search`."""
-    from smar.search.local import Collapse, Facets, Shape
-    from smar.search.protocol import Mode
+    from smar.search.local import CANDIDATES, Collapse, Facets, Shape
+    from smar.search.protocol import MAX_HITS, Mode
     from smar.serving.engine import Engine
     from smar.serving.printed import print_result
 
@@ -246,6 +246,8 @@ def search(options: argparse.Namespace) -> None:
         _search_file(engine, options)
         return
     shape = Shape(
+        cutoff=options.cutoff,
+        candidates=MAX_HITS if options.cutoff else CANDIDATES,
         rank=options.rank,
         sort=tuple(options.sort),
         collapse=Collapse(options.collapse) if options.collapse else None,

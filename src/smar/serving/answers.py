@@ -120,8 +120,10 @@ def result_out(result: SearchResult, fields: Sequence[str] | None = None) -> dic
 def page_out(index: EmbeddedIndex, page: Page, fields: Sequence[str] | None = None) -> dict[str, Any]:
     """What every answer says of its hits; what was not asked for is left out."""
     told: dict[str, Any] = {"total": page.total}
-    further = {"ranked": page.ranked, "sorted": page.sorted, "facets": page.facets}
+    further = {"cutoff": page.cut, "ranked": page.ranked, "sorted": page.sorted, "facets": page.facets}
     told |= {name: value for name, value in further.items() if value is not None}
+    if page.near is not None:
+        told["near"] = hits_out(index, Page(page.near, 0, page.total), fields)
     return told | {"hits": hits_out(index, page, fields)}
 
 

@@ -79,6 +79,16 @@ class SortedOut(BaseModel):
     all: bool = Field(description="whether these are all that match")
 
 
+class CutoffOut(BaseModel):
+    """Where hits were cut off."""
+
+    score: float = Field(description="the lowest score that stays, of this query; before any `rank`")
+    precision: float = Field(
+        description="of queries of which a hit stays, in an even mix of the log's and of made-up ones, the share that "
+        "was the log's: measured when the index was built, on queries that the cut-off was not fitted to"
+    )
+
+
 class SearchResponse(BaseModel):
     """What was found."""
 
@@ -94,6 +104,10 @@ class SearchResponse(BaseModel):
         "0.5 the hits have little to do with it"
     )
     total: TotalOut
+    cutoff: CutoffOut | None = Field(None, description="left out where it was not asked for")
+    near: list[HitOut] | None = Field(
+        None, description="where all hits were cut off, the best of them; left out otherwise, and on further pages"
+    )
     ranked: RankedOut | None = Field(None, description="left out where no expression ranked")
     sorted: SortedOut | None = Field(None, description="left out where nothing was sorted")
     facets: dict[str, FacetOut] | None = Field(None, description="by column; left out where none were asked for")

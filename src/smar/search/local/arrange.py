@@ -15,12 +15,13 @@ from smar.search.columns import Mask
 from smar.search.filters import Filter, without
 from smar.search.local.cards import COUNTED, Collapse, Others, Variants, best_of_each, card_ids, diverse
 from smar.search.local.counted import ColumnCounts, count_column
+from smar.search.local.cutoff import HEAD, Cut, above, cuts
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.expressions import Expression
 from smar.search.local.segment import Segment, place
 from smar.search.local.shape import NOTHING, Page, Plan, RankedBy, Relation, Shape, Sorted, Total
 from smar.search.local.sorting import sorted_places
-from smar.search.local.taken import matching
+from smar.search.local.taken import by_segment, matching
 from smar.search.protocol import MAX_HITS, Mode, Ranked
 from smar.search.query import QueryVectors
 from smar.search.ranked import Rows
@@ -55,22 +56,32 @@ def search(
     found = index.rank(vectors, depth, mode, filter, explain)
     if plan is NOTHING:
         return [page_of(index, items, filter, offset) for items in found]
+    limits: Sequence[Cut | None] = [None] * len(found)
+    if plan.shape.cutoff:
+        known = filter is None and depth >= HEAD  # a cut-off is the same under every filter
+        limits = cuts(index, vectors, mode, found if known else index.rank(vectors, HEAD, mode))
     pages = []
-    for at, items in enumerate(found):
-        page = _arranged(index, items, k, filter, explain, offset, plan)
-        if not plan.fixed and len(page.hits) < k and len(items) == depth < MAX_HITS:  # most of them share few cards
+    for at, (whole, cut) in enumerate(zip(found, limits, strict=True)):
+        items = whole if cut is None else above(whole, cut)
+        page = _arranged(index, items, k, filter, explain, offset, plan, cut, len(items) == depth)
+        if not plan.fixed and cut is None and len(page.hits) < k and len(items) == depth < MAX_HITS:  # few cards
             (items,) = index.rank(vectors[at : at + 1], MAX_HITS, mode, filter, explain)
             page = _arranged(index, items, k, filter, explain, offset, plan)
         if plan.shape.facets is not None:
             own, most = vectors[at : at + 1], plan.shape.candidates
-            again = partial(_best_rows, index, own, most, mode)
+            again = partial(_best_rows, index, own, most, mode, cut)
             page = replace(page, facets=_facets(index, plan.shape, filter, items.rows[:most], again))
+        if cut is not None and not len(items) and offset == 0:
+            page = replace(page, near=whole.pick(_cards(index.segments, whole.rows, plan.shape)[:k]))
         pages.append(page)
     return pages
 
 
-def _best_rows(index: EmbeddedIndex, vectors: QueryVectors, most: int, mode: Mode, filter: Filter | None) -> Rows:
-    return index.rank(vectors, most, mode, filter)[0].rows
+def _best_rows(
+    index: EmbeddedIndex, vectors: QueryVectors, most: int, mode: Mode, cut: Cut | None, filter: Filter | None
+) -> Rows:
+    (found,) = index.rank(vectors, most, mode, filter)
+    return found.rows if cut is None else above(found, cut).rows
 
 
 def _facets(
@@ -93,9 +104,20 @@ def _facets(
 
 
 def _arranged(
-    index: EmbeddedIndex, found: Ranked, k: int, filter: Filter | None, explain: bool, offset: int, plan: Plan
+    index: EmbeddedIndex,
+    found: Ranked,
+    k: int,
+    filter: Filter | None,
+    explain: bool,
+    offset: int,
+    plan: Plan,
+    cut: Cut | None = None,
+    more: bool = False,
 ) -> Page:
+    """A page of what was found; of what was `cut` off there may be `more`."""
     segments, shape, total = index.segments, plan.shape, _matching(index, filter)
+    if cut is not None:
+        total = Total(len(found), Relation.AT_LEAST if more and total.value > len(found) else Relation.EXACT)
     everything = total.relation is Relation.EXACT and total.value == len(found)
     before, ranked, told, others = found, None, None, None
     if plan.rank is not None:
@@ -109,10 +131,14 @@ def _arranged(
     if plan.fixed:
         total = Total(len(found))
     if shape.collapse is not None:
-        masks, all_known = _masks(index, filter), everything or plan.fixed
+        masks = _masks(index, filter) if cut is None else _only(index, found.rows)
+        all_known = everything or plan.fixed
+        relation = total.relation
         others, total = _others(index, shape.collapse, shown.rows, found.rows, masks, len(cards), all_known)
+        if cut is not None:
+            total = replace(total, relation=relation)
     factors = _factors(segments, plan.rank, before.pick(places)) if explain else None
-    return Page(shown, offset, total, ranked, told, others, factors=factors)
+    return Page(shown, offset, total, ranked, told, others, factors=factors, cut=cut)
 
 
 def _ranked(segments: Sequence[Segment], rank: Expression, found: Ranked) -> tuple[Ranked, Ranked, RankedBy]:
@@ -197,6 +223,8 @@ def browse(index: EmbeddedIndex, k: int, filter: Filter | None, offset: int = 0,
         InputError: as `search`.
     """
     check_place(offset, k)
+    if plan.shape.cutoff:
+        raise InputError("cutoff: nothing is typed, so nothing is more relevant than the rest; ask without cutoff.")
     segments, masks = index.segments, _masks(index, filter)
     found, ranked = _unscored(matching(segments, masks)), None
     if plan.rank is not None:
@@ -223,6 +251,14 @@ def _masks(index: EmbeddedIndex, filter: Filter | None) -> list[Mask | None]:
     """The rows that match in each segment, None for all."""
     allowed = [segment.allowed(filter) for segment in index.segments]
     return [None if part is None else part.mask for part in allowed]
+
+
+def _only(index: EmbeddedIndex, rows: Rows) -> list[Mask]:
+    """The same of some rows."""
+    masks = [np.zeros(len(segment.store), np.bool_) for segment in index.segments]
+    for segment, _, own in by_segment(index.segments, rows):
+        masks[index.segments.index(segment)][own] = True
+    return masks
 
 
 def _unscored(rows: Rows) -> Ranked:

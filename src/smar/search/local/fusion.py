@@ -239,6 +239,11 @@ def gather(
     return Candidates(together, words, ranks[0], ranks[1], asked.unit)
 
 
+def words_scores(segments: Sequence[Segment], asked: WordQuery, rows: Rows) -> Vectors:
+    """BM25 scores of ascending `rows` of the index for one query."""
+    return _scores(segments, [Entries.of(_words(segment), asked) for segment in segments], rows)
+
+
 def _scored(segments: Sequence[Segment], query: Query, rows: Rows) -> Found:
     """Exact scores of ascending `rows` of the index."""
     parts = [

@@ -9,6 +9,7 @@ import pyarrow as pa
 from smar.core.errors import InputError
 from smar.search.local.cards import Collapse, Diversify, Others, check_cards
 from smar.search.local.counted import ColumnCounts, Facets, check_facets
+from smar.search.local.cutoff import Cut
 from smar.search.local.expression_parser import parse_expression
 from smar.search.local.expressions import Expression
 from smar.search.local.sorting import SortKey, parse_sort
@@ -23,7 +24,7 @@ class Shape:
     """How what is found is arranged, as it was asked for.
 
     `sort` are columns (``-price`` for downwards), `rank` is an expression (see `expressions`), `candidates`
-    (1..1000) how many of the best are arranged.
+    (1..1000) how many of the best are arranged; with `cutoff` those of them that are not below the query's cut-off.
     """
 
     sort: tuple[str, ...] = ()
@@ -32,6 +33,7 @@ class Shape:
     diversify: Diversify | None = None
     facets: Facets | None = None
     candidates: int = CANDIDATES
+    cutoff: bool = False
 
 
 PLAIN = Shape()
@@ -80,7 +82,8 @@ class Page:
     """Hits number `first` + 1 and on; `hits` are in the order that they are shown in.
 
     Where they are cards of several items, `total` counts cards, and `others` tells of each what it stands for.
-    `factors` are the values that each hit's rank was made of, where they were asked for.
+    `factors` are the values that each hit's rank was made of, where they were asked for. `cut` says where hits were cut
+    off; where none stayed, `near` are the best ones below.
     """
 
     hits: Ranked
@@ -91,6 +94,8 @@ class Page:
     others: list[Others] | None = None
     facets: dict[str, ColumnCounts] | None = None
     factors: list[dict[str, float]] | None = None
+    cut: Cut | None = None
+    near: Ranked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,7 @@ class Plan:
 
     def depth(self, wanted: int) -> int:
         """Hits that are searched for a page that ends with number `wanted`."""
-        if self.fixed:
+        if self.fixed or self.shape.cutoff:
             return self.shape.candidates
         return wanted if self.shape == PLAIN else max(self.shape.candidates, wanted)
 

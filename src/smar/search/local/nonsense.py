@@ -1,0 +1,52 @@
+"""Queries that no shop can answer: what the cut-off learns to tell from the log's."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from smar.data.text import normalise
+
+_ELSEWHERE = """
+photosynthesis mitochondria thermodynamics plaintiff subpoena amortisation parliament referendum gerrymandering
+tectonics paleolithic embryology diphthong conjugation theorem eigenvalue homotopy cytoplasm isotope baptism liturgy
+diocese obituary midterm sophomore dissertation mortgage refinancing annuity dividend bankruptcy embassy consulate visa
+itinerary layover vaccination appendicitis cholesterol insomnia chemotherapy karaoke crossword astrology horoscope
+Bundestagswahl Steuererklärung Mietvertrag Zahnarzttermin Wettervorhersage Rechtsanwalt Grundgesetz Arbeitslosigkeit
+Staatsangehörigkeit Bahnverspätung Vorlesungsverzeichnis Krankenkasse Führerscheinprüfung Wahlergebnis Kochrezept
+préfecture grève boulangerie élections météo déménagement baccalauréat assurance-maladie retraite hôpital horaires
+syndicat législatives sécheresse ordonnance médecin immatriculation
+elecciones ayuntamiento matrícula universidad hacienda abogado hipoteca pronóstico empadronamiento jubilación receta
+farmacia jurisprudencia ciudadanía
+przepis pogoda wybory podatek lekarz ubezpieczenie mieszkanie rozkład pociągów pełnomocnictwo
+погода выборы расписание поездов больница гражданство рецепт пенсия университет экзамен
+天气预报 高考成绩 火车时刻表 离婚律师 医院挂号 选举结果 論文 年金 天気予報 時刻表 確定申告 選挙結果
+الطقس انتخابات جامعة مستشفى مواعيد القطارات
+"""
+"""Words of other businesses than selling things, in several languages; those that an item holds are left out."""
+_ENOUGH = 20
+
+
+def nonsense(queries: Sequence[str], unheld: Callable[[str], float], seed: int) -> list[str]:
+    """As many made-up queries as real ones, each about as long: random letters, letters in another order, other words.
+
+    Args:
+        queries: of the log.
+        unheld: the share of a text's words that no item holds.
+        seed: of the choices.
+    """
+    random = np.random.default_rng(seed)
+    alphabet = sorted({letter for query in queries for letter in query if letter.isalpha()}) or ["x"]
+    elsewhere = [word for word in normalise(_ELSEWHERE).split() if unheld(word) == 1]
+    return [" ".join(_made(query.split(), at % 3, alphabet, elsewhere, random)) for at, query in enumerate(queries)]
+
+
+def _made(
+    words: Sequence[str], kind: int, alphabet: Sequence[str], elsewhere: Sequence[str], random: np.random.Generator
+) -> Iterator[str]:
+    for word in words:
+        if kind == 0 and len(elsewhere) >= _ENOUGH:
+            yield elsewhere[int(random.integers(len(elsewhere)))]
+        elif kind == 1 and len(set(word)) > 3:
+            yield "".join(word[at] for at in random.permutation(len(word)).tolist())
+        else:
+            yield "".join(alphabet[at] for at in random.integers(len(alphabet), size=max(len(word), 3)).tolist())
