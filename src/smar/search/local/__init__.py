@@ -22,6 +22,7 @@ from smar.search.local.neighbours import by_vector, similar
 from smar.search.local.ready import picture_url, plain
 from smar.search.local.segment import CatalogueView
 from smar.search.local.shape import CANDIDATES, PLAIN, Page, Plan, Relation, Shape
+from smar.search.local.suggestions import Prefixes, Suggestions
 from smar.search.local.vectors import exact_top
 from smar.search.local.versions import UnreadableIndex, rollback
 
@@ -48,9 +49,11 @@ __all__ = [
     "Others",
     "Page",
     "Plan",
+    "Prefixes",
     "RefusedItems",
     "Relation",
     "Shape",
+    "Suggestions",
     "UnreadableIndex",
     "UpdatableIndex",
     "browse",

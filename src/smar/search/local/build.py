@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from smar.core.errors import InputError
 from smar.core.files import StrPath, describe, link_or_copy
 from smar.core.progress import track
+from smar.data.dataset import SUGGESTIONS_FILE
 from smar.data.text import normalise
 from smar.search.embeddings import PICTURES_FILE, QUERY_FOLDER, VALID_FILE, Embeddings
 from smar.search.local.catalogue import Catalogue
@@ -66,8 +67,9 @@ class Source:
     """What a version is made of, wherever it comes from.
 
     `blocks` yields float32 [n, 2k] of ``[S_m ; S_t]`` in item order; `write_pictures` makes the pictures file that the
-    payload's offsets point into; `valid` holds held-out queries, None when there are none; `fields` are
-    the columns whose words hybrid search reads, shortened by the stemmer of `language` where there is one.
+    payload's offsets point into; `valid` holds held-out queries, None when there are none, and `suggestions` is a file
+    that may be there; `fields` are the columns whose words hybrid search reads, shortened by the stemmer of `language`
+    where there is one.
     """
 
     fingerprint: str
@@ -77,6 +79,7 @@ class Source:
     blocks: Iterable[Vectors]
     payload: pa.Table
     query: Path
+    suggestions: Path
     valid: pa.Table | None
     fields: tuple[str, ...]
     language: str | None
@@ -161,6 +164,7 @@ def _of_embeddings(path: Path, query: Path) -> Source:
         blocks=_blocks(embeddings),
         payload=embeddings.payload,
         query=query,
+        suggestions=path / SUGGESTIONS_FILE,
         valid=embeddings.valid(),
         fields=manifest.text_fields or DEFAULT_FIELDS,
         language=manifest.language,
@@ -210,6 +214,8 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
     (partial / _UNORDERED).unlink()  # a Flat index holds the very same floats, lists have them in their order
     write_payload(payload, partial)
     shutil.copytree(source.query, partial / QUERY_FOLDER)
+    if source.suggestions.exists():
+        link_or_copy(source.suggestions, partial / SUGGESTIONS_FILE)
     if source.valid is not None:
         pq.write_table(source.valid, partial / VALID_FILE)
     source.write_pictures(partial / PICTURES_FILE)

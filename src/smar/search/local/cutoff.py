@@ -1,12 +1,13 @@
 """Where the hits of a query stop being relevant: a score of its own for each query, below which nothing is shown.
 
-The odds that a hit of score s is relevant are a logistic function of
+Two logistic functions say so. Of what is known of a query and its best hits (`FEATURES`): whether anything here answers
+it at all. Of the same and of a hit's score s: whether it is relevant, by
 
     score    (s - mean) / deviation, of the query's scores over a sample of the catalogue
     lead     (s - mean) / (best - mean), how much of the best hit's lead it has
 
-and of what is known of the query and its best hits (`FEATURES`). Both grow with s, so the odds pass one at one score:
-the cut-off. `smar.search.local.cutoff_fit` fits the function to validation clicks and made-up queries.
+Both grow with s, so the odds pass one at one score: the cut-off. `smar.search.local.cutoff_fit` fits the functions to
+validation clicks and made-up queries.
 """
 
 from collections.abc import Sequence
@@ -42,7 +43,9 @@ Floats = npt.NDArray[np.float64]
 
 
 class ModeCutoff(BaseModel):
-    """The function of one mode, and what it is worth, measured on queries that it was not fitted on.
+    """The functions of one mode, and what they are worth, measured on queries that they were not fitted on.
+
+    `answered` are weights of `FEATURES` and a bias; `score`, `lead`, `weights` and `bias` are those of a hit.
 
     `precision`: of the queries of which a hit stays, in an even mix of the log's and of made-up ones, the share that
     were the log's. `recall`: of the log's queries the share of which a hit stays. `kept`: of their clicked hits the
@@ -51,6 +54,7 @@ class ModeCutoff(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    answered: tuple[float, ...] = Field(min_length=len(FEATURES) + 1, max_length=len(FEATURES) + 1)
     score: float = Field(ge=0)
     lead: float = Field(ge=0)
     weights: tuple[float, ...] = Field(min_length=len(FEATURES), max_length=len(FEATURES))
@@ -73,9 +77,9 @@ class Cutoff(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where a query was cut off: at this score, with the precision of `ModeCutoff`."""
+    """Where a query was cut off, with the precision of `ModeCutoff`: at a score; None where nothing answers it."""
 
-    score: float
+    score: float | None
     precision: float
 
 
@@ -87,6 +91,10 @@ class Measured:
     deviation: Floats
     best: Floats
     features: Floats
+
+    def answered(self, fit: ModeCutoff) -> Floats:
+        """Log odds that anything answers each query [n]."""
+        return self.features @ np.array(fit.answered[:-1]) + fit.answered[-1]
 
     def line(self, fit: ModeCutoff) -> tuple[Floats, Floats]:
         """Level and slope [n] of the log odds, which are level + slope * (s - mean)."""
@@ -119,12 +127,14 @@ def cuts(index: "EmbeddedIndex", vectors: QueryVectors, mode: Mode, found: Seque
     fit = check_cutoff(index, mode)
     measured = measure(index, vectors, mode, found)
     level, slope = measured.line(fit)
-    return [Cut(score, fit.precision) for score in (measured.mean - level / slope).tolist()]
+    scores = np.minimum(measured.mean - level / slope, measured.best)  # the best hit stays, if any
+    each = zip(scores.tolist(), measured.answered(fit) >= 0, strict=True)
+    return [Cut(score if answered else None, fit.precision) for score, answered in each]
 
 
 def above(found: Ranked, cut: Cut) -> Ranked:
     """The hits that are not below a cut-off; they are the first ones."""
-    return found.pick(np.arange(np.count_nonzero(found.score >= cut.score)))
+    return found.pick(np.arange(0 if cut.score is None else np.count_nonzero(found.score >= np.float32(cut.score))))
 
 
 def measure(index: "EmbeddedIndex", vectors: QueryVectors, mode: Mode, found: Sequence[Ranked]) -> Measured:

@@ -1,8 +1,8 @@
 """The cut-off of an index, fitted to validation clicks and made-up queries, and measured on those of the other half.
 
-Relevant are hits that were clicked; of the others of a query, and of the hits of made-up queries, some of each depth
-count as irrelevant. The odds at which hits are cut off are the lowest with which `PRECISION` of the queries of which a
-hit stays are the log's, in an even mix, raised as long as `KEPT` of the clicked hits stay.
+Whether anything answers a query is learned from the log's queries and as many made-up ones; the odds asked for are even
+ones, or the lowest with which `PRECISION` of the queries that pass are the log's. Whether a hit is relevant is learned from the
+log's queries: clicked hits are, all others count as irrelevant, and hits are cut off where `KEPT` of the clicked stay.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,11 @@ from smar.search.protocol import Mode, Ranked
 if TYPE_CHECKING:
     from smar.search.local.embedded import EmbeddedIndex
 
-PRECISION = 0.95
-KEPT = 0.9
+PRECISION = 0.97
+KEPT = 0.95
 LEAST_QUERIES = 100
 _MOST_QUERIES = 600  # the standard error of a share of 0.95 among as many is 0.009
 _DEPTH = 200
-_RANKS = (0, 1, 2, 4, 8, 16, 32, 64, 100, 150, 199)
 _LEAST_PRECISION, _LEAST_RECALL = 0.9, 0.5  # measured; less is no use
 _RIDGE = 1e-3
 _STEPS = 30
@@ -130,41 +129,33 @@ def _try(index: "EmbeddedIndex", wanted: dict[str, set[int]], mode: Mode) -> _Tr
 
 
 def _fit(trial: _Trial) -> ModeCutoff:
-    """The function, with the odds of 1 where hits are cut off; its figures are those of nothing yet."""
-    inputs, weight = trial.inputs(), _weights(trial)
-    used = weight > 0
-    x, y, weights = inputs[used], trial.clicked[used], weight[used]
+    """The functions, whose odds are 1 where they decide; the figures are those of nothing yet."""
+    known, even = trial.measured.features, np.full(len(trial.real), 1 / len(trial.real))
+    answered = _logistic(known, trial.real, even, np.ones(known.shape[1], np.bool_))
+    answered[-1] -= max(_least_level(known @ answered[:-1] + answered[-1], trial.real), 0.0)
+    solved = _fit_hits(trial.inputs()[trial.real], trial.clicked[trial.real])
+    figures = dict.fromkeys(("precision", "recall", "kept", "hits"), 0.0)
+    weights = {"weights": tuple(solved[2:-1].tolist()), "answered": tuple(answered.tolist())}
+    return ModeCutoff(score=solved[0], lead=solved[1], bias=solved[-1], **weights, **figures)
+
+
+def _fit_hits(inputs: Floats, clicked: Bools) -> Floats:
+    """Weights of a hit's inputs [n, hits, d] and a bias [d + 1], with which `KEPT` of the clicked ones are not below 0.
+
+    Raises:
+        _NoUse: clicked hits have no higher scores.
+    """
+    if not clicked.any():
+        raise _NoUse(f"no clicked item is among the best {_DEPTH} hits of its query")
+    x, y = inputs.reshape(-1, inputs.shape[2]), clicked.ravel()
+    weight = np.where(y, 1 / np.count_nonzero(y), 1 / max(np.count_nonzero(~y), 1))
     free = np.ones(x.shape[1], np.bool_)
-    while (wrong := (solved := _logistic(x, y, weights, free))[:2] < 0).any():
+    while (wrong := (solved := _logistic(x, y, weight, free))[:2] < 0).any():
         free[:2] &= ~wrong  # the odds may not fall where the score rises
     if not solved[:2].any():
         raise _NoUse("clicked hits have no higher scores than others")
-    fit = ModeCutoff(
-        score=solved[0],
-        lead=solved[1],
-        weights=tuple(solved[2:-1].tolist()),
-        bias=solved[-1],
-        precision=0,
-        recall=0,
-        kept=0,
-        hits=0,
-    )
-    odds = trial.odds(fit)
-    level = max(_least_level(odds.max(axis=1), trial.real), float(np.quantile(odds[trial.clicked], 1 - KEPT)))
-    return fit.model_copy(update={"bias": fit.bias - level})
-
-
-def _weights(trial: _Trial) -> Floats:
-    """What each hit counts [n, hits]: clicked ones as much together as all others, made-up queries half of these."""
-    sampled = np.zeros(trial.scores.shape, np.bool_)
-    sampled[:, [rank for rank in _RANKS if rank < sampled.shape[1]]] = True
-    groups = [trial.clicked, sampled & ~trial.clicked & trial.real[:, None], sampled & ~trial.real[:, None]]
-    weight = np.zeros(trial.scores.shape)
-    for group, share in zip(groups, (1.0, 0.5, 0.5), strict=True):
-        if not group.any():
-            raise _NoUse(f"no clicked item is among the best {_DEPTH} hits of its query")
-        weight[group] = share / np.count_nonzero(group)
-    return weight
+    solved[-1] -= np.quantile(x[y] @ solved[:-1] + solved[-1], 1 - KEPT)
+    return solved
 
 
 def _logistic(x: Floats, y: Bools, weight: Floats, free: Bools) -> Floats:
@@ -197,12 +188,18 @@ def _least_level(best: Floats, real: Bools) -> float:
 
 
 def _worth(trial: _Trial, fit: ModeCutoff) -> tuple[float, float, float, float]:
-    """Precision, recall, kept and hits on queries that a function was not fitted to."""
-    stays = trial.odds(fit) >= 0
-    real, made = (float(stays[which].any(axis=1).mean()) for which in (trial.real, ~trial.real))
-    counts = stays[trial.real].sum(axis=1)
+    """Precision, recall, kept and hits on queries that the functions were not fitted to."""
+    passes = trial.measured.answered(fit) >= 0
+    stays = (trial.odds(fit) >= 0) & passes[:, None]
+    real, made = (float(passes[which].mean()) for which in (trial.real, ~trial.real))
     kept = stays[trial.clicked]
-    return real / max(real + made, 1e-9), real, float(kept.mean()) if len(kept) else 0.0, float(np.median(counts))
+    counts = stays[trial.real & passes].sum(axis=1)
+    return (
+        real / max(real + made, 1e-9),
+        real,
+        float(kept.mean()) if len(kept) else 0.0,
+        float(np.median(counts)) if len(counts) else 0.0,
+    )
 
 
 def describe_cutoff(cutoff: Cutoff | None) -> str:
