@@ -12,7 +12,7 @@ def print_result(result: SearchResult) -> None:
     for word, found in result.found.corrected.items():
         print(f"no item holds {word}: read as {', '.join(found)}")
     if page.near is not None:
-        print("no exact match; similar:" if len(page.near) else "no exact match")
+        print("no exact match" + "; similar:" * bool(len(page.near)))
     for place, hit in enumerate(result.hits if page.near is None else result.index.hits(page.near), page.first + 1):
         shown = [hit.payload.get(name) for name in ("brand", "category", "price")]
         facts = ", ".join(str(value) for value in shown if value is not None)
@@ -23,7 +23,7 @@ def print_result(result: SearchResult) -> None:
         counts = counts or [f"{_range(entry.low, entry.high)} {entry.count}" for entry in facet.ranges or ()]
         print(f"{name}: {', '.join(counts)}")
     if page.cut is not None:
-        print(f"hits from score {page.cut.score:.3f} on: {page.total.value:,}")
+        print(f"relevant hits: {page.total.value:,}")
     elif not page.total.value:
         print("no item matches the filter")
     elif not len(page.hits):

@@ -82,7 +82,9 @@ class SortedOut(BaseModel):
 class CutoffOut(BaseModel):
     """Where hits were cut off."""
 
-    score: float = Field(description="the lowest score that stays, of this query; before any `rank`")
+    score: float | None = Field(
+        description="the lowest score that stays, of this query, before any `rank`; null where nothing here answers it"
+    )
     precision: float = Field(
         description="of queries of which a hit stays, in an even mix of the log's and of made-up ones, the share that "
         "was the log's: measured when the index was built, on queries that the cut-off was not fitted to"

@@ -1,8 +1,9 @@
 """The cut-off of an index, fitted to validation clicks and made-up queries, and measured on those of the other half.
 
 Whether anything answers a query is learned from the log's queries and as many made-up ones; the odds asked for are even
-ones, or the lowest with which `PRECISION` of the queries that pass are the log's. Whether a hit is relevant is learned from the
-log's queries: clicked hits are, all others count as irrelevant, and hits are cut off where `KEPT` of the clicked stay.
+ones, or the lowest with which `PRECISION` of the queries that pass are the log's. Whether a hit is relevant is learned
+from the log's queries: clicked hits are, all others count as irrelevant, and hits are cut off where `KEPT` of the
+clicked ones stay.
 """
 
 from dataclasses import dataclass

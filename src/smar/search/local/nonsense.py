@@ -27,7 +27,10 @@ _ENOUGH = 20
 
 
 def nonsense(queries: Sequence[str], unheld: Callable[[str], float], seed: int) -> list[str]:
-    """As many made-up queries as real ones, each about as long: random letters, letters in another order, other words.
+    """As many made-up queries as real ones, each about as long.
+
+    By turns they are of words from elsewhere, of a word each from other queries, of words with their letters in another
+    order, and of random letters.
 
     Args:
         queries: of the log.
@@ -37,16 +40,22 @@ def nonsense(queries: Sequence[str], unheld: Callable[[str], float], seed: int) 
     random = np.random.default_rng(seed)
     alphabet = sorted({letter for query in queries for letter in query if letter.isalpha()}) or ["x"]
     elsewhere = [word for word in normalise(_ELSEWHERE).split() if unheld(word) == 1]
-    return [" ".join(_made(query.split(), at % 3, alphabet, elsewhere, random)) for at, query in enumerate(queries)]
+    mixed = [word for query in queries for word in query.split()]
+    pools = [elsewhere if len(elsewhere) >= _ENOUGH else [], mixed, [], []]
+    return [" ".join(_made(query.split(), at % 4, pools, alphabet, random)) for at, query in enumerate(queries)]
 
 
 def _made(
-    words: Sequence[str], kind: int, alphabet: Sequence[str], elsewhere: Sequence[str], random: np.random.Generator
+    words: Sequence[str],
+    kind: int,
+    pools: Sequence[Sequence[str]],
+    alphabet: Sequence[str],
+    random: np.random.Generator,
 ) -> Iterator[str]:
     for word in words:
-        if kind == 0 and len(elsewhere) >= _ENOUGH:
-            yield elsewhere[int(random.integers(len(elsewhere)))]
-        elif kind == 1 and len(set(word)) > 3:
+        if pools[kind] and (len(words) > 1 or kind == 0):
+            yield pools[kind][int(random.integers(len(pools[kind])))]
+        elif kind == 2 and len(set(word)) > 3:
             yield "".join(word[at] for at in random.permutation(len(word)).tolist())
         else:
             yield "".join(alphabet[at] for at in random.integers(len(alphabet), size=max(len(word), 3)).tolist())
