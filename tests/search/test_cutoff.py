@@ -11,12 +11,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from smar.search.embeddings import VALID_FILE
-from smar.search.local import UpdatableIndex, build_index
-from smar.search.local.cutoff_fit import KEPT, LEAST_QUERIES, _least_level, _logistic
+from smar.search.local import Shape, UpdatableIndex, build_index
+from smar.search.local.cutoff_fit import KEPT, LEAST_QUERIES, _logistic
 from smar.search.local.nonsense import nonsense
 from smar.search.protocol import Mode
 from smar.serving.app import create_app
-from smar.serving.engine import Engine
+from smar.serving.engine import Engine, Question
 from tiny_index import catalogue, write_embeddings
 from tiny_line import smar
 from tiny_service import search
@@ -71,8 +71,11 @@ def test_figures_are_of_queries_that_it_was_not_fitted_to(engine: Engine) -> Non
     assert min(fit.precision, fit.recall) > 0.9
     assert abs(fit.kept - KEPT) < 0.1
     made = nonsense(["red shirt", "steel kettle", "classic watch", "blue"] * 25, engine.index.unheld, seed=7)
-    answered = sum(search(TestClient(create_app(engine)), query=one, cutoff=True)["total"]["value"] > 0 for one in made)
-    assert answered / len(made) < 1 - fit.precision + 0.1
+    texts = [one.text for one in made if not one.mixed]
+    answers = engine.answer([Question.of(text, 1, Mode.ADAPTIVE, None, shape=Shape(cutoff=True)) for text in texts])
+    answered = [answer.page.total.value > 0 for answer in answers if not isinstance(answer, Exception)]
+    assert len(answered) == len(texts)
+    assert np.mean(answered) < 1 - fit.precision + 0.1
 
 
 def test_hits_below_are_left_out_and_counted_out(client: TestClient) -> None:
@@ -196,15 +199,11 @@ def test_the_logistic_fit_finds_the_weights_that_made_the_data() -> None:
     assert held[1] == 0
 
 
-def test_the_lowest_level_with_enough_precision() -> None:
-    best, real = np.array([9.0, 8, 7, 6, 5, 4]), np.array([True, True, True, False, False, False])
-    assert _least_level(best, real) == 7
-
-
 def test_made_up_queries_are_no_queries(engine: Engine) -> None:
-    queries = ["red shirt", "classic steel watch", "blue kettle"] * 4
+    queries = ["red shirt", "classic steel watch", "blue kettle", "cotton shirt"] * 4
     made = nonsense(queries, engine.index.unheld, seed=1)
     assert made == nonsense(queries, engine.index.unheld, seed=1)
-    assert [len(one.split()) for one in made] == [len(query.split()) for query in queries]
-    assert not set(made) & set(queries)
-    assert np.mean([engine.index.unheld(one) for one in made]) > 0.8
+    assert [len(one.text.split()) for one in made] == [len(query.split()) for query in queries]
+    unheld = {mixed: [engine.index.unheld(one.text) for one in made if one.mixed is mixed] for mixed in (True, False)}
+    assert [len(unheld[True]), max(unheld[True])] == [4, 0]
+    assert np.mean(unheld[False]) > 0.8

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from smar.core.errors import InputError
-from smar.search.local.fusion import words_scores
+from smar.search.local.fusion import words_held, words_scores
 from smar.search.local.postings import WordQuery
 from smar.search.protocol import Mode, Ranked
 from smar.search.query import QueryVectors
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from smar.search.local.embedded import Asked, EmbeddedIndex
 
 FEATURES = ("best", "outstanding", "drop", "further", "words", "unheld", "pictures", "length")
-"""Best score; its distance from the mean; how far the 10th and the 50th lie below it, in deviations; how much of the
-query's words, by rarity, one of the ten best hits holds; share of words that no item holds; the gate's logit; number
-of words."""
+"""Best score; its distance from the mean; how far the 10th and the 50th lie below it, in deviations; the most of the
+query's words, by rarity, that one of the ten best hits holds; share of words that no item holds; the gate's logit;
+number of words."""
 HEAD = 50
 """Hits that `FEATURES` are made of."""
 _SAMPLE = 1024
@@ -94,7 +94,8 @@ class Measured:
 
     def answered(self, fit: ModeCutoff) -> Floats:
         """Log odds that anything answers each query [n]."""
-        return self.features @ np.array(fit.answered[:-1]) + fit.answered[-1]
+        odds: Floats = self.features @ np.array(fit.answered[:-1]) + fit.answered[-1]
+        return odds
 
     def line(self, fit: ModeCutoff) -> tuple[Floats, Floats]:
         """Level and slope [n] of the log odds, which are level + slope * (s - mean)."""
@@ -168,7 +169,7 @@ def _background(index: "EmbeddedIndex", asked: "Asked", at: int) -> tuple[float,
 def _features(index: "EmbeddedIndex", words: WordQuery, text: str, found: Ranked) -> tuple[float, ...]:
     """Best, 10th and 50th score, share of the words that a hit holds and that none does, length."""
     score = found.score[:HEAD].tolist()
-    weight = sum(count * index.idf(word) for word, count in words.counts.items())
-    held = float(words_scores(index.segments, words, np.sort(found.rows[:_WORDED])).max()) / weight if weight else 0.0
+    weight = np.array([count * index.idf(word) for word, count in words.counts.items()])
+    share = weight @ words_held(index.segments, words, np.sort(found.rows[:_WORDED])) / max(weight.sum(), _LEAST)
     tenth = score[min(_WORDED, len(score)) - 1]
-    return score[0], tenth, score[-1], held, index.unheld(text), log1p(len(words.order))
+    return score[0], tenth, score[-1], float(share.max()), index.unheld(text), log1p(len(words.order))

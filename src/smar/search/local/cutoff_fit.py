@@ -1,9 +1,9 @@
 """The cut-off of an index, fitted to validation clicks and made-up queries, and measured on those of the other half.
 
-Whether anything answers a query is learned from the log's queries and as many made-up ones; the odds asked for are even
-ones, or the lowest with which `PRECISION` of the queries that pass are the log's. Whether a hit is relevant is learned
-from the log's queries: clicked hits are, all others count as irrelevant, and hits are cut off where `KEPT` of the
-clicked ones stay.
+Whether anything answers a query is learned from the log's queries and as many made-up ones, with odds that let `RECALL`
+of the log's pass. Whether a hit is relevant is learned from the log's queries: clicked hits are, all others count as
+irrelevant, and hits are cut off where `KEPT` of the clicked ones stay. Made-up queries that are mixed of the log's
+words teach that several words want to be met at once; as something may well answer them, no figure counts them.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from smar.search.protocol import Mode, Ranked
 if TYPE_CHECKING:
     from smar.search.local.embedded import EmbeddedIndex
 
-PRECISION = 0.97
+RECALL = 0.97
 KEPT = 0.95
 LEAST_QUERIES = 100
 _MOST_QUERIES = 600  # the standard error of a share of 0.95 among as many is 0.009
@@ -41,9 +41,13 @@ class _NoUse(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Trial:
-    """Queries of the log and made-up ones, in turn: `real` [n], scores [n, hits] best first, which were `clicked`."""
+    """Queries of the log and made-up ones, in turn: `real` and `mixed` [n], see `MadeUp`.
+
+    `scores` [n, hits] are best first, and `clicked` says which hits were.
+    """
 
     real: Bools
+    mixed: Bools
     scores: Floats
     clicked: Bools
     measured: Measured
@@ -52,7 +56,8 @@ class _Trial:
         """Some of the queries."""
         known = self.measured
         parts = (known.mean[places], known.deviation[places], known.best[places], known.features[places])
-        return type(self)(self.real[places], self.scores[places], self.clicked[places], Measured(*parts))
+        own = (self.real[places], self.mixed[places], self.scores[places], self.clicked[places])
+        return type(self)(*own, Measured(*parts))
 
     def odds(self, fit: ModeCutoff) -> Floats:
         """Log odds of every hit [n, hits]."""
@@ -109,7 +114,7 @@ def _fit_mode(index: "EmbeddedIndex", wanted: dict[str, set[int]], mode: Mode) -
 def _try(index: "EmbeddedIndex", wanted: dict[str, set[int]], mode: Mode) -> _Trial:
     """Search the queries, each with a made-up one beside it."""
     made = nonsense(list(wanted), index.unheld, seed=1)
-    asked = [query for pair in zip(wanted, made, strict=True) for query in pair]
+    asked = [text for query, other in zip(wanted, made, strict=True) for text in (query, other.text)]
     depth = min(_DEPTH, len(index))
     found: list[Ranked] = []
     parts = []
@@ -120,20 +125,21 @@ def _try(index: "EmbeddedIndex", wanted: dict[str, set[int]], mode: Mode) -> _Tr
         found += ranked
     names = ("mean", "deviation", "best", "features")
     measured = Measured(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-    real = np.arange(len(asked)) % 2 == 0
+    real, mixed = np.arange(len(asked)) % 2 == 0, np.repeat([other.mixed for other in made], 2)
     clicked = [
         np.isin(ranked.rows[:depth], list(wanted[query] if yes else ()))
         for ranked, query, yes in zip(found, asked, real.tolist(), strict=True)
     ]
     scores = np.array([ranked.score[:depth] for ranked in found], np.float64)
-    return _Trial(real, scores, np.array(clicked), measured)
+    return _Trial(real, mixed & ~real, scores, np.array(clicked), measured)
 
 
 def _fit(trial: _Trial) -> ModeCutoff:
     """The functions, whose odds are 1 where they decide; the figures are those of nothing yet."""
     known, even = trial.measured.features, np.full(len(trial.real), 1 / len(trial.real))
     answered = _logistic(known, trial.real, even, np.ones(known.shape[1], np.bool_))
-    answered[-1] -= max(_least_level(known @ answered[:-1] + answered[-1], trial.real), 0.0)
+    odds = known @ answered[:-1] + answered[-1]
+    answered[-1] -= np.quantile(odds[trial.real], 1 - RECALL)
     solved = _fit_hits(trial.inputs()[trial.real], trial.clicked[trial.real])
     figures = dict.fromkeys(("precision", "recall", "kept", "hits"), 0.0)
     weights = {"weights": tuple(solved[2:-1].tolist()), "answered": tuple(answered.tolist())}
@@ -149,7 +155,8 @@ def _fit_hits(inputs: Floats, clicked: Bools) -> Floats:
     if not clicked.any():
         raise _NoUse(f"no clicked item is among the best {_DEPTH} hits of its query")
     x, y = inputs.reshape(-1, inputs.shape[2]), clicked.ravel()
-    weight = np.where(y, 1 / np.count_nonzero(y), 1 / max(np.count_nonzero(~y), 1))
+    share = float(y.mean())
+    weight = np.where(y, 1 / share, 1 / max(1 - share, 1e-9)) / len(y)  # clicked ones as much together as the others
     free = np.ones(x.shape[1], np.bool_)
     while (wrong := (solved := _logistic(x, y, weight, free))[:2] < 0).any():
         free[:2] &= ~wrong  # the odds may not fall where the score rises
@@ -178,21 +185,11 @@ def _logistic(x: Floats, y: Bools, weight: Floats, free: Bools) -> Floats:
     return np.append(weights, solved[-1] - weights @ mean)
 
 
-def _least_level(best: Floats, real: Bools) -> float:
-    """The lowest log odds from which on `PRECISION` of the queries whose `best` hit [n] reaches them are real."""
-    order = np.argsort(-best)
-    real_above, made_above = np.cumsum(real[order]), np.cumsum(~real[order])  # as many of either
-    enough = np.flatnonzero(real_above >= PRECISION * (real_above + made_above))
-    if not len(enough):
-        raise _NoUse("scores do not tell the log's queries from made-up ones")
-    return float(best[order][enough[-1]])
-
-
 def _worth(trial: _Trial, fit: ModeCutoff) -> tuple[float, float, float, float]:
     """Precision, recall, kept and hits on queries that the functions were not fitted to."""
     passes = trial.measured.answered(fit) >= 0
     stays = (trial.odds(fit) >= 0) & passes[:, None]
-    real, made = (float(passes[which].mean()) for which in (trial.real, ~trial.real))
+    real, made = (float(passes[which].mean()) for which in (trial.real, ~trial.real & ~trial.mixed))
     kept = stays[trial.clicked]
     counts = stays[trial.real & passes].sum(axis=1)
     return (

@@ -1,6 +1,7 @@
 """Queries that no shop can answer: what the cut-off learns to tell from the log's."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,7 +27,19 @@ przepis pogoda wybory podatek lekarz ubezpieczenie mieszkanie rozkład pociągó
 _ENOUGH = 20
 
 
-def nonsense(queries: Sequence[str], unheld: Callable[[str], float], seed: int) -> list[str]:
+_KINDS = 4
+_MIXED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MadeUp:
+    """A made-up query; of one that is `mixed` of other queries' words nobody can be sure that nothing answers it."""
+
+    text: str
+    mixed: bool
+
+
+def nonsense(queries: Sequence[str], unheld: Callable[[str], float], seed: int) -> list[MadeUp]:
     """As many made-up queries as real ones, each about as long.
 
     By turns they are of words from elsewhere, of a word each from other queries, of words with their letters in another
@@ -42,7 +55,12 @@ def nonsense(queries: Sequence[str], unheld: Callable[[str], float], seed: int) 
     elsewhere = [word for word in normalise(_ELSEWHERE).split() if unheld(word) == 1]
     mixed = [word for query in queries for word in query.split()]
     pools = [elsewhere if len(elsewhere) >= _ENOUGH else [], mixed, [], []]
-    return [" ".join(_made(query.split(), at % 4, pools, alphabet, random)) for at, query in enumerate(queries)]
+    made = []
+    for at, query in enumerate(queries):
+        kind, words = at % _KINDS, query.split()
+        text = " ".join(_made(words, kind, pools, alphabet, random))
+        made.append(MadeUp(text, kind == _MIXED and len(words) > 1))
+    return made
 
 
 def _made(
@@ -53,7 +71,7 @@ def _made(
     random: np.random.Generator,
 ) -> Iterator[str]:
     for word in words:
-        if pools[kind] and (len(words) > 1 or kind == 0):
+        if pools[kind] and (len(words) > 1 or kind != _MIXED):
             yield pools[kind][int(random.integers(len(pools[kind])))]
         elif kind == 2 and len(set(word)) > 3:
             yield "".join(word[at] for at in random.permutation(len(word)).tolist())
