@@ -11,12 +11,13 @@ import numpy as np
 from smar.search.local import Prefixes
 
 TEXTS, TYPED, K = 100_000, 5_000, 8
-SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo za bra cle dri flo gru sta".split(" ")
+_SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo za bra cle dri flo gru sta"
 
 
 def texts(random: np.random.Generator) -> list[str]:
     """Different texts."""
-    words = ["".join(random.choice(SYLLABLES, random.integers(1, 4))) for _ in range(8_000)]
+    syllables = _SYLLABLES.split()
+    words = ["".join(random.choice(syllables, random.integers(1, 4))) for _ in range(8_000)]
     share = 1 / np.arange(1, len(words) + 1)
     drawn = random.choice(words, (2 * TEXTS, 4), p=share / share.sum())
     lengths = random.integers(2, 5, len(drawn))

@@ -1,5 +1,7 @@
 """Suggestions: from a log to the service, and the prefix search against going through all texts."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
+from playwright.sync_api import Page, expect
 from rapidfuzz.distance import OSA
 
 from smar.core.sections.data import DataSettings
@@ -19,6 +22,7 @@ from smar.search.local import Prefixes, UpdatableIndex, build_index
 from smar.serving.app import create_app
 from smar.serving.engine import Engine
 from tiny_index import write_embeddings
+from tiny_service import address, run_service
 
 ITEMS = pa.table(
     {
@@ -133,7 +137,8 @@ def test_the_service_suggests_queries_and_values(index: Path) -> None:
         assert client.get("/v1/suggest?query=x").json()["error"]["code"] == "invalid_request"
 
 
-def test_a_compaction_carries_suggestions_along_and_counts_new_values(index: Path) -> None:
+def test_a_compaction_carries_suggestions_along_and_counts_new_values(index: Path, tmp_path: Path) -> None:
+    index = Path(shutil.copytree(index, tmp_path / "index"))
     live = UpdatableIndex.open(index)
     live.delete([f"item/{at:05d}" for at in range(0, 60, 3)])  # all shirts
     with TestClient(create_app(Engine.open(index))) as client:
@@ -142,6 +147,43 @@ def test_a_compaction_carries_suggestions_along_and_counts_new_values(index: Pat
     with TestClient(create_app(Engine.open(index))) as client:
         assert ask(client, "shirt") == {"queries": ["shirt"], "values": []}
         assert ask(client, "wat") == {"queries": [], "values": ["Watch"]}
+
+
+@pytest.fixture(scope="module")
+def service(index: Path) -> Iterator[str]:
+    with run_service(index) as process:
+        yield address(process)
+
+
+def test_the_search_box_offers_them(page: Page) -> None:
+    page.goto("/")
+    box, options = page.get_by_role("combobox", name="Search products"), page.get_by_role("option")
+    expect(box).to_have_attribute("aria-expanded", "false")
+    box.press_sequentially("shrt")
+    expect(options).to_have_text(["shirt", "shirt in Shirt", "Shirt category, 20"])
+    expect(box).to_have_attribute("aria-expanded", "true")
+    box.press("ArrowDown")
+    box.press("ArrowDown")
+    marked = page.get_by_role("option", selected=True)
+    expect(marked).to_have_text("shirt in Shirt")
+    expect(box).to_have_attribute("aria-activedescendant", marked.get_attribute("id") or "")
+    box.press("Enter")
+    expect(page.get_by_role("listbox", name="Suggestions")).to_be_hidden()
+    expect(box).to_have_value("shirt")
+    expect(box).to_be_focused()
+    assert "q=shirt" in page.url
+    assert "category=Shirt" in page.url
+    box.fill("stee")
+    page.get_by_role("option", name="steel watch", exact=True).click()
+    expect(box).to_have_value("steel watch")
+    box.fill("shi")
+    expect(options.first).to_be_visible()
+    box.press("Escape")
+    expect(options.first).to_be_hidden()
+    expect(box).to_have_value("shi")
+    box.fill("zzz")
+    expect(page.locator("#view")).not_to_have_attribute("aria-busy", "true")
+    expect(options).to_have_count(0)
 
 
 LETTERS = st.text("abc ", min_size=1, max_size=6).map(lambda text: " ".join(text.split())).filter(bool)

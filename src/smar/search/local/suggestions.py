@@ -80,7 +80,7 @@ class Prefixes:
         order = sorted(range(len(keys)), key=keys.__getitem__)
         self._keys = [keys[at] for at in order]
         self._places = np.array(order, np.int64)
-        self._counts = np.array(counts, np.int64)[self._places]
+        self._counts = np.array(counts, np.int32)[self._places]  # in half the time of 64 bits
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -101,12 +101,17 @@ class Prefixes:
 
     def _best(self, spans: Sequence[Span], k: int) -> list[int]:
         """The most frequent of some ranges, of equals the first in the alphabet."""
-        rows: Rows = np.unique(np.concatenate([np.arange(0), *(np.arange(*span) for span in set(spans))]))
-        if len(rows) > k:
-            counts = self._counts[rows]
-            rows = rows[counts >= np.partition(counts, -k)[-k]]
-        order: list[int] = rows[np.argsort(-self._counts[rows], kind="stable")][:k].tolist()
-        return order
+        rows = np.concatenate([np.arange(0), *(self._best_of(span, k) for span in set(spans))])
+        order: list[int] = np.unique(rows).tolist()  # one range may lie within another
+        return sorted(order, key=lambda row: -self._counts[row])[:k]
+
+    def _best_of(self, span: Span, k: int) -> Rows:
+        first, last = span
+        counts = self._counts[first:last]
+        if len(counts) > k:
+            likely = np.flatnonzero(counts >= np.partition(counts, -k)[-k])  # many, where they are equal
+            return first + likely[np.argsort(-counts[likely], kind="stable")[:k]]
+        return np.arange(first, last)
 
     def _typos(self, prefix: str) -> Iterator[str]:
         """Beginnings that somebody may have meant; some begin no text."""

@@ -40,6 +40,8 @@ export const counts = (columns, filter, signal) =>
 const parameters = (values) =>
   new URLSearchParams(Object.entries(values).filter(([, value]) => value !== null && value !== undefined));
 
+export const suggest = (q, signal) => call(`v1/suggest?${parameters({ q, k: 5 })}`, { signal });
+
 export const item = (id, signal) => call(`v1/items/${encodeURIComponent(id)}`, { signal });
 
 export const similar = (id, wanted, signal) =>

@@ -6,7 +6,8 @@ import { byId } from "./dom.js";
 import { buildFilters, countFilters, showFilters, showSubject } from "./filters.js";
 import { buildFurther, buildSorts, countFurther, showFurther, showSort } from "./further.js";
 import { PAGE } from "./paging.js";
-import { COMPARED, asked, clearFilters, empty, filterCount, fromAddress, toAddress, toFilter } from "./state.js";
+import { watchSuggestions } from "./suggest.js";
+import { COMPARED, LISTS, asked, clearFilters, empty, filterCount, fromAddress, toAddress, toFilter } from "./state.js";
 import { say, showComparison, showFailure, showGate, showLoading, showNothing, showResults, showStart } from "./views.js";
 
 const TYPING_PAUSE = 120; // ms: below it, a fast typist's words would be searched letter by letter
@@ -182,6 +183,16 @@ function pick(query) {
   byId("query").focus();
 }
 
+/** Search for a suggestion; with a filter where it has one. */
+function chooseSuggestion({ text, column, filter = column ? { column, value: text } : null }) {
+  if (filter) {
+    clearFilters(state);
+    if (LISTS.includes(filter.column)) state[filter.column].add(filter.value);
+    else state.further[`f.${filter.column}`] = new Set([filter.value]);
+  }
+  turnTo({ q: text });
+}
+
 /** A picture may be chosen, dropped anywhere on the page, or pasted. */
 function watchPictures() {
   byId("picture").addEventListener("change", (event) => {
@@ -249,6 +260,7 @@ function watch() {
   unfold();
   watchDetail();
   watchPictures();
+  watchSuggestions(chooseSuggestion);
 }
 
 /** What the service can do and can be filtered by. */
