@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RECALL = 0.97
 KEPT = 0.95
 LEAST_QUERIES = 100
-_MOST_QUERIES = 600  # the standard error of a share of 0.95 among as many is 0.009
+_MOST_QUERIES = 300  # the standard error of a share of 0.95 among as many is 0.013
 _DEPTH = 200
 _LEAST_PRECISION, _LEAST_RECALL = 0.9, 0.5  # measured; less is no use
 _RIDGE = 1e-3
