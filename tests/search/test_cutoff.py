@@ -173,6 +173,7 @@ def test_refused(client: TestClient, tmp_path: Path, pairs: int, asked: dict[str
 def test_a_mode_without_one_says_why(client: TestClient, engine: Engine) -> None:
     cutoff = engine.index.manifest.cutoff
     assert cutoff is not None
+    assert client.get("/v1/about").json()["cutoffs"] == list(cutoff.modes)
     for mode in Mode:
         answer = client.post("/v1/search", json={"query": "red shirt", "cutoff": True, "mode": mode})
         assert answer.status_code == (200 if mode in cutoff.modes else 422)

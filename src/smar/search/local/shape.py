@@ -25,6 +25,9 @@ class Shape:
 
     `sort` are columns (``-price`` for downwards), `rank` is an expression (see `expressions`), `candidates`
     (1..1000) how many of the best are arranged; with `cutoff` those of them that are not below the query's cut-off.
+
+    >>> Shape(sort=("-price",), facets=Facets(("brand",))).candidates
+    200
     """
 
     sort: tuple[str, ...] = ()
@@ -40,7 +43,11 @@ PLAIN = Shape()
 
 
 class Relation(StrEnum):
-    """What a total says."""
+    """What a total says.
+
+    >>> Relation("at_least") is Total.bounded(10**6).relation
+    True
+    """
 
     EXACT = "exact"
     AT_LEAST = "at_least"
@@ -84,6 +91,11 @@ class Page:
     Where they are cards of several items, `total` counts cards, and `others` tells of each what it stands for.
     `factors` are the values that each hit's rank was made of, where they were asked for. `cut` says where hits were cut
     off; where none stayed, `near` are the best ones below.
+
+    >>> from smar.serving.engine import Engine
+    >>> page = Engine.open("index").search("red dress", k=3, offset=3).page
+    >>> len(page.hits), page.first, page.total.relation
+    (3, 3, <Relation.EXACT: 'exact'>)
     """
 
     hits: Ranked
@@ -100,7 +112,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A `Shape` read against the columns of an index."""
+    """A `Shape` read against the columns of an index.
+
+    >>> Plan.of(Shape(sort=("price",)), pa.schema({"price": pa.float64()})).fixed
+    True
+    """
 
     shape: Shape
     rank: Expression | None = None
