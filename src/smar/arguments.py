@@ -89,4 +89,5 @@ def add_shape(command: argparse.ArgumentParser) -> None:
     command.add_argument("--rank", metavar="EXPRESSION", help="such as: score * (1 + 0.2 * log1p(sold))")
     command.add_argument("--collapse", metavar="COLUMN", help="one hit for all items with the same value")
     command.add_argument("--facets", type=names, default=[], metavar="A,B", help="count these columns")
+    command.add_argument("--cutoff", action="store_true", help="leave out hits that are not relevant to the query")
     command.add_argument("--fields", type=names, metavar="A,B", help="with --json: columns to print")

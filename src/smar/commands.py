@@ -216,7 +216,7 @@ def search(options: argparse.Namespace) -> None:
     if options.queries is not None:
         _search_file(index.engine, options)
         return
-    given = {name: getattr(options, name) for name in ("offset", "sort", "rank", "collapse", "facets")}
+    given = {name: getattr(options, name) for name in ("offset", "sort", "rank", "collapse", "facets", "cutoff")}
     result = index.search(options.query, options.k, options.mode, options.filter, **given)
     if options.json:
         from smar.serving.answers import as_json, result_out

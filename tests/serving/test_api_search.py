@@ -15,6 +15,7 @@ from tiny_service import address, run_service, search
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 REQUESTS = re.findall(r"^```http\n(GET|POST) (\S+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+REQUESTS = [one for one in REQUESTS if "cutoff" not in one[2]]  # these need clicks: tests/search/test_cutoff.py
 
 
 def ids(answer: dict) -> list[str]:
@@ -31,7 +32,7 @@ def test_requests_of_the_documentation(client: TestClient, method: str, path: st
     assert response.status_code == 200, response.text
     answer = response.json()
     for one in answer.get("answers", [answer]):
-        if "suggestions" not in answer:
+        if "/suggest" not in path:
             assert "error" in one or one["hits"], "an example that finds nothing shows nothing"
 
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.core.files import StrPath
-from smar.search.local import RECALL_TARGET, Collapse, Facets, Shape, build_index
-from smar.search.protocol import Mode
+from smar.search.local import CANDIDATES, RECALL_TARGET, Collapse, Facets, Shape, build_index
+from smar.search.protocol import MAX_HITS, Mode
 from smar.serving.engine import Engine, SearchResult
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class Index:
         rank: str | None = None,
         collapse: str | None = None,
         facets: str | Sequence[str] = (),
+        cutoff: bool = False,
     ) -> SearchResult:
         """Find items: `hits` of the result are the best `k` from number `offset` + 1 on (docs/api.md).
 
@@ -118,11 +119,14 @@ class Index:
             rank: an expression such as ``score * (1 + 0.2 * log1p(sold))``.
             collapse: a column of which equal values are one hit.
             facets: columns to count.
+            cutoff: leave out hits that are not relevant to the query (docs/index.md).
 
         Raises:
             InputError: the query is too long, or one of the others is wrong; the message says what is allowed.
         """
         shape = Shape(
+            cutoff=cutoff,
+            candidates=MAX_HITS if cutoff else CANDIDATES,
             rank=rank,
             sort=_names(sort),
             collapse=Collapse(collapse) if collapse else None,

@@ -136,9 +136,11 @@ def page_out(
 ) -> dict[str, Any]:
     """What every answer says of its hits; what was not asked for is left out."""
     told: dict[str, Any] = {"total": page.total}
-    further: dict[str, Any] = {"redirect": page.redirect, "rules": page.rules}
+    further: dict[str, Any] = {"redirect": page.redirect, "rules": page.rules, "cutoff": page.cut}
     further |= {"ranked": page.ranked, "sorted": page.sorted, "facets": page.facets}
     told |= {name: value for name, value in further.items() if value is not None}
+    if page.near is not None:
+        told["near"] = hits_out(index, Page(page.near, 0, page.total), fields)
     return told | {"hits": hits_out(index, page, fields, marks)}
 
 

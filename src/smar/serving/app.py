@@ -25,6 +25,7 @@ from smar.serving.listing import add_listing
 from smar.serving.options import ServiceOptions
 from smar.serving.routes import SEARCH, build_router
 from smar.serving.strict import refuse_unknown
+from smar.serving.suggest import add_suggest
 
 WEB = Path(__file__).parent / "web"
 
@@ -47,6 +48,7 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     app.include_router(build_changes_router(engine, options))
     router = build_router(engine, options)
     add_listing(router, engine)
+    add_suggest(router, engine, options)
     app.include_router(router)
     app.include_router(build_health_router(engine, options))
 

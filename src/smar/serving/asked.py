@@ -111,7 +111,13 @@ class SearchRequest(BaseModel):
         le=MAX_HITS,
         strict=True,
         description="how many of the best hits are sorted, ranked anew by `rank` or rules, or made cards of (more of "
-        "these where a page needs them)",
+        f"these where a page needs them); with `cutoff` {MAX_HITS} where nothing is said",
+    )
+    cutoff: bool = Field(
+        False,
+        strict=True,
+        description="leave out hits below the score from which on they are relevant to this query; `total` then counts "
+        "the others, and where there are none, `near` has the best ones below",
     )
     collapse: str | CollapseIn | None = Field(
         None, description="one card for all items with the same value of this column, the best one's", examples=[None]
@@ -136,7 +142,7 @@ class SearchRequest(BaseModel):
     def shape(self) -> Shape:
         """How the hits are arranged."""
         facets = FacetsIn(columns=self.facets) if isinstance(self.facets, tuple) else self.facets
-        arranged = self.rank or self.sort or self.collapse or self.diversify or facets
+        arranged = self.rank or self.sort or self.collapse or self.diversify or facets or self.cutoff
         if not arranged and self.candidates == CANDIDATES:
             return PLAIN
         cards, wish = self.collapse, self.diversify
@@ -148,7 +154,8 @@ class SearchRequest(BaseModel):
             collapse=None if cards is None else Collapse(cards.column, cards.ids),
             diversify=None if wish is None else Diversify(wish.column, wish.most, wish.among),
             facets=None if facets is None else Facets(facets.columns, facets.of, facets.top, facets.within),
-            candidates=self.candidates,
+            candidates=self.candidates if "candidates" in self.model_fields_set or not self.cutoff else MAX_HITS,
+            cutoff=self.cutoff,
         )
 
 

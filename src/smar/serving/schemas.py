@@ -101,6 +101,18 @@ class SortedOut(BaseModel):
     all: bool = Field(description="whether these are all that match")
 
 
+class CutoffOut(BaseModel):
+    """Where hits were cut off."""
+
+    score: float | None = Field(
+        description="the lowest score that stays, of this query, before any `rank`; null where nothing here answers it"
+    )
+    precision: float = Field(
+        description="of queries of which a hit stays, in an even mix of the log's and of made-up ones, the share that "
+        "was the log's: measured when the index was built, on queries that the cut-off was not fitted to"
+    )
+
+
 class SearchResponse(BaseModel):
     """What was found."""
 
@@ -118,6 +130,10 @@ class SearchResponse(BaseModel):
     total: TotalOut
     redirect: str | None = Field(None, description="address that a rule sends the shopper to; left out where none does")
     rules: list[RuleOut] | None = Field(None, description="with `explain`, the rules that held, where there are any")
+    cutoff: CutoffOut | None = Field(None, description="left out where it was not asked for")
+    near: list[HitOut] | None = Field(
+        None, description="where all hits were cut off, the best of them; left out otherwise, and on further pages"
+    )
     ranked: RankedOut | None = Field(None, description="left out where no expression ranked")
     sorted: SortedOut | None = Field(None, description="left out where nothing was sorted")
     facets: dict[str, FacetOut] | None = Field(None, description="by column; left out where none were asked for")

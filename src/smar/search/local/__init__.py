@@ -24,6 +24,7 @@ from smar.search.local.neighbours import by_vector, similar
 from smar.search.local.ready import picture_url, plain
 from smar.search.local.segment import CatalogueView
 from smar.search.local.shape import CANDIDATES, PLAIN, Page, Plan, Relation, Shape
+from smar.search.local.suggestions import Prefixes, Suggestions
 from smar.search.local.vectors import exact_top
 from smar.search.local.versions import UnreadableIndex, rollback
 
@@ -53,10 +54,12 @@ __all__ = [
     "Page",
     "Pin",
     "Plan",
+    "Prefixes",
     "RefusedItems",
     "Relation",
     "Rule",
     "Shape",
+    "Suggestions",
     "UnreadableIndex",
     "UpdatableIndex",
     "browse",

@@ -15,13 +15,14 @@ from smar.search.filters import Filter, without
 from smar.search.local.asked import Asked
 from smar.search.local.cards import COUNTED, Collapse, Others, Variants, best_of_each, card_ids, diverse
 from smar.search.local.counted import ColumnCounts, count_column
+from smar.search.local.cutoff import HEAD, Cut, cuts
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.expressions import Expression
 from smar.search.local.influence import NO_INFLUENCE, Moved, Pin, category_of, in_places, pinned
 from smar.search.local.segment import Segment, place
 from smar.search.local.shape import NOTHING, Page, Plan, RankedBy, Relation, Shape, Sorted, Total
 from smar.search.local.sorting import sorted_places
-from smar.search.local.taken import matching
+from smar.search.local.taken import by_segment, matching
 from smar.search.protocol import MAX_HITS, Mode, Ranked
 from smar.search.query import QueryVectors
 from smar.search.ranked import Rows
@@ -56,9 +57,13 @@ def search(
     found = index.rank(vectors, plan.depth(offset + k), mode, shown, explain)
     if plan is NOTHING and not (explain and vectors.expansions):
         return [page_of(index, items, filter, offset) for items in found]
+    limits: Sequence[Cut | None] = [None] * len(found)
+    if plan.shape.cutoff:
+        known = shown is None and plan.depth(offset + k) >= HEAD  # a cut-off is the same under every filter
+        limits = cuts(index, vectors, mode, found if known else index.rank(vectors, HEAD, mode))
     return [
-        _page(Asked(index, vectors[at : at + 1], mode, explain, plan), items, filter, k, offset)
-        for at, items in enumerate(found)
+        _page(Asked(index, vectors[at : at + 1], mode, explain, plan, cut), items, filter, k, offset)
+        for at, (items, cut) in enumerate(zip(found, limits, strict=True))
     ]
 
 
@@ -71,13 +76,17 @@ def _page(asked: Asked, items: Ranked, filter: Filter | None, k: int, offset: in
     if filter != before or plan.depth(offset + k) > depth:  # by what rules for the category of the hits say
         depth = max(depth, plan.depth(offset + k))
         items = asked.rank(depth, filter)
-    page = _arranged(asked, items, k, filter, offset)
-    if not plan.fixed and len(page.hits) < k and len(items) == depth < MAX_HITS:  # most of them share few cards
+    whole, items = items, asked.kept(items)
+    page = _arranged(asked, items, k, filter, offset, more=len(items) == depth)
+    few = not plan.fixed and asked.cut is None and len(page.hits) < k  # most of them share few cards
+    if few and len(items) == depth < MAX_HITS:
         items = asked.rank(MAX_HITS, filter)
         page = _arranged(asked, items, k, filter, offset)
     if plan.shape.facets is not None:
         best = asked.with_pinned(items.pick(np.arange(min(plan.shape.candidates, len(items)))), filter)
         page = replace(page, facets=_facets(index, plan.shape, filter, best.rows, asked.best_rows))
+    if asked.cut is not None and not len(page.hits) and offset == 0:
+        page = replace(page, near=whole.pick(_cards(index.segments, whole.rows, plan.shape)[:k]))
     return page
 
 
@@ -107,10 +116,13 @@ def _facets(
     return counts
 
 
-def _arranged(asked: Asked, items: Ranked, k: int, filter: Filter | None, offset: int) -> Page:
-    index, plan = asked.index, asked.plan
+def _arranged(asked: Asked, items: Ranked, k: int, filter: Filter | None, offset: int, more: bool = False) -> Page:
+    """A page of what was found; of what was cut off there may be `more`."""
+    index, plan, cut = asked.index, asked.plan, asked.cut
     segments, shape, total = index.segments, plan.shape, _matching(index, filter)
     hits, ranked, told, others = asked.with_synonyms(asked.with_pinned(items, filter)), None, None, None
+    if cut is not None:
+        total = Total(len(hits.now), Relation.AT_LEAST if more and total.value > len(items) else Relation.EXACT)
     everything = total.relation is Relation.EXACT and total.value == len(hits.now)
     if plan.rank is not None:
         hits, ranked = _ranked(segments, plan.rank, hits)
@@ -126,9 +138,12 @@ def _arranged(asked: Asked, items: Ranked, k: int, filter: Filter | None, offset
     if plan.fixed:
         total = Total(len(hits.now))
     if shape.collapse is not None:
-        masks, all_known = _masks(index, filter), everything or plan.fixed
+        masks = _masks(index, filter) if cut is None else _only(index, hits.now.rows)
+        all_known, relation = everything or plan.fixed, total.relation
         others, total = _others(index, shape.collapse, shown.now.rows, hits.now.rows, masks, len(cards), all_known)
-    page = Page(shown.now, offset, total, ranked, told, others, redirect=plan.influence.redirect)
+        if cut is not None:
+            total = replace(total, relation=relation)
+    page = Page(shown.now, offset, total, ranked, told, others, cut=cut, redirect=plan.influence.redirect)
     synonyms = () if asked.expansion is None else asked.expansion.rules
     return _explained(page, segments, plan, shown, pins, synonyms) if asked.explain else page
 
@@ -255,6 +270,8 @@ def browse(
         InputError: as `search`.
     """
     check_place(offset, k)
+    if plan.shape.cutoff:
+        raise InputError("cutoff: nothing is typed, so nothing is more relevant than the rest; ask without cutoff.")
     segments, filter = index.segments, plan.influence.shown(filter)
     if (influence := plan.influence).conditional:
         seen = category_of(segments, influence.column, matching(segments, _masks(index, filter)), browsed=True)
@@ -293,6 +310,14 @@ def _masks(index: EmbeddedIndex, filter: Filter | None) -> list[Mask | None]:
     """The rows that match in each segment, None for all."""
     allowed = [segment.allowed(filter) for segment in index.segments]
     return [None if part is None else part.mask for part in allowed]
+
+
+def _only(index: EmbeddedIndex, rows: Rows) -> list[Mask]:
+    """The same of some rows."""
+    masks = [np.zeros(len(segment.store), np.bool_) for segment in index.segments]
+    for segment, _, own in by_segment(index.segments, rows):
+        masks[index.segments.index(segment)][own] = True
+    return masks
 
 
 def _unscored(rows: Rows) -> Ranked:

@@ -7,6 +7,7 @@ import numpy as np
 from smar.search.columns import Kind
 from smar.search.expansion import Expansion
 from smar.search.filters import Comparison, Filter
+from smar.search.local.cutoff import Cut, above
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.fusion import blend_of
 from smar.search.local.influence import Moved, category_of, pinned
@@ -25,6 +26,7 @@ class Asked:
     mode: Mode
     explain: bool
     plan: Plan
+    cut: Cut | None = None
 
     @property
     def expansion(self) -> Expansion | None:
@@ -41,6 +43,10 @@ class Asked:
         these = Filter(Comparison("item_id", Kind.TEXT, "in", names))
         return self.index.rank(vectors, len(rows), self.mode, these)[0]
 
+    def kept(self, found: Ranked) -> Ranked:
+        """What was not cut off."""
+        return found if self.cut is None else above(found, self.cut)
+
     def with_pinned(self, found: Ranked, filter: Filter | None) -> Ranked:
         """What was found, and after it what is pinned, matches, and was not found."""
         if not (pins := pinned(self.index.segments, self.plan.influence.pins, filter)):
@@ -52,7 +58,7 @@ class Asked:
     def best_rows(self, filter: Filter | None) -> Rows:
         """What facets count under another filter."""
         most = self.plan.shape.candidates
-        (found,) = self.index.rank(self.vectors, most, self.mode, filter)
+        found = self.kept(self.index.rank(self.vectors, most, self.mode, filter)[0])
         return self.with_pinned(found.pick(np.arange(min(most, len(found)))), filter).rows
 
     def with_synonyms(self, found: Ranked) -> Moved:

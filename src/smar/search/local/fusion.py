@@ -249,6 +249,20 @@ def gather(
     return Candidates(together, words, ranks[0], ranks[1], asked.unit)
 
 
+def words_scores(segments: Sequence[Segment], asked: WordQuery, rows: Rows) -> Vectors:
+    """BM25 scores of ascending `rows` of the index for one query."""
+    return _scores(segments, [Entries.of(_words(segment), asked) for segment in segments], rows)
+
+
+def words_held(segments: Sequence[Segment], asked: WordQuery, rows: Rows) -> Mask:
+    """Which words of a query, or what stands in for them, each of ascending `rows` of the index holds [words, n]."""
+    parts = [
+        np.array([word.of(own.astype(np.int32)) > 0 for word in Entries.of(_words(segment), asked).words])
+        for segment, own in _split(segments, rows)
+    ]
+    return np.concatenate([part.reshape(len(asked.counts), -1) for part in parts], axis=1)
+
+
 def _scored(segments: Sequence[Segment], query: Query, rows: Rows) -> Found:
     """Exact scores of ascending `rows` of the index."""
     parts = [

@@ -10,6 +10,7 @@ import pyarrow as pa
 from smar.core.errors import InputError
 from smar.search.local.cards import Collapse, Diversify, Others, check_cards
 from smar.search.local.counted import ColumnCounts, Facets, check_facets
+from smar.search.local.cutoff import Cut
 from smar.search.local.expression_parser import parse_expression
 from smar.search.local.expressions import Expression
 from smar.search.local.influence import FIRST, NO_INFLUENCE, Influence
@@ -25,7 +26,7 @@ class Shape:
     """How what is found is arranged, as it was asked for.
 
     `sort` are columns (``-price`` for downwards), `rank` is an expression (see `expressions`), `candidates`
-    (1..1000) how many of the best are arranged.
+    (1..1000) how many of the best are arranged; with `cutoff` those of them that are not below the query's cut-off.
 
     >>> Shape(sort=("-price",), facets=Facets(("brand",))).candidates
     200
@@ -37,6 +38,7 @@ class Shape:
     diversify: Diversify | None = None
     facets: Facets | None = None
     candidates: int = CANDIDATES
+    cutoff: bool = False
 
 
 PLAIN = Shape()
@@ -90,7 +92,8 @@ class Page:
 
     Where they are cards of several items, `total` counts cards, and `others` tells of each what it stands for.
     `factors` are the values that each hit's rank was made of, `moved` what has moved each hit, and `rules` those that
-    held, where they were asked for. `redirect` is the address that a rule sends the shopper to.
+    held, where they were asked for. `redirect` is the address that a rule sends the shopper to. `cut` says where hits
+    were cut off; where none stayed, `near` are the best ones below.
 
     >>> from smar.serving.engine import Engine
     >>> page = Engine.open("index").search("red dress", k=3, offset=3).page
@@ -109,6 +112,8 @@ class Page:
     redirect: str | None = None
     rules: list[dict[str, Any]] | None = None
     moved: list[list[dict[str, Any]]] | None = None
+    cut: Cut | None = None
+    near: Ranked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,7 @@ class Plan:
 
     def depth(self, wanted: int) -> int:
         """Hits that are searched for a page that ends with number `wanted`."""
-        if self.fixed:
+        if self.fixed or self.shape.cutoff:
             return self.shape.candidates
         if self.shape == PLAIN and not self.influence.moves:
             return max(wanted, FIRST) if self.influence.conditional else wanted

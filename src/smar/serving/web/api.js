@@ -42,6 +42,8 @@ export const browse = (filter, k) => post("v1/search", { filter, k });
 const parameters = (values) =>
   new URLSearchParams(Object.entries(values).filter(([, value]) => value !== null && value !== undefined));
 
+export const suggest = (q, signal) => call(`v1/suggest?${parameters({ q, k: 5 })}`, { signal });
+
 export const item = (id, signal) => call(`v1/items/${encodeURIComponent(id)}`, { signal });
 
 export const similar = (id, wanted, signal) =>

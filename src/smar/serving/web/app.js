@@ -7,7 +7,8 @@ import { byId, plural } from "./dom.js";
 import { buildPanel, drawPanel, showPanel } from "./facets.js";
 import { PAGE } from "./paging.js";
 import { watchSheet } from "./sheet.js";
-import { COMPARED, asked, clearFilters, empty, filterCount, fromAddress, toAddress, toFilter, worded } from "./state.js";
+import { watchSuggestions } from "./suggest.js";
+import { COMPARED, asked, clearFilters, empty, filterCount, fromAddress, toAddress, toFilter, valuesOf, worded } from "./state.js";
 import { say, showComparison, showFailure, showGate, showLoading, showNear, showNothing, showRedirect, showResults, showStart } from "./views.js";
 
 const MOST_CARDS = 100_000; // that the service counts among matches
@@ -212,6 +213,15 @@ function pick(query) {
   byId("query").focus();
 }
 
+/** Search for a suggestion; with a filter where it has one. */
+function chooseSuggestion({ text, column, filter = column ? { column, value: text } : null }) {
+  if (filter) {
+    clearFilters(state);
+    valuesOf(state, filter.column).add(filter.value);
+  }
+  turnTo({ q: text });
+}
+
 /** A picture may be chosen, dropped anywhere on the page, or pasted. */
 function watchPictures() {
   byId("picture").addEventListener("change", (event) => {
@@ -277,6 +287,7 @@ function watch() {
   watchSheet();
   watchDetail();
   watchPictures();
+  watchSuggestions(chooseSuggestion);
 }
 
 /** What the service can do and can be filtered by. */
