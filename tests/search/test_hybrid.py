@@ -21,9 +21,9 @@ from smar.data.text import normalise
 from smar.data.words import words
 from smar.search.embeddings import sample_clicks
 from smar.search.filter_parser import parse_filter
+from smar.search.items import Items
 from smar.search.local import postings as postings_module
 from smar.search.local.build import build_index
-from smar.search.local.delta import Items
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.fitting import WEIGHTS, choose_weight
 from smar.search.local.fusion import DEPTH, RANK_OFFSET, Fusion, HybridFit

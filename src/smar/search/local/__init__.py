@@ -12,7 +12,6 @@ from smar.search.local.build import RECALL_TARGET, build_index
 from smar.search.local.cards import Collapse, Diversify, Others
 from smar.search.local.catalogue import content_type
 from smar.search.local.counted import MOST_COLUMNS, MOST_VALUES, Facets, Of
-from smar.search.local.delta import Items, OtherModel, RefusedItems, fit
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.expression_parser import EXAMPLE as RANK_EXAMPLE
 from smar.search.local.expression_parser import MAX_LENGTH as MAX_RANK_LENGTH
@@ -41,14 +40,11 @@ __all__ = [
     "EmbeddedIndex",
     "FacetCounts",
     "Facets",
-    "Items",
     "LastItem",
     "Of",
-    "OtherModel",
     "Others",
     "Page",
     "Plan",
-    "RefusedItems",
     "Relation",
     "Shape",
     "UnreadableIndex",
@@ -59,7 +55,6 @@ __all__ = [
     "check_place",
     "content_type",
     "exact_top",
-    "fit",
     "page_of",
     "picture_url",
     "plain",

@@ -12,9 +12,10 @@ import numpy as np
 
 from smar.core.errors import InputError
 from smar.search.columns import Mask
+from smar.search.counts import ColumnCounts
 from smar.search.filters import Filter, without
 from smar.search.local.cards import COUNTED, Collapse, Others, Variants, best_of_each, card_ids, diverse
-from smar.search.local.counted import ColumnCounts, count_column
+from smar.search.local.counted import count_column
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.expressions import Expression
 from smar.search.local.segment import Segment, place

@@ -19,9 +19,9 @@ import pyarrow as pa
 from smar.core.errors import InputError
 from smar.data.text import compose
 from smar.search.columns import Columns, Kind, Mask, inner_kind, kind_of
+from smar.search.counts import ColumnCounts, RangeCount, ValueCount, round_borders
 from smar.search.filters import Filter
 from smar.search.local.cards import COUNTED, card_ids
-from smar.search.local.facets import round_borders
 from smar.search.local.segment import Segment
 from smar.search.local.taken import by_segment, floats, matching, take
 from smar.search.ranked import Rows
@@ -48,34 +48,6 @@ class Facets:
     of: Of = "hits"
     top: int = 30
     within: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ValueCount:
-    """Items with a value, named as a filter names it."""
-
-    value: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class RangeCount:
-    """Items with ``low <= value < high``; None where a range is open."""
-
-    low: float | str | None
-    high: float | str | None
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnCounts:
-    """One facet: `missing` items have no value; `low` and `high` are the lowest and highest of the others."""
-
-    missing: int
-    values: tuple[ValueCount, ...] | None = None
-    ranges: tuple[RangeCount, ...] | None = None
-    low: float | str | None = None
-    high: float | str | None = None
 
 
 def check_facets(wanted: Facets | None, schema: pa.Schema) -> None:

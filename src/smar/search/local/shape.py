@@ -7,8 +7,9 @@ from functools import lru_cache
 import pyarrow as pa
 
 from smar.core.errors import InputError
+from smar.search.counts import ColumnCounts
 from smar.search.local.cards import Collapse, Diversify, Others, check_cards
-from smar.search.local.counted import ColumnCounts, Facets, check_facets
+from smar.search.local.counted import Facets, check_facets
 from smar.search.local.expression_parser import parse_expression
 from smar.search.local.expressions import Expression
 from smar.search.local.sorting import SortKey, parse_sort

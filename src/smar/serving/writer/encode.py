@@ -12,7 +12,7 @@ from smar.data.dataset import text_columns
 from smar.data.images import SENT_FORMATS, Decoded, ImageOptions, decode
 from smar.embedding.kept import as_items
 from smar.model.encoder import Encoder
-from smar.search.local import Items
+from smar.search.items import Items
 from smar.serving.writer.columns import RefusedItem
 
 SEARCHED_PIXELS = 25_000_000
