@@ -1,6 +1,7 @@
 """What a facet counts: how often each value of a column occurs, or how many numbers lie between round borders."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -54,3 +55,9 @@ def _round(price: float) -> float:
         return -_round(-price) if price else 0.0
     power = 10.0 ** np.floor(np.log10(price))
     return float(power * min((1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10), key=lambda digit: abs(digit - price / power)))
+
+
+def day(days: float) -> str:
+    """Days since 1970 as a date, with the time where it is not midnight."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=round(days * 86_400e6))
+    return moment.date().isoformat() if moment.time() == datetime.min.time() else moment.isoformat()

@@ -13,6 +13,7 @@ from smar.search.local.cards import Collapse, Diversify, Others
 from smar.search.local.catalogue import content_type
 from smar.search.local.counted import MOST_COLUMNS, MOST_VALUES, Facets, Of
 from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.engine import LocalIndex
 from smar.search.local.expression_parser import EXAMPLE as RANK_EXAMPLE
 from smar.search.local.expression_parser import MAX_LENGTH as MAX_RANK_LENGTH
 from smar.search.local.facets import FacetCounts
@@ -41,6 +42,7 @@ __all__ = [
     "FacetCounts",
     "Facets",
     "LastItem",
+    "LocalIndex",
     "Of",
     "Others",
     "Page",
