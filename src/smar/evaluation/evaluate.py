@@ -1,6 +1,6 @@
 """`smar evaluate`: rank the whole catalogue for every test query with each model of one or several runs.
 
-Rows (reference: paper.md, "Controls"): `bm25` the same words without training, `dpsr` words only, `dpsr-i` pictures
+Rows (docs/paper.md, "Controls"): `bm25` the same words without training, `dpsr` words only, `dpsr-i` pictures
 only, `multimodal` the run's own model with pictures always, `smar` the same model with its gate: score
 p f_m + (1 - p) f_t; then the controls of `smar.evaluation.systems`.
 """

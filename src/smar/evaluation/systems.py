@@ -1,4 +1,4 @@
-"""The rows of a report: a run's own model, its baselines, and the controls (paper.md, "Controls").
+"""The rows of a report: a run's own model, its baselines, and the controls (docs/paper.md, "Controls").
 
 Where words are a voice of the run's own model, `two-way` is its published gate, between text and multimodal vectors
 alone, and `vectors` what a model with one vector an item finds by it.
