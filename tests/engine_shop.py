@@ -18,7 +18,7 @@ from smar.search.query import QueryVectors
 from tiny_index import rewrite_manifest, write_embeddings
 
 ITEMS = 3_000
-QUERIES = ("red shirt", "blue watch", "small kettle", "new steel watch", "pink", "classic cotton shirt", "black kettle")
+QUERIES = ("red shirt", "small kettle", "new steel watch", "pink", "classic cotton shirt")
 FILTERS = (
     "price<50",
     "category in (Shirt, Watch) and price>=20",
