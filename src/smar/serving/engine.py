@@ -51,7 +51,7 @@ class SearchResult:
     """Hits of one query, the gate's word on it, milliseconds by stage, and the index that answered.
 
     `unknown` is the share of the query that neither the model's vocabulary nor the items' words hold, 0..1. Of what was
-    browsed the query is empty, and the gate says 0.
+    browsed the query is empty, and the gate says 0. `note` says what an engine leaves out.
     """
 
     query: str
@@ -62,6 +62,7 @@ class SearchResult:
     page: Page
     timings: dict[str, float] = field(compare=False)
     index: EmbeddedIndex = field(compare=False, repr=False)
+    note: str | None = None
 
     @property
     def found(self) -> Ranked:

@@ -93,6 +93,7 @@ class SearchResponse(BaseModel):
         description="share of the query that neither the model's vocabulary nor the items' words hold, 0 to 1; above "
         "0.5 the hits have little to do with it"
     )
+    note: str | None = Field(None, description="what an engine leaves out; left out itself where that is nothing")
     total: TotalOut
     ranked: RankedOut | None = Field(None, description="left out where no expression ranked")
     sorted: SortedOut | None = Field(None, description="left out where nothing was sorted")

@@ -17,11 +17,12 @@ from smar.search.local.engine import LocalIndex
 from smar.search.local.expression_parser import EXAMPLE as RANK_EXAMPLE
 from smar.search.local.expression_parser import MAX_LENGTH as MAX_RANK_LENGTH
 from smar.search.local.facets import FacetCounts
+from smar.search.local.found import FoundItems
 from smar.search.local.live import DELTA_LIMIT, Attempts, LastItem, UpdatableIndex
 from smar.search.local.neighbours import by_vector, similar
 from smar.search.local.ready import picture_url, plain
 from smar.search.local.segment import CatalogueView
-from smar.search.local.shape import CANDIDATES, PLAIN, Page, Plan, Relation, Shape
+from smar.search.local.shape import CANDIDATES, PLAIN, Page, Plan, Relation, Shape, Total
 from smar.search.local.vectors import exact_top
 from smar.search.local.versions import UnreadableIndex, rollback
 
@@ -41,6 +42,7 @@ __all__ = [
     "EmbeddedIndex",
     "FacetCounts",
     "Facets",
+    "FoundItems",
     "LastItem",
     "LocalIndex",
     "Of",
@@ -49,6 +51,7 @@ __all__ = [
     "Plan",
     "Relation",
     "Shape",
+    "Total",
     "UnreadableIndex",
     "UpdatableIndex",
     "browse",

@@ -58,10 +58,10 @@ def search(
         return [page_of(index, items, filter, offset) for items in found]
     pages = []
     for at, items in enumerate(found):
-        page = _arranged(index, items, k, filter, explain, offset, plan)
+        page = arranged(index, items, k, filter, explain, offset, plan)
         if not plan.fixed and len(page.hits) < k and len(items) == depth < MAX_HITS:  # most of them share few cards
             (items,) = index.rank(vectors[at : at + 1], MAX_HITS, mode, filter, explain)
-            page = _arranged(index, items, k, filter, explain, offset, plan)
+            page = arranged(index, items, k, filter, explain, offset, plan)
         if plan.shape.facets is not None:
             own, most = vectors[at : at + 1], plan.shape.candidates
             again = partial(_best_rows, index, own, most, mode)
@@ -93,9 +93,10 @@ def _facets(
     return counts
 
 
-def _arranged(
+def arranged(
     index: EmbeddedIndex, found: Ranked, k: int, filter: Filter | None, explain: bool, offset: int, plan: Plan
 ) -> Page:
+    """A page of what was found: ranked anew, sorted, made cards, cut."""
     segments, shape, total = index.segments, plan.shape, _matching(index, filter)
     everything = total.relation is Relation.EXACT and total.value == len(found)
     before, ranked, told, others = found, None, None, None

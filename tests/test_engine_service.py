@@ -1,0 +1,158 @@
+"""An engine behind the service: searched from the command line and over HTTP, killed and back by itself."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from engine_shop import FILTERS, QUERIES, Exact, postgres_server, restart, write_shop
+from smar.search.engines import open_engine
+from smar.search.protocol import Mode
+from smar.serving.schemas import HitsResponse, SearchResponse
+from tiny_line import smar
+from tiny_service import address, becomes, run_service
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shop(tmp_path_factory.mktemp("shop") / "embeddings")
+
+
+@pytest.fixture(scope="module")
+def lance_url(shop: Path) -> str:
+    url = f"lance://{shop.parent / 'shop'}"
+    done = smar("index", shop, "--to", url)
+    assert done.code == 0, done.err
+    assert done.says("items", "3,000", "recall", "1.0000")
+    return url
+
+
+@pytest.fixture(scope="module")
+def client(lance_url: str) -> Iterator[httpx.Client]:
+    with run_service(lance_url) as process, httpx.Client(base_url=address(process), timeout=30) as client:
+        yield client
+
+
+def ids(answer: dict) -> list[str]:
+    return [hit["item_id"] for hit in answer["hits"]]
+
+
+def test_the_command_line_searches_and_changes_an_engine(lance_url: str, tmp_path: Path) -> None:
+    found = smar("search", lance_url, "red shirt", "--filter", FILTERS[1], "--facets", "brand", "--json", "-k", "5")
+    assert found.code == 0, found.err
+    answer = json.loads(found.out)
+    assert len(answer["hits"]) == 5
+    assert answer["facets"]["brand"]["values"]
+    assert "red shirt" not in smar("search", lance_url, "red shirt").err
+    assert smar("search", lance_url, "red", "--collapse", "brand").says("collapse", "by the embedded index alone")
+    (tmp_path / "ids.txt").write_text(f"{answer['hits'][0]['item_id']}\nnobody\n")
+    assert smar("index", lance_url, "--delete", tmp_path / "ids.txt").says("deleted", "1", "2,999")
+    after = json.loads(smar("search", lance_url, "red shirt", "--filter", FILTERS[1], "--json", "-k", "4").out)
+    assert ids(after) == ids(answer)[1:]
+    assert smar("index", lance_url, "--rollback").says("no version before")
+    assert smar("serve", lance_url, "--model", tmp_path).says("--model writes to an index folder")
+    assert smar("search", "mysql://host/shop", "red").says("no engine that smar knows")
+
+
+def test_the_service_answers_from_an_engine(client: httpx.Client, shop: Path) -> None:
+    exact = Exact(shop)
+    body = {"query": "red shirt", "k": 50, "mode": "text", "explain": True, "sort": "price", "facets": ["category"]}
+    answer = client.post("/v1/search", json=body)
+    assert answer.status_code == 200, answer.text
+    found = SearchResponse.model_validate(answer.json())
+    prices = [hit.item["price"] for hit in found.hits if hit.item["price"] is not None]
+    assert prices == sorted(prices)
+    assert found.facets is not None
+    assert found.sorted is not None
+    assert (found.sorted.items, found.sorted.all) == (200, False)
+    plain = client.get("/v1/search", params={"q": "red shirt", "k": 5, "offset": 5, "filter": FILTERS[0]}).json()
+    assert plain["total"]["value"] == sum((one or 99) < 50 for one in exact.table["price"].to_pylist())
+    assert [hit["rank"] for hit in plain["hits"]] == [6, 7, 8, 9, 10]
+    browsed = client.post("/v1/search", json={"filter": FILTERS[0], "sort": "-price", "k": 3}).json()
+    best = sorted((one for one in exact.table["price"].to_pylist() if one and one < 50), reverse=True)[:3]
+    assert [hit["item"]["price"] for hit in browsed["hits"]] == best
+    both = client.post(
+        "/v1/search/batch", json={"searches": [{"query": "red", "k": 1}, {"query": "x", "mode": "hybrid"}]}
+    )
+    first, second = both.json()["answers"]
+    assert len(first["hits"]) == 1
+    assert "lance does not answer mode hybrid" in second["error"]["message"]
+    item = found.hits[0].item_id
+    shown = client.get(f"/v1/items/{httpx.URL(path=item).raw_path.decode()}".replace("item/", "item%2F"))
+    assert shown.json()["item_id"] == item
+    like = client.get(f"/v1/items/{item.replace('/', '%2F')}/similar", params={"k": 3})
+    assert item not in {hit.item_id for hit in HitsResponse.model_validate(like.json()).hits}
+    assert client.get("/v1/items/nobody/similar").status_code == 404
+    facets = client.get("/v1/facets").json()
+    assert sum(value["count"] for value in facets["category"]) == facets["items"] >= 2999
+    assert client.get("/readyz").json()["status"] == "ready"
+    assert client.get("/v1/about").json()["modes"] == ["adaptive", "route", "text", "multimodal"]
+    assert client.get("/").status_code == 200
+
+
+def test_a_query_is_encoded_for_engines_that_are_asked_elsewhere(client: httpx.Client, shop: Path) -> None:
+    exact, encoder = Exact(shop), None
+    answer = client.post("/v1/encode", json={"query": "Red shirt", "mode": "route"}).json()
+    scores = exact.wide @ np.array(answer["vector"], np.float32)
+    found = client.post("/v1/search", json={"query": "Red shirt", "mode": "route", "k": 3}).json()
+    order = np.argsort(-scores)
+    gone = [exact.ids[at] for at in order if exact.ids[at] in ids(found)]
+    assert gone[:3] == ids(found)
+    assert answer["share"] in (0, 1)
+    assert answer["routed"] == (answer["image_probability"] > 0.5) == bool(answer["share"])
+    assert encoder is None
+    with run_service(shop, verb="encode-service") as process, httpx.Client(base_url=address(process)) as other:
+        assert other.get("/readyz").json() == {"status": "ready"}
+        assert other.post("/v1/encode", json={"query": "Red shirt", "mode": "route"}).json() == answer
+        assert other.post("/v1/encode", json={"query": " "}).json()["error"]["code"] == "empty_query"
+        assert other.post("/v1/encode", json={"query": "red", "mode": "hybrid"}).status_code == 422
+        assert other.post("/v1/search", json={"query": "red"}).status_code == 404
+
+
+def test_a_killed_engine_gives_no_wrong_answer_and_is_back_by_itself(shop: Path) -> None:
+    with postgres_server() as server:
+        url = server.get_uri()
+        assert smar("index", shop, "--to", url).code == 0
+        engine = open_engine(url)
+        vectors = engine.index.encoder.encode([QUERIES[0]])
+        wanted = [hit.item_id for hit in engine.index.search(vectors, 10, Mode.TEXT)[0]]
+        engine.close()
+        with run_service(url, "--set", "deadline=1") as process, httpx.Client(base_url=address(process)) as client:
+            seen: list[tuple[int, object]] = []
+            stop = threading.Event()
+
+            def ask() -> None:
+                with httpx.Client(base_url=client.base_url, timeout=10) as own:
+                    while not stop.is_set():
+                        answer = own.post("/v1/search", json={"query": QUERIES[0], "k": 10, "mode": "text"})
+                        told = answer.json()
+                        seen.append((answer.status_code, ids(told) if answer.is_success else told["error"]["code"]))
+                        assert answer.is_success or answer.headers["Retry-After"]
+
+            threads = [threading.Thread(target=ask) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            assert becomes(lambda: len(seen) > 20)
+            os.kill(server.get_pid(), signal.SIGKILL)
+            assert becomes(lambda: seen[-1][0] == 503)
+            assert client.get("/readyz").status_code == 503
+            assert client.get("/healthz").status_code == 200
+            time.sleep(0.5)
+            restart(server)
+            assert becomes(lambda: seen[-1][0] == 200)
+            assert becomes(lambda: client.get("/readyz").status_code == 200)
+            stop.set()
+            for thread in threads:
+                thread.join()
+    assert {status for status, _ in seen} == {200, 503}
+    assert all(told == wanted for status, told in seen if status == 200)
+    assert {told for status, told in seen if status == 503} == {"engine_down"}
