@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from subprocess import CalledProcessError
 from typing import Any
 
 import numpy as np
@@ -99,16 +98,19 @@ def postgres_server() -> Iterator[Any]:
         try:
             yield server
         finally:
-            with contextlib.suppress(CalledProcessError):  # whichever process it is now, see `restart`
-                _control(server, "-m", "immediate", "stop")
             server.cleanup()
 
 
-def restart(server: Any) -> None:
-    """Start a server again that was killed; its process is taken for alive as long as nobody has waited for it."""
+@contextlib.contextmanager
+def restarted(server: Any) -> Iterator[None]:
+    """A server that was killed, started again; its process is taken for alive as long as nobody has waited for it."""
     for stale in ("postmaster.pid", ".s.PGSQL.5432.lock"):
         (server.pgdata / stale).unlink(missing_ok=True)
     _control(server, "-l", str(server.pgdata / "log"), "-o", f'-h "" -k {server.pgdata}', "start")
+    try:
+        yield
+    finally:
+        _control(server, "-m", "immediate", "stop")
 
 
 def _control(server: Any, *words: str) -> None:

@@ -1,7 +1,9 @@
 """An engine behind the service: searched from the command line and over HTTP, killed and back by itself."""
 
 import json
+import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -12,10 +14,13 @@ import httpx
 import numpy as np
 import pytest
 
-from engine_shop import FILTERS, QUERIES, Exact, postgres_server, restart, write_shop
+from engine_shop import FILTERS, QUERIES, Exact, postgres_server, restarted, write_shop
+from smar.core.files import sha256
+from smar.data.voices import Voices
 from smar.search.engines import open_engine
 from smar.search.protocol import Mode
 from smar.serving.schemas import HitsResponse, SearchResponse
+from tiny_index import rewrite_manifest
 from tiny_line import smar
 from tiny_service import address, becomes, run_service
 
@@ -99,6 +104,25 @@ def test_the_service_answers_from_an_engine(client: httpx.Client, shop: Path) ->
     assert client.get("/").status_code == 200
 
 
+def test_a_share_of_words_goes_to_the_two_vectors_and_is_told(shop: Path, tmp_path: Path) -> None:
+    shutil.copytree(shop, tmp_path / "embeddings")
+    query = tmp_path / "embeddings" / "query"
+    Voices(mean=(0.0,) * 6, scale=(1.0,) * 6, words=(0.0,) * 7, pictures=(0.0,) * 6 + (1.0,)).write(query)
+    files = json.loads((query / "manifest.json").read_text())["files"]
+    rewrite_manifest(query, files=files | {"voices.json": sha256(query / "voices.json")})
+    url = f"lance://{tmp_path / 'shop'}"
+    assert smar("index", tmp_path / "embeddings", "--to", url).code == 0
+    found = json.loads(smar("search", url, "red shirt", "--json", "-k", "3").out)
+    assert "the shares of the two vectors are scaled up to one" in found["note"]
+    share = 1 / (1 + math.exp(-1))  # of the pictures, in what words leave: all other weights are 0
+    for hit in found["hits"]:
+        assert hit["score"] == pytest.approx(
+            share * hit["multimodal_score"] + (1 - share) * hit["text_score"], abs=1e-5
+        )
+    assert "note" not in json.loads(smar("search", url, "red shirt", "--json", "--mode", "text").out)
+    assert "scaled up to one" in smar("search", url, "red shirt").out
+
+
 def test_a_query_is_encoded_for_engines_that_are_asked_elsewhere(client: httpx.Client, shop: Path) -> None:
     exact, encoder = Exact(shop), None
     answer = client.post("/v1/encode", json={"query": "Red shirt", "mode": "route"}).json()
@@ -147,12 +171,12 @@ def test_a_killed_engine_gives_no_wrong_answer_and_is_back_by_itself(shop: Path)
             assert client.get("/readyz").status_code == 503
             assert client.get("/healthz").status_code == 200
             time.sleep(0.5)
-            restart(server)
-            assert becomes(lambda: seen[-1][0] == 200)
-            assert becomes(lambda: client.get("/readyz").status_code == 200)
-            stop.set()
-            for thread in threads:
-                thread.join()
+            with restarted(server):
+                assert becomes(lambda: seen[-1][0] == 200)
+                assert becomes(lambda: client.get("/readyz").status_code == 200)
+                stop.set()
+                for thread in threads:
+                    thread.join()
     assert {status for status, _ in seen} == {200, 503}
     assert all(told == wanted for status, told in seen if status == 200)
     assert {told for status, told in seen if status == 503} == {"engine_down"}
