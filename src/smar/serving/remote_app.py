@@ -5,6 +5,7 @@ deadline is answered with 503 and Retry-After. What writes goes to the engine it
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, TypeVar
@@ -29,6 +30,7 @@ from smar.serving.engine import Question
 from smar.serving.errors import NotFound, NotReady, add_error_handlers, told
 from smar.serving.guard import Guard
 from smar.serving.many import ITEM
+from smar.serving.offered import offered
 from smar.serving.options import ServiceOptions
 from smar.serving.remote import RemoteEngine, found_items, similar_page
 from smar.serving.routes import BATCH, JSON, SEARCH, question_of, read_body, sent_path, tagged
@@ -45,6 +47,7 @@ from smar.serving.schemas import (
 from smar.serving.strict import StrictRoute
 
 T = TypeVar("T")
+logger = logging.getLogger("smar.serving")
 THREADS = 16
 
 
@@ -228,6 +231,7 @@ def _add_about(router: APIRouter, awaited: Awaited, options: ServiceOptions) -> 
     @router.get("/v1/about", summary="What this service is", tags=["health"])
     async def get_about() -> About:
         """Versions, and what can be asked of it."""
+        without_cards = options.model_copy(update={"collapse": ""})
 
         def work() -> About:
             index = awaited.engine.index
@@ -237,8 +241,7 @@ def _add_about(router: APIRouter, awaited: Awaited, options: ServiceOptions) -> 
                 fingerprint=index.fingerprint,
                 items=len(index),
                 modes=[mode for mode in Mode if mode is not Mode.HYBRID],
-                facets=[name for name in options.facets if name in index.schema.names],
-                sorts=[name for name in options.sorts if name.removeprefix("-") in index.schema.names],
+                **offered(without_cards, found_items(index, []).index, logger.warning),
                 picture_search=False,
                 writable=False,
             )

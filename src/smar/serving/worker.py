@@ -71,6 +71,7 @@ def main() -> int:
 
         from smar.serving.accept import FairServer, Shares
         from smar.serving.app import create_app
+        from smar.serving.offered import offered
         from smar.serving.protocol import BoundedProtocol
         from smar.serving.waiting import Waiting
     app: Guard | Waiting
@@ -80,6 +81,8 @@ def main() -> int:
         else:
             engine = opened.result()
             engine.check()
+            if AGAIN not in sys.argv:  # afterwards a new version may lack a column that the page offered
+                offered(task.options, engine.index)
             app, items = create_app(engine, task.options), len(engine.index)
         supervisor.ready(items)
     except Exception as error:
