@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from engine_shop import FILTERS, QUERIES, Exact, postgres_server, restarted, write_shop
@@ -20,8 +21,9 @@ from smar.data.voices import Voices
 from smar.search.engines import open_engine
 from smar.search.protocol import Mode
 from smar.serving.schemas import HitsResponse, SearchResponse
+from test_cli_index import new_items
 from tiny_index import rewrite_manifest
-from tiny_line import smar
+from tiny_line import Line, smar
 from tiny_service import address, becomes, run_service
 
 pytestmark = pytest.mark.cluster
@@ -140,6 +142,25 @@ def test_a_query_is_encoded_for_engines_that_are_asked_elsewhere(client: httpx.C
         assert other.post("/v1/encode", json={"query": " "}).json()["error"]["code"] == "empty_query"
         assert other.post("/v1/encode", json={"query": "red", "mode": "hybrid"}).status_code == 422
         assert other.post("/v1/search", json={"query": "red"}).status_code == 404
+
+
+def test_update_encodes_items_for_an_engine(line: Line, tmp_path: Path) -> None:
+    url = f"lance://{tmp_path / 'shop'}"
+    assert smar("index", line.copy("embeddings", tmp_path), "--to", url).code == 0
+    source = new_items(line, tmp_path)
+    done = smar("index", url, "--update", source, "--run", line.run)
+    assert done.says("items", "5"), done.err
+    index = open_engine(url).index
+    original = pq.read_table(line.shop / "items.parquet")["item_id"].to_pylist()
+    (hits,) = index.search(index.encoder.encode(["red dress"]), 1000)
+    scores = {hit.item_id: (hit.text_score, hit.multimodal_score) for hit in hits}
+    for at in range(4):  # the same item, encoded in a batch of its own
+        np.testing.assert_allclose(scores[f"new-{at}"], scores[original[at]], atol=1e-4)
+        assert index.picture(f"new-{at}") == index.picture(original[at]) is not None
+    bare = pq.read_table(source).select(["item_id", "title"]).slice(0, 1)
+    pq.write_table(bare, tmp_path / "bare.parquet")
+    refused = smar("index", url, "--update", tmp_path / "bare.parquet", "--run", line.run)
+    assert refused.says("item 'new-0' has a picture, and the tables name none")
 
 
 def test_a_killed_engine_gives_no_wrong_answer_and_is_back_by_itself(shop: Path) -> None:

@@ -65,7 +65,7 @@ def _write(index: RemoteIndex, encoder: Encoder, changed: Changed) -> tuple[int,
         if name not in given.column_names and name != "image_status":
             old = [before[one].payload[name] if one in before else None for one in given["item_id"].to_pylist()]
             given = given.append_column(name, pa.array(old, index.schema.field(name).type))
-    if "image_status" in index.schema.names:
+    if "image_status" in set(index.schema.names) - set(given.column_names):
         given = given.append_column("image_status", dataset.items["image_status"])
     rows = np.flatnonzero(pc.is_valid(given["title"]).to_numpy(zero_copy_only=False))
     given, items = given.take(rows), dataset.items.take(rows)

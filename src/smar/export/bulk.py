@@ -101,7 +101,7 @@ def _parquet(source: Embeddings, columns: list[pa.Field], dim: int, out: Path) -
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(wide.ravel(), pa.float32()), dim)
             file.write_table(pa.table([*part.columns, vectors], schema=schema))
     query = f"""-- DuckDB. VECTOR is the answer of POST /v1/encode; the score is the inner product itself.
-SELECT item_id, array_inner_product({VECTOR}, VECTOR::FLOAT[{dim}]) AS score
+SELECT item_id, array_inner_product({VECTOR}::FLOAT[{dim}], VECTOR::FLOAT[{dim}]) AS score
 FROM 'items.parquet' ORDER BY score DESC LIMIT 10;
 """
     return ["items.parquet", *_files(out, {"query.sql": query})]
