@@ -76,10 +76,7 @@ def open_store(url: str, deadline: float = DEADLINE) -> Store:
 class Engine:
     """An engine that is open for searching; safe to share between threads.
 
-    >>> open_engine("mysql://host/db")
-    Traceback (most recent call last):
-        ...
-    smar.core.errors.InputError: mysql:// is no engine that smar knows; there are postgresql://, ...
+    ``open_engine("postgresql://host/shop").index.count()``
     """
 
     def __init__(self, store: Store, folder: Path | None) -> None:
@@ -273,7 +270,11 @@ class _Sample:
 
 
 def password_free(url: str) -> str:
-    """A URL as it may be told: without what stands between a user's name and the host."""
+    """A URL as it may be told: without what stands between a user's name and the host.
+
+    >>> password_free("postgresql://shop:secret@db/items")
+    'postgresql://shop@db/items'
+    """
     head, at, tail = url.rpartition("@")
     scheme, mark, user = head.partition("://")
     return f"{scheme}{mark}{user.partition(':')[0]}{at}{tail}" if at else url
