@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nbclient import NotebookClient
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 REAL = EXAMPLES.parents[1] / "shared" / "data" / "myntra"
@@ -51,3 +53,16 @@ def test_truth_of_the_real_catalogue(tmp_path: Path) -> None:
     rows = fashion_truth(REAL, tmp_path / "truth.parquet")
     assert len(rows) == pq.read_metadata(REAL / "qrels.parquet").num_rows
     assert 0 < sum(bool(row["hidden"]) for row in rows) < len(rows)
+
+
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a kernel of its own; it is committed without outputs."""
+    for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path / "jupyter"))
+    notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    results = [output for cell in cells for output in cell.outputs if output.output_type == "execute_result"]
+    assert len(results) == len(cells)  # each cell ends with what it shows
+    assert "red" in results[-1].data["text/plain"].lower()
