@@ -37,13 +37,14 @@ class Index:
         self.engine = engine
 
     @classmethod
-    def open(cls, index: StrPath, folder: StrPath | None = None) -> Self:
-        """Open an index folder, or what an engine's URL holds (docs/engines.md).
+    def open(cls, index: StrPath, folder: StrPath | None = None, *, rules: StrPath | None = None) -> Self:
+        """Open an index folder, with a file of a shop's `rules` (docs/rules.md), or an engine's URL (docs/engines.md).
 
         `folder` is where a URL's query encoder and pictures lie, if not where it was loaded from. Raises InputError,
-        which names the file, where an index is damaged or none, and EngineDown where an engine does not answer.
+        which names the file, where an index is damaged or none, or a rule is wrong, and EngineDown where an engine
+        does not answer.
         """
-        return cls(open_engine(index, folder))
+        return cls(open_engine(index, folder, rules))
 
     @classmethod
     def build(
@@ -134,13 +135,15 @@ class Index:
         return self.engine.search(query, k, mode, filter, False, offset, shape)
 
 
-def open_engine(index: StrPath, folder: StrPath | None = None) -> Engine | RemoteEngine:
+def open_engine(index: StrPath, folder: StrPath | None = None, rules: StrPath | None = None) -> Engine | RemoteEngine:
     """What searches a folder or an engine behind a URL."""
     if is_url(str(index)):
+        if rules is not None:
+            raise InputError("rules are followed by the embedded index alone; an engine behind a URL has none.")
         return RemoteEngine.open(str(index), None if folder is None else Path(folder))
     if folder is not None:
         raise InputError("the folder of a query encoder belongs to an engine's URL; an index folder has its own.")
-    return Engine.open(index)
+    return Engine.open(index, rules=rules)
 
 
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ class RemoteEngine:
         unknown = 0.0 if vectors.unknown is None else float(vectors.unknown[0])
         note = index.unserved(asked.mode)
         told = asked.query, asked.mode, share, share > vectors.threshold, unknown, page, timings
-        return SearchResult(*told, found.index, note)
+        return SearchResult(*told, found.index, note=note)
 
     def _browse(self, index: RemoteIndex, asked: Question, plan: Plan, chosen: Filter | None) -> SearchResult:
         timings: dict[str, float] = {}

@@ -66,7 +66,8 @@ def main() -> int:
     configure_logs(requests=task.options.log != "errors")
     with ThreadPoolExecutor(1) as pool:  # while the index is read, the other half of the modules is
         local = not (task.encode or is_url(task.index))
-        opened = pool.submit(Engine.open, task.index, UNCHECKED not in sys.argv) if local else None
+        rules = task.options.rules, task.options.kept_rules
+        opened = pool.submit(Engine.open, task.index, UNCHECKED not in sys.argv, *rules) if local else None
         import uvicorn
 
         from smar.serving.accept import FairServer, Shares

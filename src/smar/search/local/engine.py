@@ -21,7 +21,9 @@ from smar.search.query import QueryEncoder, QueryVectors
 class LocalIndex:
     """An index folder as every engine is asked; a change is found by the next search.
 
-    ``LocalIndex.open("index").search(vectors, 10, "text")``
+    >>> index = LocalIndex.open("index")
+    >>> len(index.search(index.encoder.encode(["red dress"]), 10, "text")[0])
+    10
     """
 
     def __init__(self, live: UpdatableIndex) -> None:

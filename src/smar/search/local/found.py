@@ -10,17 +10,27 @@ import pyarrow as pa
 from smar.core.errors import InputError
 from smar.search.counts import ColumnCounts
 from smar.search.local.arrange import arranged
+from smar.search.local.asked import Asked
 from smar.search.local.catalogue import Catalogue
 from smar.search.local.counted import count_column
 from smar.search.local.embedded import EmbeddedIndex, IndexManifest
 from smar.search.local.segment import Segment
 from smar.search.local.shape import NOTHING, Page, Plan, Relation, Total
 from smar.search.local.vectors import VectorStore
-from smar.search.protocol import Hit, Ranked
+from smar.search.protocol import Hit, Mode, Ranked
+from smar.search.query import QueryVectors
+
+_NO_QUERY = QueryVectors(np.zeros((1, 1), np.float32), np.zeros(1, np.float32))
+"""What was found is arranged without asking again."""
 
 
 class FoundItems:
-    """The hits of one query, best first; `version`, `fingerprint` and `dim` are those of the index that found them."""
+    """The hits of one query, best first; `version`, `fingerprint` and `dim` are those of the index that found them.
+
+    >>> hit = Hit("a", 0.5, 0.5, 0.5, None, 0, False, {"item_id": "a"})
+    >>> len(FoundItems([hit], pa.schema({"item_id": pa.string()}), "v0001", "0123", 32).index)
+    1
+    """
 
     def __init__(self, hits: Sequence[Hit], schema: pa.Schema, version: str, fingerprint: str, dim: int) -> None:
         table = pa.Table.from_pylist([dict(hit.payload) for hit in hits], schema)
@@ -52,7 +62,7 @@ class FoundItems:
             )
         if plan is NOTHING:
             return Page(self.ranked.pick(np.arange(len(self.ranked))[offset : offset + k]), offset, total)
-        page = arranged(self.index, self.ranked, k, None, explain, offset, plan)
+        page = arranged(Asked(self.index, _NO_QUERY, Mode.ADAPTIVE, explain, plan), self.ranked, k, None, offset)
         everything = total.relation is Relation.EXACT and total.value == len(self.ranked)
         told = None if page.sorted is None else replace(page.sorted, all=everything)
         return replace(page, total=page.total if plan.fixed else total, sorted=told)
