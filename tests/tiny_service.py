@@ -19,10 +19,10 @@ READY = re.compile(r"http://[\d.]+:\d+")
 
 
 @contextlib.contextmanager
-def run_service(index_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`smar serve` on a free port; its messages are on stderr, the first one when it accepts connections."""
+def run_service(index_path: Path | str, *arguments: str, verb: str = "serve") -> Iterator[subprocess.Popen[str]]:
+    """`smar serve`, or another `verb`, on a free port; it says on stderr when it accepts connections."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "smar", "serve", str(index_path), "--port", "0", *arguments]
+    command = [sys.executable, "-m", "smar", verb, str(index_path), "--port", "0", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         yield process

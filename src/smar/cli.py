@@ -14,6 +14,7 @@ from smar import __version__, arguments
 from smar.core.errors import InputError, TrainingError
 from smar.core.progress import console
 
+BULK = ("parquet", "opensearch", "elasticsearch", "qdrant", "vespa")
 MODES = ("adaptive", "route", "text", "multimodal", "hybrid")
 
 
@@ -89,6 +90,15 @@ def _prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
 def _configuration(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", type=arguments.file, metavar="FILE", help="YAML file, see docs/configuration.md")
     _assignments(command)
+
+
+def _folder(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--folder",
+        type=arguments.made,
+        metavar="DIR",
+        help="with a URL: where query encoder and pictures lie, if not where it was loaded from",
+    )
 
 
 def _device(command: argparse.ArgumentParser) -> None:
@@ -210,22 +220,32 @@ def _index(commands: "Commands[argparse.ArgumentParser]") -> None:
         "index",
         "build the search index from embeddings, or change an index",
         "smar index embeddings --out index\n"
+        "smar index embeddings --to postgresql://user@host/shop\n"
         "smar index index --update new-items.parquet --run run\n"
         "smar index index --delete ids.txt\n"
         "smar index index --compact\n"
         "smar index index --rollback",
     )
     command.add_argument(
-        "source", type=arguments.made, metavar="SOURCE", help="embeddings with --out; else the index to change"
+        "source",
+        type=arguments.held,
+        metavar="SOURCE",
+        help="embeddings with --out or --to; else the index to change, a folder or the URL of an engine",
     )
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", type=arguments.folder, metavar="INDEX", help="add a version to this index and serve it")
+    what.add_argument(
+        "--to",
+        type=arguments.url,
+        metavar="URL",
+        help="load an engine instead: postgresql://, milvus://, lance:// (docs/engines.md)",
+    )
     what.add_argument("--update", nargs="+", metavar="ITEMS", help="tables of new and changed items; needs --run")
     what.add_argument("--delete", type=arguments.file, metavar="FILE", help="ids of items to remove, one a line")
     what.add_argument("--compact", action="store_true", help="make one new version of index and updates")
     what.add_argument("--rollback", action="store_true", help="serve the previous version again")
     command.add_argument(
-        "--recall", type=float, metavar="SHARE", help="with --out: recall@50 to tune to (default 0.98)"
+        "--recall", type=float, metavar="SHARE", help="with --out or --to: recall@50 to tune to (default 0.98)"
     )
     command.add_argument(
         "--query", type=arguments.made, metavar="DIR", help="with --out: a query encoder of `smar export`"
@@ -271,7 +291,8 @@ def _search(commands: "Commands[argparse.ArgumentParser]") -> None:
         "smar search index '' --filter 'category=Dress' --sort=-price --facets brand\n"
         "smar search index --queries queries.txt -k 50 --run run.trec",
     )
-    command.add_argument("index", type=arguments.made, metavar="INDEX")
+    command.add_argument("index", type=arguments.held, metavar="INDEX", help="a folder, or the URL of an engine")
+    _folder(command)
     command.add_argument("query", nargs="?", metavar="QUERY")
     command.add_argument("-k", type=int, default=10, metavar="N", help="hits per query (default 10)")
     command.add_argument("--filter", metavar="EXPRESSION", help="such as: price<50 and category in (Shirt, Dress)")
@@ -295,7 +316,8 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         "serve an index: HTTP API and search page",
         "smar serve index --port 8080\nsmar serve index --workers 4 --model run --keys keys.txt --rate 20",
     )
-    command.add_argument("index", type=arguments.made, metavar="INDEX")
+    command.add_argument("index", type=arguments.held, metavar="INDEX", help="a folder, or the URL of an engine")
+    _folder(command)
     command.add_argument("--host", default="127.0.0.1")
     command.add_argument("--port", type=int, default=8080)
     command.add_argument(
@@ -340,6 +362,27 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     command = _command(
         commands,
+        "encode-service",
+        "answer POST /v1/encode with a query's vector, for an engine that is asked elsewhere",
+        "smar encode-service embeddings --port 8081",
+    )
+    command.add_argument(
+        "folder", type=arguments.made, metavar="FOLDER", help="embeddings, an index, or `smar export`'s"
+    )
+    command.add_argument("--host", default="127.0.0.1")
+    command.add_argument("--port", type=int, default=8080)
+    command.add_argument("--workers", type=arguments.positive, default=1, metavar="N", help="processes (default 1)")
+    command = _command(
+        commands,
+        "bulk",
+        "write the catalogue as bulk files for an engine that is loaded and asked elsewhere",
+        "smar bulk embeddings --to opensearch --out bulk",
+    )
+    command.add_argument("embeddings", type=arguments.made, metavar="EMBEDDINGS")
+    command.add_argument("--to", choices=BULK, required=True, help="for which engine")
+    command.add_argument("--out", type=arguments.folder, required=True, metavar="DIR")
+    command = _command(
+        commands,
         "demo",
         "the whole line on a generated shop, then the search page",
         "smar demo\nsmar demo --out /tmp/shop --no-serve\nsmar demo --quick --no-serve",
@@ -358,7 +401,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from smar import commands  # after parsing: --help answers at once
 
     try:
-        getattr(commands, options.command)(options)
+        getattr(commands, options.command.replace("-", "_"))(options)
     except InputError as error:
         console.print(f"smar {options.command}: {error}", style="red", markup=False, soft_wrap=True)
         return 2

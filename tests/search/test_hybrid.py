@@ -19,17 +19,17 @@ from smar.cli import MODES
 from smar.core.errors import InputError
 from smar.data.text import normalise
 from smar.data.words import words
-from smar.search.embeddings import sample_clicks
+from smar.search.embeddings import DEFAULT_FIELDS, sample_clicks
 from smar.search.filter_parser import parse_filter
+from smar.search.items import Items
 from smar.search.local import postings as postings_module
 from smar.search.local.build import build_index
-from smar.search.local.delta import Items
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.fitting import WEIGHTS, choose_weight
 from smar.search.local.fusion import DEPTH, RANK_OFFSET, Fusion, HybridFit
 from smar.search.local.live import UpdatableIndex
 from smar.search.local.postings import Entries, best_rows, word_scores
-from smar.search.local.words import DEFAULT_FIELDS, write_words
+from smar.search.local.words import write_words
 from smar.search.protocol import Mode
 from smar.search.query import QueryVectors
 from smar.serving.answers import as_json, result_out

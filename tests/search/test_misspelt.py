@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from smar.core.errors import InputError
 from smar.data.words import words
+from smar.search.items import Items
 from smar.search.local.build import build_index
-from smar.search.local.delta import Items
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.fallback import Part, ask
 from smar.search.local.live import UpdatableIndex

@@ -16,9 +16,9 @@ import pytest
 from smar.cli import main
 from smar.core.errors import InputError
 from smar.search.expansion import Expansion
+from smar.search.items import Items
 from smar.search.local.arrange import search as search_index
 from smar.search.local.build import build_index
-from smar.search.local.delta import Items
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.fusion import Fusion
 from smar.search.local.live import UpdatableIndex

@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.core.files import StrPath
+from smar.search.engines import is_url
 from smar.search.local import CANDIDATES, RECALL_TARGET, Collapse, Facets, Shape, build_index
 from smar.search.protocol import MAX_HITS, Mode
 from smar.serving.engine import Engine, SearchResult
+from smar.serving.remote import RemoteEngine
 
 if TYPE_CHECKING:
     from smar.api.encoder import Encoder
@@ -31,16 +33,18 @@ class Index:
     (3, ['brand', 'category'])
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine | RemoteEngine) -> None:
         self.engine = engine
 
     @classmethod
-    def open(cls, index: StrPath, *, rules: StrPath | None = None) -> Self:
-        """Open an index folder, with a file of a shop's `rules` (docs/rules.md).
+    def open(cls, index: StrPath, folder: StrPath | None = None, *, rules: StrPath | None = None) -> Self:
+        """Open an index folder, with a file of a shop's `rules` (docs/rules.md), or an engine's URL (docs/engines.md).
 
-        Raises InputError, which names the file, where it is damaged or none, or a rule is wrong.
+        `folder` is where a URL's query encoder and pictures lie, if not where it was loaded from. Raises InputError,
+        which names the file, where an index is damaged or none, or a rule is wrong, and EngineDown where an engine
+        does not answer.
         """
-        return cls(open_engine(index, rules))
+        return cls(open_engine(index, folder, rules))
 
     @classmethod
     def build(
@@ -135,10 +139,14 @@ class Index:
         return self.engine.search(query, k, mode, filter, False, offset, shape)
 
 
-def open_engine(index: StrPath, rules: StrPath | None = None) -> Engine:
-    """What searches a folder; an address of another engine would be told apart here."""
-    if "://" in str(index):
-        raise InputError(f"{index} is an address; an index is a folder of `smar index`.")
+def open_engine(index: StrPath, folder: StrPath | None = None, rules: StrPath | None = None) -> Engine | RemoteEngine:
+    """What searches a folder or an engine behind a URL."""
+    if is_url(str(index)):
+        if rules is not None:
+            raise InputError("rules are followed by the embedded index alone; an engine behind a URL has none.")
+        return RemoteEngine.open(str(index), None if folder is None else Path(folder))
+    if folder is not None:
+        raise InputError("the folder of a query encoder belongs to an engine's URL; an index folder has its own.")
     return Engine.open(index, rules=rules)
 
 

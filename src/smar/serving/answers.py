@@ -127,6 +127,7 @@ def result_out(
         "routed": result.routed,
         "corrected": result.found.corrected,
         "unknown": round(result.unknown, _DECIMALS),
+        **({} if result.note is None else {"note": result.note}),
         **page_out(result.index, result.page, fields, marks),
     }
 

@@ -51,6 +51,12 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     add_suggest(router, engine, options)
     app.include_router(router)
     app.include_router(build_health_router(engine, options))
+    add_pages(app, options)
+    return Guard(app, options, {("POST", SEARCH): _direct(app, router)})
+
+
+def add_pages(app: FastAPI, options: ServiceOptions) -> None:
+    """The page, the documentation, and the description of the API."""
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -68,7 +74,6 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     app.mount("/static", StaticFiles(directory=WEB))
     # the package is used only for the Swagger UI files that it carries
     app.mount("/swagger", StaticFiles(directory=str(importlib.resources.files("fastapi_offline") / "static")))
-    return Guard(app, options, {("POST", SEARCH): _direct(app, router)})
 
 
 def _direct(app: FastAPI, router: APIRouter) -> ASGIApp:

@@ -54,7 +54,7 @@ class SearchResult:
     """Hits of one query, the gate's word on it, milliseconds by stage, and the index that answered.
 
     `unknown` is the share of the query that neither the model's vocabulary nor the items' words hold, 0..1. Of what was
-    browsed the query is empty, and the gate says 0.
+    browsed the query is empty, and the gate says 0. `note` says what an engine leaves out.
 
     >>> found = Engine.open("index").search("red dress", k=3)
     >>> len(found.hits), 0 <= found.image_probability <= 1
@@ -71,6 +71,7 @@ class SearchResult:
     index: EmbeddedIndex = field(compare=False, repr=False)
     rules: Active | None = field(default=None, compare=False, repr=False)
     expansion: Expansion | None = None
+    note: str | None = None
 
     @property
     def found(self) -> Ranked:

@@ -43,6 +43,7 @@ class ServiceOptions(BaseModel):
     body_bytes: int = Field(64 << 10, ge=1024, description="largest body of a search")
     upload_bytes: int = Field(20 << 20, ge=1024, description="largest item or picture")
     hang: float = Field(30.0, gt=0, description="a worker that shows no sign of life for so long is killed")
+    deadline: float = Field(2.0, gt=0, description="time that an engine behind a URL has for an answer; then 503")
     patience: float = Field(15.0, gt=0, description="time for a client to send its request")
     facets: Names = Field(USUAL, description="columns that the page offers to filter by, in this order")
     sort: Names = Field((), description="columns that the page offers to sort by, a minus before those downwards")

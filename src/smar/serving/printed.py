@@ -7,6 +7,8 @@ def print_result(result: SearchResult) -> None:
     """Print the hits of a search, and what else it tells."""
     page = result.page
     print(f"pictures help: {result.image_probability:.0%}   {sum(result.timings.values()):.1f} ms")
+    if result.note is not None:
+        print(result.note)
     if result.mostly_unknown:
         print(f"{result.unknown:.0%} of the query is unknown to the model and to the items' words")
     if page.redirect is not None:

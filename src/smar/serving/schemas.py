@@ -127,6 +127,7 @@ class SearchResponse(BaseModel):
         description="share of the query that neither the model's vocabulary nor the items' words hold, 0 to 1; above "
         "0.5 the hits have little to do with it"
     )
+    note: str | None = Field(None, description="what an engine leaves out; left out itself where that is nothing")
     total: TotalOut
     redirect: str | None = Field(None, description="address that a rule sends the shopper to; left out where none does")
     rules: list[RuleOut] | None = Field(None, description="with `explain`, the rules that held, where there are any")

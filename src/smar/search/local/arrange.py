@@ -11,10 +11,11 @@ import numpy as np
 
 from smar.core.errors import InputError
 from smar.search.columns import Mask
+from smar.search.counts import ColumnCounts
 from smar.search.filters import Filter, without
 from smar.search.local.asked import Asked
 from smar.search.local.cards import COUNTED, Collapse, Others, Variants, best_of_each, card_ids, diverse
-from smar.search.local.counted import ColumnCounts, count_column
+from smar.search.local.counted import count_column
 from smar.search.local.cutoff import HEAD, Cut, cuts
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.expressions import Expression
@@ -77,11 +78,11 @@ def _page(asked: Asked, items: Ranked, filter: Filter | None, k: int, offset: in
         depth = max(depth, plan.depth(offset + k))
         items = asked.rank(depth, filter)
     whole, items = items, asked.kept(items)
-    page = _arranged(asked, items, k, filter, offset, more=len(items) == depth)
+    page = arranged(asked, items, k, filter, offset, more=len(items) == depth)
     few = not plan.fixed and asked.cut is None and len(page.hits) < k  # most of them share few cards
     if few and len(items) == depth < MAX_HITS:
         items = asked.rank(MAX_HITS, filter)
-        page = _arranged(asked, items, k, filter, offset)
+        page = arranged(asked, items, k, filter, offset)
     if plan.shape.facets is not None:
         best = asked.with_pinned(items.pick(np.arange(min(plan.shape.candidates, len(items)))), filter)
         page = replace(page, facets=_facets(index, plan.shape, filter, best.rows, asked.best_rows))
@@ -116,8 +117,8 @@ def _facets(
     return counts
 
 
-def _arranged(asked: Asked, items: Ranked, k: int, filter: Filter | None, offset: int, more: bool = False) -> Page:
-    """A page of what was found; of what was cut off there may be `more`."""
+def arranged(asked: Asked, items: Ranked, k: int, filter: Filter | None, offset: int, more: bool = False) -> Page:
+    """A page of what was found: ranked anew, sorted, made cards, cut. Of what was cut off there may be `more`."""
     index, plan, cut = asked.index, asked.plan, asked.cut
     segments, shape, total = index.segments, plan.shape, _matching(index, filter)
     hits, ranked, told, others = asked.with_synonyms(asked.with_pinned(items, filter)), None, None, None

@@ -9,14 +9,13 @@ import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.data.dataset import SUGGESTIONS_FILE
-from smar.search.embeddings import QUERY_FOLDER, read_valid
+from smar.search.embeddings import DEFAULT_FIELDS, QUERY_FOLDER, read_valid
 from smar.search.local.build import RECALL_TARGET, Source, write_version
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.segment import Segment
 from smar.search.local.updates import UpdateLog
 from smar.search.local.vectors import EXACT_LIMIT
 from smar.search.local.versions import building, current_version, locked, publish_version
-from smar.search.local.words import DEFAULT_FIELDS
 from smar.search.ranked import Rows, Vectors
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from smar.core.errors import InputError, member
 from smar.core.files import StrPath, verify, xxh3
 from smar.data.voices import Voices
 from smar.data.words import words as words_of
-from smar.search.embeddings import QUERY_FOLDER
+from smar.search.embeddings import QUERY_FOLDER, check_fingerprint
 from smar.search.expansion import Expansion
 from smar.search.filters import Filter
 from smar.search.local.counted import matches_counter
@@ -34,7 +34,7 @@ from smar.search.local.vectors import Probes, VectorStore
 from smar.search.local.versions import MADE_BY, current_version
 from smar.search.local.words import WORDS_FOLDER, WordIndex
 from smar.search.protocol import MAX_HITS, Hit, Mode, Ranked, weigh
-from smar.search.query import QueryEncoder, QueryManifest, QueryVectors
+from smar.search.query import QueryEncoder, QueryVectors
 from smar.search.ranked import Corrections, Queries, Rows, Vectors
 
 FAISS_FILE = "vectors.faiss"
@@ -71,17 +71,6 @@ class IndexManifest(Sealed):
     hybrid: HybridFit | None = Field(None, description="None in a version from before there was hybrid search")
     cutoff: Cutoff | None = Field(None, description="what tells relevant hits from others; None where nothing fits it")
     files: dict[str, IndexedFile]
-
-
-def check_fingerprint(path: Path, fingerprint: str, dim: int) -> None:
-    """Refuse a query encoder folder at `path` made by another model than `fingerprint`."""
-    query = QueryManifest.read(path, MADE_BY)
-    if query.fingerprint != fingerprint or query.dim != dim:
-        raise InputError(
-            f"{path / 'manifest.json'}: the query encoder is of model {query.fingerprint} (dim {query.dim}), "
-            f"the vectors are of model {fingerprint} (dim {dim}); their scores would mean nothing. "
-            "Embed and index again."
-        )
 
 
 def _verify(path: Path, manifest: IndexManifest) -> None:

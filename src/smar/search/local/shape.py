@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from smar.core.errors import InputError
+from smar.search.counts import ColumnCounts
 from smar.search.local.cards import Collapse, Diversify, Others, check_cards
-from smar.search.local.counted import ColumnCounts, Facets, check_facets
+from smar.search.local.counted import Facets, check_facets
 from smar.search.local.cutoff import Cut
 from smar.search.local.expression_parser import parse_expression
 from smar.search.local.expressions import Expression
@@ -57,7 +58,11 @@ class Relation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """How many there are to page through; without a filter a search ranks everything, and `MAX_HITS` are enough."""
+    """How many there are to page through; without a filter a search ranks everything, and `MAX_HITS` are enough.
+
+    >>> Total.bounded(5_000)
+    Total(value=1000, relation=<Relation.AT_LEAST: 'at_least'>)
+    """
 
     value: int
     relation: Relation = Relation.EXACT
