@@ -313,6 +313,13 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
     command.add_argument("--root-path", default="", metavar="PREFIX", help="where a proxy shows it, such as /search")
     command.add_argument("--protect-reads", action="store_true", help="searching needs a key, too")
     command.add_argument("--rate", type=float, default=0.0, metavar="N", help="requests a second and client (no limit)")
+    command.add_argument(
+        "--events",
+        type=arguments.folder,
+        metavar="DIR",
+        help="take shoppers' impressions and clicks into this folder",
+    )
+    command.add_argument("--events-sessions", action="store_true", help="keep hashes of their session and client ids")
     command.add_argument("--log", choices=("errors", "requests", "queries"), default="errors", help="what is logged")
     command.add_argument(
         "--set", action="append", default=[], dest="assignments", metavar="name=value", help="see docs/serving.md"
