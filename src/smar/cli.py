@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     _prepare(commands)
     _train(commands)
     _evaluate(commands)
+    _queries(commands)
     _ablate(commands)
     _embed_and_index(commands)
     _export(commands)
@@ -165,6 +166,25 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     _assignments(command)
     _device(command)
+    command.add_argument("--out", type=arguments.folder, required=True, metavar="REPORT")
+
+
+def _queries(commands: "Commands[argparse.ArgumentParser]") -> None:
+    command = _command(
+        commands,
+        "queries",
+        "report which queries a service answers badly, by the events that `smar serve --events` took",
+        "smar queries events --index index --out report",
+    )
+    command.add_argument("events", type=arguments.made, nargs="+", metavar="EVENTS")
+    command.add_argument("--index", type=arguments.made, required=True, metavar="INDEX", help="titles and pictures")
+    command.add_argument(
+        "--least",
+        type=arguments.positive,
+        default=5,
+        metavar="N",
+        help="list queries with so many searches (default 5)",
+    )
     command.add_argument("--out", type=arguments.folder, required=True, metavar="REPORT")
 
 

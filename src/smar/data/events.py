@@ -58,7 +58,8 @@ def first_columns(sources: Sequence[object]) -> set[str]:
 def open_events(con: Connection, folders: Sequence[StrPath]) -> None:
     """Create the SQL views ``event`` and ``searched``, of the columns `EVENTS` and `QUERIES`, over some folders.
 
-    An event has the words and the variant of its search, wherever in the folders that is. Times are in UTC.
+    An event has the words and the variant of its search, wherever in the folders that is. Times are in UTC,
+    without a zone.
 
     Raises:
         InputError: a folder has no events, or a file cannot be read or has other columns.
@@ -85,7 +86,7 @@ def _view(con: Connection, name: str, schema: pa.Schema, files: Sequence[Path]) 
     columns = ", ".join(f"NULL::{_sql(field.type)} AS {quote(field.name)}" for field in schema)
     empty = f"SELECT {columns} WHERE false"
     read = f" UNION ALL BY NAME SELECT * FROM read_parquet([{', '.join(map(literal, files))}], union_by_name = true)"
-    names = ", ".join(quote(field.name) for field in schema)
+    names = ", ".join(f"{quote(name)}{'::TIMESTAMP' * (name == 'timestamp')} AS {quote(name)}" for name in schema.names)
     con.execute(f"CREATE TEMP VIEW {name} AS SELECT {names} FROM ({empty}{read if files else ''})")
 
 
