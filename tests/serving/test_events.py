@@ -22,7 +22,7 @@ from smar.data.journals import EVENTS, QUERIES
 from smar.serving.app import create_app
 from smar.serving.engine import Engine
 from smar.serving.options import ServiceOptions
-from tiny_service import address, becomes, run_service, search
+from tiny_service import address, becomes, run_service
 
 
 def event(action: str = "click", item: object = "item/00001", **more: Any) -> dict[str, Any]:
@@ -38,6 +38,11 @@ def options(folder: Path, **more: Any) -> ServiceOptions:
 def read(folder: Path, kind: str = "events") -> list[dict[str, Any]]:
     files = sorted(folder.glob(f"{kind}-*.parquet"))
     return pa.concat_tables([pq.read_table(file) for file in files]).to_pylist() if files else []
+
+
+def search(client: TestClient, **body: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = client.post("/v1/search", json={"query": "red shirt"} | body).json()
+    return answer
 
 
 @pytest.fixture(scope="module")
