@@ -20,6 +20,7 @@ from smar import __version__
 from smar.serving.changes import build_changes_router
 from smar.serving.engine import Engine
 from smar.serving.errors import add_error_handlers
+from smar.serving.events import PATH as EVENTS
 from smar.serving.events import Events, build_events_router
 from smar.serving.follow import following
 from smar.serving.guard import Guard
@@ -53,7 +54,7 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     add_listing(router, engine)
     app.include_router(router)
     app.include_router(build_health_router(engine, options))
-    app.include_router(build_events_router(events))
+    app.include_router(reports := build_events_router(events))
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -67,7 +68,9 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     app.mount("/static", StaticFiles(directory=WEB))
     # the package is used only for the Swagger UI files that it carries
     app.mount("/swagger", StaticFiles(directory=str(importlib.resources.files("fastapi_offline") / "static")))
-    return Guard(app, options, {("POST", SEARCH): _direct(app, router)})
+    return Guard(
+        app, options, {("POST", path): _direct(app, one, path) for path, one in ((SEARCH, router), (EVENTS, reports))}
+    )
 
 
 @contextlib.asynccontextmanager
@@ -77,13 +80,14 @@ async def _running(engine: Engine, events: Events | None) -> AsyncIterator[None]
         yield
 
 
-def _direct(app: FastAPI, router: APIRouter) -> ASGIApp:
-    """The search route without what finds it, its arguments and its errors: a quarter of a search's time in Python.
+def _direct(app: FastAPI, router: APIRouter, path: str) -> ASGIApp:
+    """The POST route of a path without what finds it, its arguments and its errors, a quarter of a search's time in
+    Python.
 
     What it raises is raised once more where the handlers of errors are.
     """
     routes = (route for route in router.routes if isinstance(route, APIRoute))
-    route = next(route for route in routes if route.path == SEARCH and "POST" in (route.methods or ()))
+    route = next(route for route in routes if route.path == path and "POST" in (route.methods or ()))
     handlers = dict(app.exception_handlers)
     last = handlers.pop(Exception)  # it answers, and the error goes on to who logs it
 
