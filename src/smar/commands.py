@@ -313,9 +313,10 @@ def serve(options: argparse.Namespace) -> None:
     from smar.serving.options import read_keys, service_options
     from smar.serving.supervise import serve as run
 
-    names = ("workers", "protect_reads", "rate", "log", "cors", "root_path", "events", "events_sessions")
+    names = ("workers", "protect_reads", "rate", "log", "cors", "root_path", "facets", "sort", "collapse")
+    events = {"events": options.events, "events_sessions": options.events_sessions}
     named = {name: getattr(options, name) for name in names}
-    chosen = service_options(options.assignments, keys=read_keys(options.keys), **named)
+    chosen = service_options(options.assignments, keys=read_keys(options.keys), **named, **events)
     configure_logs()
     run(options.index, options.host, options.port, chosen, options.model, options.device)
 
