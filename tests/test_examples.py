@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from nbclient import NotebookClient
 
 from tiny_line import Line
 
@@ -76,3 +78,16 @@ def test_the_loop_goes_round(line: Line, tmp_path: Path) -> None:
     assert before > 0
     assert after > 0
     assert "# Queries" in (tmp_path / "report-queries" / "report.md").read_text()
+
+
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a kernel of its own; it is committed without outputs."""
+    for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path / "jupyter"))
+    notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    results = [output for cell in cells for output in cell.outputs if output.output_type == "execute_result"]
+    assert len(results) == len(cells)  # each cell ends with what it shows
+    assert "red" in results[-1].data["text/plain"].lower()

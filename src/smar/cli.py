@@ -365,9 +365,10 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         commands,
         "demo",
         "the whole line on a generated shop, then the search page",
-        "smar demo\nsmar demo --out /tmp/shop --no-serve",
+        "smar demo\nsmar demo --out /tmp/shop --no-serve\nsmar demo --quick --no-serve",
     )
     command.add_argument("--out", type=arguments.folder, default=Path("demo"), metavar="DIR")
+    command.add_argument("--quick", action="store_true", help="300 items and two steps: does everything run here?")
     command.add_argument("--no-serve", action="store_true", help="stop before serving")
     command.add_argument("--host", default="127.0.0.1")
     command.add_argument("--port", type=int, default=8080)

@@ -10,7 +10,6 @@ import msgspec
 
 from smar.core.errors import InputError
 from smar.core.progress import console, summary
-from smar.core.settings import load_settings
 
 if TYPE_CHECKING:
     from smar.serving.engine import Engine
@@ -22,57 +21,33 @@ def _say(*words: object) -> str:
 
 def prepare(options: argparse.Namespace) -> None:
     """`smar prepare`."""
-    from smar.data.prepare import prepare as run
+    from smar.api.stages import prepared
 
-    settings = load_settings(options.config, [*_framing(options.pictures_for), *options.assignments])
     tables = {name: getattr(options, name) for name in ("items", "clicks", "images", "queries")}
-    done = run(settings.data, **tables, test_from=options.test_from, out=options.out)
+    given = (options.config, options.assignments, options.pictures_for, options.test_from)
+    done = prepared(tables, options.out, *given)
     next_command = ["train", options.out, "--out", "run"] + (["--config", options.config] if options.config else [])
     summary(f"dataset in {options.out}", done.rows(), _say(*next_command))
 
 
-def _framing(checkpoint: str | None) -> list[str]:
-    """Picture settings as the image processor of a checkpoint has them."""
-    if checkpoint is None:
-        return []
-    from smar.model.framing import read_framing
-
-    return read_framing(checkpoint).assignments()
-
-
 def train(options: argparse.Namespace) -> None:
     """`smar train`."""
-    from smar.data.dataset import Dataset
-    from smar.training.recipe import propose
-    from smar.training.train import train as run
-    from smar.training.warm import warm_settings
+    from smar.api.stages import train as run
 
-    dataset = Dataset.open(options.dataset)
-    given, data = (options.config, options.assignments), dataset.manifest.settings
-    if options.source is None:
-        base, told = propose(dataset, load_settings(*given, data=data))
-        for line in told:
-            console.print(line, markup=False, soft_wrap=True)
-    else:
-        base = warm_settings(options.source)
-    settings = load_settings(*given, data=data, base=base)
-    done = run(dataset, options.out, settings, options.source, options.device)
-    summary(f"run in {options.out}", done.rows())
+    given = {name: getattr(options, name) for name in ("config", "source", "assignments", "device")}
+    done = run(options.dataset, options.out, **given)
+    summary(f"run in {options.out}", done.summary.rows())
     next_command = _say("evaluate", options.out, options.dataset, "--out", "report")
     console.print(f"\nnext: {next_command}\n", markup=False, soft_wrap=True)
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """`smar evaluate`."""
-    from smar.evaluation.evaluate import evaluate_runs
+    from smar.api.stages import evaluate as run
     from smar.evaluation.terminal import key_figures, print_table
 
-    done = evaluate_runs(
-        *(options.runs, options.dataset, options.out, options.qrels, options.names, options.assignments),
-        trec_runs=options.trec_run,
-        topics=options.topics,
-        device=options.device,
-    )
+    given = {name: getattr(options, name) for name in ("qrels", "names", "topics", "assignments", "device")}
+    done = run(options.runs, options.dataset, options.out, trec_runs=options.trec_run, **given).summary
     print_table(done.findings)
     rows: list[tuple[str, object]] = [
         *key_figures(done.findings),
@@ -120,13 +95,9 @@ def ablate(options: argparse.Namespace) -> None:
 
 def embed(options: argparse.Namespace) -> None:
     """`smar embed`."""
-    from smar.data.dataset import Dataset
-    from smar.embedding.embed import embed as run
-    from smar.model.device import all_devices
-    from smar.model.run import load_encoder
+    from smar.api.stages import embedded
 
-    devices = all_devices(options.device)
-    done = run(load_encoder(options.run), Dataset.open(options.dataset), options.out, devices=devices)
+    done = embedded(options.run, options.dataset, options.out, options.device)
     status = ", ".join(f"{name} {count:,}" for name, count in sorted(done.manifest.image_status.items()))
     rows: list[tuple[str, object]] = [
         ("items", done.manifest.items),
@@ -245,9 +216,7 @@ def _export_sentences(options: argparse.Namespace) -> None:
 
 def search(options: argparse.Namespace) -> None:
     """`smar search`."""
-    from smar.search.local import Collapse, Facets, Shape
-    from smar.search.protocol import Mode
-    from smar.serving.engine import Engine
+    from smar.api.index import Index
     from smar.serving.printed import print_result
 
     if (options.query is None) == (options.queries is None):
@@ -256,17 +225,12 @@ def search(options: argparse.Namespace) -> None:
         )
     if (options.queries is None) != (options.run is None):
         raise InputError("--queries FILE and --run RUN.trec belong together: the run is where the answers go.")
-    engine = Engine.open(options.index)
+    index = Index.open(options.index)
     if options.queries is not None:
-        _search_file(engine, options)
+        _search_file(index.engine, options)
         return
-    shape = Shape(
-        rank=options.rank,
-        sort=tuple(options.sort),
-        collapse=Collapse(options.collapse) if options.collapse else None,
-        facets=Facets(tuple(options.facets)) if options.facets else None,
-    )
-    result = engine.search(options.query, options.k, Mode(options.mode), options.filter, False, options.offset, shape)
+    given = {name: getattr(options, name) for name in ("offset", "sort", "rank", "collapse", "facets")}
+    result = index.search(options.query, options.k, options.mode, options.filter, **given)
     if options.json:
         from smar.serving.answers import as_json, result_out
 
@@ -326,6 +290,9 @@ DEMO_TRAINING = (
     *("--set", "train.baselines=[{kind: dpsr}, {kind: dpsr-i, steps: [100, 30]}]"),
 )
 """Four minutes on 2 cores; the picture-only baseline is there for the table and gets a third of the steps."""
+_TINY = "{layers: 1, hidden: 32, heads: 2}"
+QUICK_TRAINING = [f"train.{stage}.{key}" for stage in ("stage1", "stage2") for key in ("steps=2", "batch_size=32")]
+QUICK_TRAINING += ["evaluate.bootstrap=100"] + [f"model.{tower}={_TINY}" for tower in ("query", "text", "vision")]
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -337,14 +304,15 @@ def demo(options: argparse.Namespace) -> None:
     if (dataset / "manifest.json").is_file():
         console.print(f"{dataset} is there already; delete {out} to start anew.", markup=False)
     else:
-        made = generate_shop(shop)
+        made = generate_shop(shop, 300, 3000) if options.quick else generate_shop(shop)
         summary(f"generated shop with a simulated log in {shop}", list(asdict(made).items()))
         _run(
             *("prepare", "--items", shop / "items.parquet", "--clicks", shop / "clicks.parquet"),
             *("--queries", shop / "queries.parquet", "--out", dataset),
             *("--set", "data.slice_columns=[group,category]", "--set", "data.note=generated shop, simulated log"),
         )
-    _run("train", dataset, "--out", run, *DEMO_TRAINING)
+    quick = [word for assignment in QUICK_TRAINING for word in ("--set", assignment)]
+    _run("train", dataset, "--out", run, *(quick if options.quick else DEMO_TRAINING))
     _run("evaluate", run, dataset, "--out", out / "report")
     _run("evaluate", run, dataset, "--qrels", shop / "qrels.parquet", "--out", out / "report-truth")
     _run("embed", run, dataset, "--out", out / "embeddings")

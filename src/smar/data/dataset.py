@@ -40,7 +40,14 @@ class DatasetManifest(Manifest):
 
 
 class Dataset:
-    """A dataset folder made by ``smar prepare``, opened for reading. Tables are read on first use."""
+    """A dataset folder made by ``smar prepare``, opened for reading. Tables are read on first use.
+
+    >>> dataset = Dataset.open("dataset")
+    >>> dataset.text_fields
+    ('title', 'category', 'brand')
+    >>> dataset.pairs("train").column_names[:2]
+    ['query', 'item_index']
+    """
 
     def __init__(self, path: Path, manifest: DatasetManifest) -> None:
         self.path = path
@@ -158,12 +165,13 @@ def _texts(column: pa.ChunkedArray) -> list[str]:
     if pa.types.is_string(column.type):  # in half the time
         texts: list[str] = pc.fill_null(column, "").to_pylist()
         return texts
-    return [_text(value) for value in column.to_pylist()]
+    return [as_text(value) for value in column.to_pylist()]
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
+    """A value of a text field as towers read it."""
     if value is None:
         return ""
     if isinstance(value, list | tuple):
-        return " ".join(map(_text, value))
+        return " ".join(map(as_text, value))
     return str(value)

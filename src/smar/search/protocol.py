@@ -45,6 +45,11 @@ class Hit:
     `score` is what it was ranked by; `text_score` and `multimodal_score` are exact inner products from the
     stored vectors; `words_score` is the BM25 score where words take part, else None. `rank_text` is its rank (from 1)
     had pictures been left out; None when not asked for or beyond `MAX_HITS`.
+
+    >>> from smar.serving.engine import Engine
+    >>> hit = Engine.open("index").search("red dress", k=1).hits[0]
+    >>> sorted(hit.payload)[:3], hit.payload["item_id"] == hit.item_id
+    (['brand', 'category', 'group'], True)
     """
 
     item_id: str

@@ -52,6 +52,10 @@ class SearchResult:
 
     `unknown` is the share of the query that neither the model's vocabulary nor the items' words hold, 0..1. Of what was
     browsed the query is empty, and the gate says 0.
+
+    >>> found = Engine.open("index").search("red dress", k=3)
+    >>> len(found.hits), 0 <= found.image_probability <= 1
+    (3, True)
     """
 
     query: str

@@ -1,16 +1,17 @@
 """Losses and negatives."""
 
-from typing import Literal, Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from smar.core.registry import LOSSES
 from smar.core.sections.base import Section
 
 
 class LossSettings(Section):
     """How scores become losses (reference: docs/paper.md, "loss")."""
 
-    kind: Literal["softmax", "hinge"] = "softmax"
+    kind: Annotated[str, AfterValidator(LOSSES.check)] = "softmax"
     margin: float = Field(0.1, gt=0, le=2, description="of the hinge: how far a positive must lie above a negative")
     symmetric: float = Field(0.0, ge=0, description="weight of the direction item -> query; 0 leaves it out")
     learn_temperature: bool = False

@@ -42,6 +42,9 @@ class Facets:
     """Which `columns` to count, the `top` most frequent values of each, among the `hits` or all `matches`.
 
     A facet is counted as if nothing had been chosen of it, unless `within`.
+
+    >>> Facets(("brand", "category"), of="matches", top=5).top
+    5
     """
 
     columns: tuple[str, ...]

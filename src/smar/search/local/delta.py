@@ -50,6 +50,10 @@ class Items:
     `text` and `multimodal` are float32 unit vectors [n, k] of the model `fingerprint`; `pictures` are encoded pictures
     for display, None for none. `mixed`: the model has an item-side gate, and `multimodal` holds each item's mixture
     P S_m + (1 - P) S_t, which may be shorter.
+
+    >>> payload, one = pa.table({"item_id": ["a"], "title": ["Red dress"]}), np.eye(1, 32, dtype=np.float32)
+    >>> Items("0123456789abcdef", payload, one, one, [None]).payload.num_rows
+    1
     """
 
     fingerprint: str

@@ -133,6 +133,11 @@ class EmbeddedIndex:
     """An opened index: one version of it, with the updates since when `UpdatableIndex` made it.
 
     It never changes, so searching is safe from several threads while a newer one takes its place.
+
+    >>> index = EmbeddedIndex.open("index")
+    >>> hits = index.search(index.encoder.encode(["red dress"]), k=3, mode="text")[0]
+    >>> len(hits)
+    3
     """
 
     def __init__(

@@ -28,6 +28,11 @@ class FacetCounts:
 
     `values` holds, per column, value as a filter names it -> (items, row of the first of them with a picture or None),
     most frequent first. `prices` has round borders, chosen once for the whole catalogue; it is empty without prices.
+
+    >>> from smar.serving.engine import Engine
+    >>> counts = Engine.open("index").facets("price<500", top=2)
+    >>> counts.items <= 300, len(counts.values["category"])
+    (True, 2)
     """
 
     items: int

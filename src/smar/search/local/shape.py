@@ -24,6 +24,9 @@ class Shape:
 
     `sort` are columns (``-price`` for downwards), `rank` is an expression (see `expressions`), `candidates`
     (1..1000) how many of the best are arranged.
+
+    >>> Shape(sort=("-price",), facets=Facets(("brand",))).candidates
+    200
     """
 
     sort: tuple[str, ...] = ()
@@ -38,7 +41,11 @@ PLAIN = Shape()
 
 
 class Relation(StrEnum):
-    """What a total says."""
+    """What a total says.
+
+    >>> Relation("at_least") is Total.bounded(10**6).relation
+    True
+    """
 
     EXACT = "exact"
     AT_LEAST = "at_least"
@@ -81,6 +88,11 @@ class Page:
 
     Where they are cards of several items, `total` counts cards, and `others` tells of each what it stands for.
     `factors` are the values that each hit's rank was made of, where they were asked for.
+
+    >>> from smar.serving.engine import Engine
+    >>> page = Engine.open("index").search("red dress", k=3, offset=3).page
+    >>> len(page.hits), page.first, page.total.relation
+    (3, 3, <Relation.EXACT: 'exact'>)
     """
 
     hits: Ranked
@@ -95,7 +107,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A `Shape` read against the columns of an index."""
+    """A `Shape` read against the columns of an index.
+
+    >>> Plan.of(Shape(sort=("price",)), pa.schema({"price": pa.float64()})).fixed
+    True
+    """
 
     shape: Shape
     rank: Expression | None = None
