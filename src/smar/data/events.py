@@ -1,9 +1,4 @@
-"""Events of shoppers, read: the folder that `smar serve --events` fills (docs/events.md), as SQL views and as a log.
-
->>> with duckdb.connect() as con:  # doctest: +SKIP
-...     open_events(con, ["events"])
-...     con.sql("SELECT action_name, count(*) FROM event GROUP BY ALL")
-"""
+"""Events of shoppers, read: the folder that `smar serve --events` fills (docs/events.md), as SQL views and as a log."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +55,17 @@ def open_events(con: Connection, folders: Sequence[StrPath]) -> None:
 
     An event has the words and the variant of its search, wherever in the folders that is. Times are in UTC,
     without a zone.
+
+    >>> import tempfile
+    >>> from smar.data.journals import new_journal, seal
+    >>> journal = new_journal(Path(tempfile.mkdtemp()))
+    >>> line = '{"action_name": "click", "query_id": "q", "object_id": "i1", "timestamp": 0}'
+    >>> _ = journal.write_bytes(line.encode() + bytes([10]))
+    >>> seal(journal)
+    >>> with duckdb.connect(":memory:") as con:
+    ...     open_events(con, [journal.parent])
+    ...     con.execute("SELECT action_name, count(*) FROM event GROUP BY ALL").fetchall()
+    [('click', 1)]
 
     Raises:
         InputError: a folder has no events, or a file cannot be read or has other columns.
