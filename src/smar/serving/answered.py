@@ -25,8 +25,8 @@ class _Total(msgspec.Struct):
 class _Answer(msgspec.Struct):
     """What is noted of an answer."""
 
-    hits: list[msgspec.Raw]
-    total: _Total
+    hits: list[msgspec.Raw] = msgspec.field(default_factory=list)
+    total: _Total | None = None
     image_probability: float = 0.0
     routed: bool = False
 
@@ -56,6 +56,7 @@ def note_search(
 
 def _line(told: dict[str, object], answer: bytes) -> bytes:
     seen = _read(answer)
-    found = {"hits": len(seen.hits), "total": seen.total.value, "image_probability": seen.image_probability,
-             "routed": seen.routed}  # fmt: skip
-    return _encode(told | found) + b"\n"
+    total = None if seen.total is None else seen.total.value
+    found = {"hits": len(seen.hits), "total": total}
+    gate = {"image_probability": seen.image_probability, "routed": seen.routed}
+    return _encode(told | found | gate) + b"\n"

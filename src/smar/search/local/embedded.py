@@ -237,7 +237,7 @@ class EmbeddedIndex:
         mode = member(Mode, mode, "mode")
         voices = self._voices(vectors) if mode is Mode.ADAPTIVE else None
         spoken = mode is Mode.HYBRID or voices is not None
-        asked = ask_all(self.segments, vectors.texts) if spoken else []
+        asked = ask_all(self.segments, vectors.texts, vectors.expansions) if spoken else []
         if asked:
             vectors = as_read(vectors, asked, self.encoder)
         share = weigh(vectors, mode)
