@@ -116,6 +116,7 @@ class CutoffOut(BaseModel):
 class SearchResponse(BaseModel):
     """What was found."""
 
+    query_id: str = Field(description="of this answer; events name it")
     query: str = Field(description="the query as it was understood")
     mode: Mode
     image_probability: float = Field(description="the gate: how likely pictures help this query, 0 to 1")
@@ -144,6 +145,7 @@ class SearchResponse(BaseModel):
 class HitsResponse(BaseModel):
     """What looks alike."""
 
+    query_id: str = Field(description="of this answer; events name it")
     total: TotalOut
     hits: list[HitOut]
 
@@ -254,6 +256,8 @@ class About(BaseModel):
     cutoffs: list[Mode] = Field(description="modes whose searches know a cut-off, below which nothing is relevant")
     kinds: dict[str, ColumnKind] = Field(description="what the columns of `facets` and `sorts` hold")
     picture_search: bool = Field(description="whether a model worker can encode pictures and items")
+    events: bool = Field(description="whether impressions and clicks can be reported")
+    events_sessions: bool = Field(description="whether events keep the session's id, as a hash")
     writable: bool = Field(description="whether items can be changed over HTTP, with an API key")
 
 
@@ -304,3 +308,18 @@ class BulkResult(BaseModel):
     updated: bool | None = Field(None, description="patch")
     deleted: bool | None = Field(None, description="delete")
     error: ErrorBody | None = None
+
+
+class RejectedEvent(BaseModel):
+    """An event that was not taken."""
+
+    number: int = Field(description="of the event in the body, from 1")
+    error: ErrorBody
+
+
+class EventsResponse(BaseModel):
+    """What became of the events of one request."""
+
+    accepted: int = Field(description="events that survive a crash from now on")
+    rejected: int
+    errors: list[RejectedEvent] = Field(description="the first 20 that were rejected")

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { watchDetail } from "./cards.js";
 import { buildSorts, showChips, showSort, showSubject } from "./chosen.js";
 import { byId, plural } from "./dom.js";
+import { startEvents } from "./events.js";
 import { buildPanel, drawPanel, showPanel } from "./facets.js";
 import { PAGE } from "./paging.js";
 import { watchSheet } from "./sheet.js";
@@ -295,6 +296,7 @@ async function load() {
   try {
     offer = await api.about();
     byId("camera").hidden = !offer.picture_search;
+    startEvents(offer);
     buildPanel(offer, () => state, changed);
     buildSorts(offer, () => state, changed);
     show();
