@@ -311,6 +311,23 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         "--cors", nargs="+", default=(), metavar="ORIGIN", help="whose pages may call it, such as https://shop.example"
     )
     command.add_argument("--root-path", default="", metavar="PREFIX", help="where a proxy shows it, such as /search")
+    command.add_argument(
+        "--facets",
+        type=arguments.names,
+        default="category,brand,price",
+        metavar="COLUMNS",
+        help="columns to filter by on the page (default category,brand,price)",
+    )
+    command.add_argument(
+        "--sort",
+        type=arguments.names,
+        default=(),
+        metavar="COLUMNS",
+        help="columns to sort by: price,-created_at",
+    )
+    command.add_argument(
+        "--collapse", default="", metavar="COLUMN[:NOUN]", help="one card there for each value: product_id:colours"
+    )
     command.add_argument("--protect-reads", action="store_true", help="searching needs a key, too")
     command.add_argument("--rate", type=float, default=0.0, metavar="N", help="requests a second and client (no limit)")
     command.add_argument("--log", choices=("errors", "requests", "queries"), default="errors", help="what is logged")

@@ -262,7 +262,7 @@ def serve(options: argparse.Namespace) -> None:
     from smar.serving.options import read_keys, service_options
     from smar.serving.supervise import serve as run
 
-    names = ("workers", "protect_reads", "rate", "log", "cors", "root_path")
+    names = ("workers", "protect_reads", "rate", "log", "cors", "root_path", "facets", "sort", "collapse")
     named = {name: getattr(options, name) for name in names}
     chosen = service_options(options.assignments, keys=read_keys(options.keys), **named)
     configure_logs()

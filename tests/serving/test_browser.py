@@ -164,11 +164,11 @@ def test_counts_follow_the_filters(page: Page, service: str) -> None:
     page.get_by_role("checkbox", name=re.compile("Watch")).check()
     watches = asked("category=Watch", "brand")
     assert 0 < len(watches) < len(everything)
-    expect(brands.filter(has_text="Nike")).to_have_text("Nike0")
-    assert counts(page, "brand") == [f"{value}\n{watches.get(value, 0)}" for value in everything]
+    expect(brands.filter(has_text="Nike")).to_have_count(0)
+    assert counts(page, "brand") == [f"{value}\n{count}" for value, count in watches.items()]
     assert counts(page, "category") == ["Kettle\n60", "Shirt\n60", "Watch\n60"]
     page.get_by_role("button", name="Remove filter Watch").click()
-    expect(brands.filter(has_text="Nike")).not_to_have_text("Nike0")
+    expect(brands.filter(has_text="Nike")).to_be_visible()
     assert counts(page, "brand") == before
 
 
@@ -306,8 +306,9 @@ def test_phone(page: Page) -> None:
         settled(page)
         assert no_sideways_scroll(page), address
     page.goto("/?q=red+shirt")
-    page.get_by_text("Filters", exact=True).click()
+    page.get_by_role("button", name="Filters").click()
     page.get_by_role("checkbox", name=re.compile("Watch")).check()
+    page.get_by_role("button", name="Show 60 products").click()
     expect(page.locator(".results .facts").first).to_contain_text("Watch")
     assert no_sideways_scroll(page)
 

@@ -58,6 +58,10 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     async def docs() -> FileResponse:
         return FileResponse(WEB / "docs.html", headers={"Cache-Control": "no-cache"})
 
+    @app.get("/instantsearch.js", include_in_schema=False)
+    async def instantsearch() -> FileResponse:
+        return FileResponse(WEB / "instantsearch.js", headers={"Cache-Control": "no-cache"})
+
     app.openapi = lambda: _openapi(app, options.root_path)  # type: ignore[method-assign]
     app.mount("/static", StaticFiles(directory=WEB))
     # the package is used only for the Swagger UI files that it carries

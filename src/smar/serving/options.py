@@ -12,6 +12,8 @@ from smar.core.errors import InputError
 from smar.core.overrides import overridden
 
 KEYS_VARIABLE = "SMAR_API_KEYS"
+USUAL = ("category", "brand", "price")
+"""Columns to filter by where nothing is said, of those that the index has."""
 _SHORTEST_KEY = 16
 _ORIGIN = re.compile(r"https?://[^/?#\s]+", re.ASCII)
 _PREFIX = re.compile(r"(/[\w.~-]+)+", re.ASCII)
@@ -42,8 +44,9 @@ class ServiceOptions(BaseModel):
     upload_bytes: int = Field(20 << 20, ge=1024, description="largest item or picture")
     hang: float = Field(30.0, gt=0, description="a worker that shows no sign of life for so long is killed")
     patience: float = Field(15.0, gt=0, description="time for a client to send its request")
-    facets: Names = Field(("category", "brand", "price"), description="columns that the page offers to filter by")
-    sorts: Names = Field((), description="columns that the page offers to sort by, a minus before those downwards")
+    facets: Names = Field(USUAL, description="columns that the page offers to filter by, in this order")
+    sort: Names = Field((), description="columns that the page offers to sort by, a minus before those downwards")
+    collapse: str = Field("", description="COLUMN or COLUMN:NOUN: the page shows one card for each of its values")
     log: Literal["errors", "requests", "queries"] = Field(
         "errors", description="errors only; a line for each request; the same with the query's text"
     )
@@ -69,7 +72,8 @@ class ServiceOptions(BaseModel):
         return path
 
 
-_SETTABLE = sorted(set(ServiceOptions.model_fields) - {"workers", "keys", "cors", "root_path", "shared", "writer"})
+_OWN = {"workers", "keys", "cors", "root_path", "facets", "sort", "collapse", "shared", "writer"}
+_SETTABLE = sorted(set(ServiceOptions.model_fields) - _OWN)
 
 
 def service_options(assignments: Sequence[str] = (), **named: object) -> ServiceOptions:

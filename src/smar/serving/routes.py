@@ -28,6 +28,7 @@ from smar.serving.batcher import Batcher, Busy
 from smar.serving.engine import Engine, Question, RequestError, SearchResult, timed
 from smar.serving.errors import NotFound, told
 from smar.serving.facets import facets_response
+from smar.serving.offered import Offer
 from smar.serving.options import ServiceOptions
 from smar.serving.schemas import About, BatchResponse, ErrorResponse, FacetsOut, ItemOut, SearchResponse
 from smar.serving.strict import Answers, StrictRoute
@@ -197,6 +198,8 @@ def _add_facets(router: APIRouter, engine: Engine) -> None:
 
 
 def _add_about(router: APIRouter, engine: Engine, options: ServiceOptions) -> None:
+    offer = Offer(options)
+
     @router.get("/v1/about", responses=BUSY | CROWDED, summary="What this service is", tags=["health"])
     async def get_about() -> About:
         """Versions, and what can be asked of it."""
@@ -207,8 +210,7 @@ def _add_about(router: APIRouter, engine: Engine, options: ServiceOptions) -> No
             fingerprint=index.fingerprint,
             items=len(index),
             modes=list(Mode),
-            facets=[name for name in options.facets if name in index.schema.names],
-            sorts=[name for name in options.sorts if name.removeprefix("-") in index.schema.names],
+            **offer.of(index),
             picture_search=options.writer,
             writable=options.writer and bool(options.keys),
         )

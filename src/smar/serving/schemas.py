@@ -1,11 +1,13 @@
 """Answers of the HTTP API, and items that it is sent; they are also its OpenAPI documentation."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from smar.search.local import Relation
 from smar.search.protocol import Mode
+
+ColumnKind = Literal["text", "number", "boolean", "date", "list", "empty"]
 
 
 class OthersOut(BaseModel):
@@ -192,6 +194,13 @@ class FacetsOut(BaseModel):
     prices: list[PriceCount] = Field(description="counts by price; the borders are the same whatever the filter")
 
 
+class CollapseOut(BaseModel):
+    """What the items of one card have in common, and in what they differ."""
+
+    column: str
+    noun: str = Field(description="what the page calls the others, such as colours")
+
+
 class About(BaseModel):
     """What this service is and can do."""
 
@@ -202,6 +211,9 @@ class About(BaseModel):
     modes: list[Mode]
     facets: list[str] = Field(description="columns that the shop offers to filter by")
     sorts: list[str] = Field(description="columns that the shop offers to sort by, a minus before those downwards")
+    collapse: CollapseOut | None = Field(description="of what the shop shows one card for each value")
+    cutoffs: list[Mode] = Field(description="modes whose searches know a cut-off, below which nothing is relevant")
+    kinds: dict[str, ColumnKind] = Field(description="what the columns of `facets` and `sorts` hold")
     picture_search: bool = Field(description="whether a model worker can encode pictures and items")
     writable: bool = Field(description="whether items can be changed over HTTP, with an API key")
 

@@ -47,12 +47,15 @@ def main() -> int:
 
         from smar.serving.accept import FairServer, Shares
         from smar.serving.app import create_app
+        from smar.serving.offered import offered
         from smar.serving.protocol import BoundedProtocol
         from smar.serving.waiting import Waiting
     app: Guard | Waiting
     try:
         engine = opened.result()
         engine.check()
+        if AGAIN not in sys.argv:  # afterwards a new version may lack a column that the page offered
+            offered(task.options, engine.index)
         app = create_app(engine, task.options)
         supervisor.ready(len(engine.index))
     except Exception as error:

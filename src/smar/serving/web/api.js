@@ -30,12 +30,14 @@ async function call(path, options) {
 
 export const about = () => call("v1/about");
 
-export const facets = (filter = null, top = 30, signal = null) =>
-  call(`v1/facets?${parameters({ top, filter })}`, { signal });
+/** Categories with a picture each. */
+export const start = () => call("v1/facets?top=12");
 
-/** Counts of some columns among all that matches a filter, as if nothing had been chosen of each. */
-export const counts = (columns, filter, signal) =>
-  post("v1/search", { filter, k: 1, fields: [], facets: { columns, of: "matches", top: 100 } }, signal).then((answer) => answer.facets);
+/** Counts of facets among all that matches a filter. */
+export const counts = (facets, filter, signal) => post("v1/search", { filter, k: 1, fields: [], facets }, signal).then((answer) => answer.facets);
+
+/** Items with a value of a column, as the filter finds them. */
+export const browse = (filter, k) => post("v1/search", { filter, k });
 
 const parameters = (values) =>
   new URLSearchParams(Object.entries(values).filter(([, value]) => value !== null && value !== undefined));

@@ -2,18 +2,21 @@
 
 import * as api from "./api.js";
 import { watchDetail } from "./cards.js";
-import { byId } from "./dom.js";
-import { buildFilters, countFilters, showFilters, showSubject } from "./filters.js";
-import { buildFurther, buildSorts, countFurther, showFurther, showSort } from "./further.js";
+import { buildSorts, showChips, showSort, showSubject } from "./chosen.js";
+import { byId, plural } from "./dom.js";
+import { buildPanel, drawPanel, showPanel } from "./facets.js";
 import { PAGE } from "./paging.js";
-import { COMPARED, asked, clearFilters, empty, filterCount, fromAddress, toAddress, toFilter } from "./state.js";
-import { say, showComparison, showFailure, showGate, showLoading, showNothing, showResults, showStart } from "./views.js";
+import { watchSheet } from "./sheet.js";
+import { COMPARED, asked, clearFilters, empty, filterCount, fromAddress, toAddress, toFilter, worded } from "./state.js";
+import { say, showComparison, showFailure, showGate, showLoading, showNear, showNothing, showRedirect, showResults, showStart } from "./views.js";
 
+const MOST_CARDS = 100_000; // that the service counts among matches
 const TYPING_PAUSE = 120; // ms: below it, a fast typist's words would be searched letter by letter
 
 let state = fromAddress();
-let facets = null;
-let filterable = true; // until the facets tell: the panel's place is kept free, so that nothing moves when it fills
+let offer = null; // what the shop offers; until it is known the panel's place is kept free, so that nothing moves
+let shop = null; // promises what the start page shows
+let loading = null; // resolves when the offer is known, or cannot be had
 let running = new AbortController();
 let timer = 0;
 let typing = null; // the field in which the latest step of the browser's history is being typed
@@ -30,28 +33,37 @@ function schedule(pause) {
 async function run() {
   running.abort();
   const mine = (running = new AbortController());
-  byId("filters").hidden = !asked(state) || !filterable;
-  if (!asked(state)) return finish(() => showStart(facets, pick));
-  keepPlace(() => showLoading(!state.like && !state.picture));
+  byId("filters").hidden = byId("open-filters").hidden = !asked(state) || offer?.facets.length === 0;
+  if (!asked(state)) {
+    shop ??= api.start().catch(() => null); // the page works without
+    const found = await shop;
+    return mine === running && finish(() => showStart(found, pick));
+  }
+  keepPlace(() => showLoading(worded(state) && !state.like && !state.picture));
   try {
-    const how = state.picture || state.like ? alike : state.compare ? compare : single;
-    const answer = how(mine.signal);
-    if (facets) count(); // asked for second: the results matter more
-    const draw = await answer;
+    await loading; // the answer brings the counts of what is offered
+    const how = state.picture || state.like ? alike : state.compare && worded(state) ? compare : single;
+    const draw = await how(mine.signal);
     if (mine === running) finish(draw);
   } catch (error) {
-    if (mine === running && error.name !== "AbortError") finish(() => showFailure(error, retry));
+    if (mine !== running || error.name === "AbortError") return;
+    finish(() => {
+      drawAround({});
+      showFailure(error, retry);
+    });
   }
 }
 
-function count() {
-  countFilters(facets, state);
-  countFurther(state);
+function retry() {
+  if (!offer) loading = load();
+  run();
 }
 
-function retry() {
-  if (!facets) load();
-  run();
+/** What every answer has, whatever was asked for. */
+function drawAround({ facets = null, redirect = null, total = null }) {
+  drawPanel(facets, state);
+  showRedirect(redirect);
+  byId("sheet-total").textContent = total?.relation === "exact" ? `Show ${plural(total.value, "product", "products")}` : "Show products";
 }
 
 function finish(draw) {
@@ -66,7 +78,18 @@ function keepPlace(draw) {
   if (!before.isConnected) byId("results").focus({ preventScroll: true });
 }
 
-const request = (mode, k, sort = []) => ({ query: state.q, mode, k, filter: toFilter(state), sort });
+const request = (mode, k) => ({ query: state.q, mode, k, filter: toFilter(state) });
+
+/** Whether hits that are not relevant are cut off. */
+const cuts = () => worded(state) && !state.compare && Boolean(offer?.cutoffs?.includes(state.mode));
+
+/** How the facets are counted: among all that matches, so that each choice leads to as many products as it counts;
+ * among hits where a cut-off tells them from the rest, or where there are more cards than can be counted. */
+function facets() {
+  if (!offer?.facets.length) return null;
+  const hits = worded(state) && (cuts() || (offer.collapse && offer.items > MOST_CARDS));
+  return { columns: offer.facets, of: hits ? "hits" : "matches", top: 100 };
+}
 
 /** Search by the shopper's picture, or by an item: what looks and reads like it. */
 async function alike(signal) {
@@ -76,10 +99,12 @@ async function alike(signal) {
     const wanted = { k, offset, filter };
     return picture ? api.byPicture(picture, wanted, signal) : api.similar(like, wanted, signal);
   };
-  const [answer, item] = await Promise.all([ask(0, PAGE), picture ? null : api.item(like, signal)]);
+  const counted = facets() && api.counts({ ...facets(), of: "matches" }, filter, signal).catch(() => null);
+  const [answer, item, counts] = await Promise.all([ask(0, PAGE), picture ? null : api.item(like, signal), counted]);
   const name = item ? nameOf(item) : "your picture";
   const shown = { ...answer, mode: picture ? "picture" : "similar", query: name };
   return () => {
+    drawAround({ ...answer, facets: counts });
     showGate(null);
     liked = item ?? null;
     showSubject(subject(), forget);
@@ -100,12 +125,16 @@ function subject() {
 
 async function single(signal) {
   const { mode } = state;
-  const wanted = request(mode, PAGE, state.sort ? [state.sort] : []);
-  const ask = (offset, k) => api.search({ ...wanted, offset, k }, signal);
-  const answer = await ask(0, PAGE);
+  const { collapse } = offer ?? {};
+  const wanted = { ...request(mode, PAGE), sort: state.sort ? [state.sort] : [], collapse: collapse?.column };
+  if (cuts()) wanted.cutoff = true;
+  const ask = (offset, k, more) => api.search({ ...wanted, offset, k, ...more }, signal);
+  const answer = await ask(0, PAGE, { facets: facets() });
   return () => {
-    showGate(answer, mode);
-    if (answer.hits.length) showResults(answer, ask, wanted.filter !== null || Boolean(answer.sorted));
+    drawAround(answer);
+    showGate(worded(state) ? answer : null, mode);
+    if (answer.hits.length) showResults(answer, ask, wanted.filter !== null || Boolean(answer.sorted), collapse);
+    else if (answer.near?.length) showNear(answer, collapse);
     else showNothing(answer.query, filterCount(state) > 0, clear);
   };
 }
@@ -113,9 +142,10 @@ async function single(signal) {
 async function compare(signal) {
   const mode = state.mode === "text" ? "adaptive" : state.mode;
   const [words, pictures] = await Promise.all(
-    ["text", mode].map((each) => api.search(request(each, COMPARED), signal)),
+    ["text", mode].map((each) => api.search({ ...request(each, COMPARED), facets: each === "text" ? null : facets() }, signal)),
   );
   return () => {
+    drawAround(pictures);
     showGate(pictures, mode);
     if (pictures.hits.length) showComparison(words, pictures, COMPARED);
     else showNothing(pictures.query, filterCount(state) > 0, clear);
@@ -146,11 +176,11 @@ function show() {
   if (byId("query").value !== state.q) byId("query").value = state.q;
   for (const input of document.querySelectorAll("#modes input")) input.checked = input.value === state.mode;
   byId("compare").checked = state.compare;
-  byId("compare").disabled = byId("modes").disabled = Boolean(state.like || state.picture);
+  byId("compare").disabled = byId("modes").disabled = Boolean(state.like || state.picture || !worded(state) && asked(state));
   showSubject(subject(), forget);
   document.title = state.q ? `${state.q} · smar` : "smar";
-  showFilters(state, changed);
-  showFurther(state);
+  showPanel(state);
+  showChips(state, changed);
   showSort(state);
 }
 
@@ -218,7 +248,7 @@ function watch() {
     changed(0);
   });
   document.addEventListener("keydown", (event) => {
-    const elsewhere = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, dialog[open]");
+    const elsewhere = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, dialog:modal");
     if (event.key !== "/" || elsewhere || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     query.focus();
@@ -243,10 +273,8 @@ function watch() {
     changed(0);
     query.focus();
   });
-  const wide = matchMedia("(min-width: 900px)");
-  const unfold = () => (byId("filter-box").open = wide.matches);
-  wide.addEventListener("change", unfold);
-  unfold();
+  byId("sheet-clear").addEventListener("click", clear);
+  watchSheet();
   watchDetail();
   watchPictures();
 }
@@ -254,30 +282,23 @@ function watch() {
 /** What the service can do and can be filtered by. */
 async function load() {
   try {
-    const [about, found] = await Promise.all([api.about(), api.facets()]);
-    if (facets) return; // asked for twice, as it failed at first
-    byId("camera").hidden = !about.picture_search;
-    facets = found;
-    const own = about.facets.filter((name) => !["category", "brand", "price"].includes(name));
-    await buildFurther(own, () => state, changed);
-    buildSorts(about.sorts, () => state, changed);
-    filterable = buildFilters(facets, () => state, changed) || own.length > 0;
-    byId("no-filters").textContent = filterable ? "" : "Nothing to filter by.";
+    offer = await api.about();
+    byId("camera").hidden = !offer.picture_search;
+    buildPanel(offer, () => state, changed);
+    buildSorts(offer, () => state, changed);
     show();
-    if (asked(state)) count();
   } catch (error) {
     // searching works without the panel; say why it is not there
     byId("no-filters").textContent = `No filters: ${error.message}`;
   }
-  if (!asked(state)) run(); // else the panel's place is kept, even if nothing came: what is shown may not move
 }
 
 function start() {
   watch();
   show();
-  if (asked(state)) run();
+  loading = load();
+  run();
   byId("layout").hidden = false;
-  load();
 }
 
 start();

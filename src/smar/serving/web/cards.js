@@ -1,9 +1,12 @@
 // Product cards and the dialog that explains one of them.
 
-import { byId, el, icon, money, percent } from "./dom.js";
+import * as api from "./api.js";
+import { byId, el, icon, label, money, percent } from "./dom.js";
+import { quoted } from "./state.js";
 
 const HIDDEN = new Set(["item_id", "title", "image_status"]);
 const PICTURE_SIZE = 256;
+const MOST_OTHERS = 24;
 const BROKEN = new Set(["truncated", "corrupt", "too_large", "not_an_image"]);
 
 const noPicture = (text) =>
@@ -48,9 +51,28 @@ export function card(hit, { mark = null, eager = false, context }) {
     el("span", { className: "title", dir: "auto" }, title(hit)),
     el("span", { className: "facts", dir: "auto" }, [item.brand, item.category].filter(Boolean).join(" · ")),
     el("span", { className: "price" }, price(item)),
+    hit.others?.count ? el("span", { className: "others" }, othersText(hit, context.collapse)) : "",
   );
   button.addEventListener("click", () => openDetail(hit, context));
   return el("li", { className: mark ? `is-${mark.kind}` : "" }, button);
+}
+
+/** "3 more colours": what else the card stands for. */
+const othersText = ({ others: { count } }, { noun }) => `${count} more ${count === 1 ? noun.replace(/s$/, "") : noun}`;
+
+/** The other items of a card; none where they cannot be had. */
+async function addOthers(list, hit, context) {
+  const { column } = context.collapse;
+  const filter = `${quoted(column)}=${quoted(String(hit.item[column]))}`;
+  const { hits } = await api.browse(filter, MOST_OTHERS).catch(() => ({ hits: [] }));
+  const cards = hits
+    .filter((one) => one.item_id !== hit.item_id)
+    .map((one) => {
+      const button = el("button", { type: "button", className: "card", "aria-label": title(one) }, pictureOf(one, true));
+      button.addEventListener("click", () => openDetail({ ...hit, ...one, others: hit.others, alone: true }, context));
+      return el("li", {}, button);
+    });
+  list.append(...cards);
 }
 
 const score = (name, value, strong) =>
@@ -95,6 +117,8 @@ function openDetail(hit, context) {
     dialog.close();
     dispatchEvent(new CustomEvent("like", { detail: hit }));
   });
+  const others = el("ul", { className: "grid tiny" });
+  const variants = hit.others?.count && el("section", { className: "variants" }, el("h3", {}, `More ${context.collapse.noun}`), others);
   dialog.replaceChildren(
     close,
     pictureOf(hit, true),
@@ -103,18 +127,20 @@ function openDetail(hit, context) {
       { className: "about" },
       el("h2", { id: "detail-title", dir: "auto" }, title(hit)),
       el("dl", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, label(name)), el("dd", {}, el("bdi", {}, shown(name, value)))])),
-      why(hit, context),
+      variants || "",
+      hit.alone ? "" : why(hit, context),
       el("p", { className: "actions" }, like),
     ),
   );
-  dialog.showModal();
+  if (variants) addOthers(others, hit, context);
+  if (!dialog.open) dialog.showModal();
+  close.focus();
 }
-
-const label = (name) => name.replaceAll("_", " ");
 
 function shown(name, value) {
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (name === "price" && typeof value === "number") return money(value);
+  if (Array.isArray(value) && value.every((one) => typeof one !== "object")) return value.join(", ");
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 

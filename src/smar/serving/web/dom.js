@@ -36,3 +36,14 @@ export const money = (value) => value.toLocaleString("en", { minimumFractionDigi
 export const bound = (value) =>
   Number.isInteger(value) ? number(value) : value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 6 });
 export const plural = (count, one, many) => `${number(count)} ${count === 1 ? one : many}`;
+
+/** A column's name in words. */
+export const label = (name) => name.replaceAll("_", " ");
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+const day = { day: "numeric", month: "short", year: "numeric", timeZone: "UTC" };
+const days = new Intl.DateTimeFormat("en-GB", day);
+export const date = (text) => days.format(new Date(text.slice(0, 10)));
+/** "7 – 18 Sept 2026", both included. */
+export const dates = (from, to) => days.formatRange(new Date(from.slice(0, 10)), new Date(to.slice(0, 10)));
+export const nextDay = (text, many = 1) => new Date(Date.parse(text.slice(0, 10)) + many * 86_400_000).toISOString().slice(0, 10);

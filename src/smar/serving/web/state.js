@@ -1,7 +1,12 @@
 // What is searched for. The address bar carries it, so a search can be shared, reloaded and gone back to.
 
+import { nextDay } from "./dom.js";
+
 export const COMPARED = 24;
-export const LISTS = ["category", "brand"];
+export const SHORT = ["category", "brand"]; // columns whose values have a parameter of the same name; others have `f.NAME`
+const END = /^(-?[\d.]+(e[-+]?\d+)?|\d{4}-\d\d-\d\d([T ][\d:.Z+-]+)?)$/; // of a range: a number or a date
+
+const none = () => Object.create(null); // a column may be called as what every object has
 
 export const empty = () => ({
   q: "",
@@ -9,14 +14,26 @@ export const empty = () => ({
   picture: null, // a File; it is not in the address
   mode: "adaptive",
   compare: false,
-  category: new Set(),
-  brand: new Set(),
-  further: {}, // of the shop's other columns: "f.size" -> values, "r.weight" -> ranges "low..high"
+  values: none(), // column -> Set of chosen values
+  ranges: none(), // column -> {low, high, below}, texts; `below` tells that `high` itself is left out
   sort: "",
-  low: "",
-  high: "",
-  below: false, // whether `high` itself is left out, as in the price ranges that the service counts
 });
+
+/** The values chosen of a column, to read or to change. */
+export const valuesOf = (state, column) => (state.values[column] ??= new Set());
+
+const NO_RANGE = { low: "", high: "", below: false };
+export const rangeOf = (state, column) => state.ranges[column] ?? NO_RANGE;
+
+/** Bounds as text or numbers; what is neither a number nor a date sets none. */
+export function setRange(state, column, low, high, below) {
+  const [from, to] = [low, high].map((value) => plain(String(value ?? "").trim()));
+  if (from || to) state.ranges[column] = { low: from, high: to, below: Boolean(below && to) };
+  else delete state.ranges[column];
+}
+
+const plain = (text) => (!END.test(text) ? "" : isDate(text) ? text : Number.isFinite(Number(text)) ? String(Number(text)) : "");
+export const isDate = (text) => /^\d{4}-\d\d-\d\d/.test(text);
 
 export function fromAddress() {
   const address = new URLSearchParams(location.search);
@@ -25,18 +42,19 @@ export function fromAddress() {
   state.like = address.get("like") ?? "";
   if (["text", "multimodal", "hybrid"].includes(address.get("mode"))) state.mode = address.get("mode");
   state.compare = address.get("compare") === "1";
-  for (const name of LISTS) state[name] = new Set(address.getAll(name));
-  for (const name of address.keys()) if (/^[fr]\../.test(name)) state.further[name] = new Set(address.getAll(name));
   state.sort = address.get("sort") ?? "";
-  setPrice(state, address.get("low"), address.get("below") ?? address.get("high"), address.has("below"));
+  for (const [name, value] of address) {
+    const column = name.slice(2);
+    if (SHORT.includes(name)) valuesOf(state, name).add(value);
+    else if (name.startsWith("f.")) valuesOf(state, column).add(value);
+    else if (name.startsWith("r.")) {
+      const [low, high = ""] = value.split("..");
+      setRange(state, column, low, high.replace(/^=/, ""), !high.startsWith("="));
+    }
+  }
+  if (["low", "high", "below"].some((name) => address.has(name)))
+    setRange(state, "price", address.get("low"), address.get("below") ?? address.get("high"), address.has("below"));
   return state;
-}
-
-/** Bounds as text or numbers; what is no number sets none. */
-export function setPrice(state, low, high, below) {
-  const plain = (value) => (String(value ?? "").trim() && Number.isFinite(Number(value)) ? String(Number(value)) : "");
-  Object.assign(state, { low: plain(low), high: plain(high) });
-  state.below = below && state.high !== "";
 }
 
 export function toAddress(state) {
@@ -45,51 +63,46 @@ export function toAddress(state) {
   if (state.like) address.set("like", state.like);
   if (state.mode !== "adaptive") address.set("mode", state.mode);
   if (state.compare) address.set("compare", "1");
-  for (const name of LISTS) for (const value of state[name]) address.append(name, value);
-  for (const [name, values] of Object.entries(state.further)) for (const value of values) address.append(name, value);
+  for (const [column, value] of chosen(state)) address.append(SHORT.includes(column) ? column : `f.${column}`, value);
   if (state.sort) address.set("sort", state.sort);
-  if (state.low) address.set("low", state.low);
-  if (state.high) address.set(state.below ? "below" : "high", state.high);
+  for (const [column, { low, high, below }] of Object.entries(state.ranges)) {
+    if (column !== "price") address.set(`r.${column}`, `${low}..${high && !below ? "=" : ""}${high}`);
+    else {
+      if (low) address.set("low", low);
+      if (high) address.set(below ? "below" : "high", high);
+    }
+  }
   const text = address.toString();
   return text ? `${location.pathname}?${text}` : location.pathname; // which may be behind a proxy's prefix
 }
 
-const quoted = (value) => `"${value.replace(/[\\"]/g, "\\$&")}"`;
+/** What is chosen of lists, as [column, value]. */
+export const chosen = (state) => Object.entries(state.values).flatMap(([column, values]) => [...values].map((value) => [column, value]));
 
-/** Whether there is something to search for. */
-export const asked = (state) => Boolean(state.q.trim() || state.like || state.picture);
+export const filterCount = (state) => chosen(state).length + Object.keys(state.ranges).length;
 
-/** The chosen filters in the service's language, null when there are none; `without` leaves a list or "price" out. */
-export function toFilter(state, without = null) {
-  const terms = LISTS.filter((name) => name !== without && state[name].size).map(
-    (name) => `${name} in (${[...state[name]].map(quoted).join(", ")})`,
-  );
-  if (state.low && without !== "price") terms.push(`price>=${state.low}`);
-  if (state.high && without !== "price") terms.push(`price${state.below ? "<" : "<="}${state.high}`);
-  for (const [name, values] of Object.entries(state.further)) if (values.size && name !== without) terms.push(term(name, [...values]));
-  return terms.join(" and ") || null;
+export const clearFilters = (state) => Object.assign(state, { values: none(), ranges: none() });
+
+/** Whether words, a picture or an item say what is wanted. */
+export const worded = (state) => Boolean(state.q.trim() || state.like || state.picture);
+
+/** Whether there is something to search for, or to browse. */
+export const asked = (state) => worded(state) || Boolean(filterCount(state) || state.sort);
+
+export const quoted = (value) => `"${value.replace(/[\\"]/g, "\\$&")}"`;
+
+/** The chosen filters in the service's language, null when there are none. */
+export function toFilter(state) {
+  const lists = Object.entries(state.values)
+    .filter(([, values]) => values.size)
+    .map(([column, values]) => `${quoted(column)} in (${[...values].map(quoted).join(", ")})`);
+  const ranges = Object.entries(state.ranges).flatMap(([column, { low, high, below }]) => [
+    low && `${quoted(column)}>=${quoted(low)}`,
+    high && upTo(quoted(column), high, below),
+  ]);
+  return [...lists, ...ranges].filter(Boolean).join(" and ") || null;
 }
 
-/** Some chosen values or ranges of a column, any of which will do. */
-function term(name, values) {
-  const column = quoted(name.slice(2));
-  if (name.startsWith("f.")) return `${column} in (${values.map(quoted).join(", ")})`;
-  const ranges = values.map((range) => {
-    const [low, high] = range.split("..");
-    return [low && `${column}>=${quoted(low)}`, high && `${column}<${quoted(high)}`].filter(Boolean).join(" and ");
-  });
-  return `(${ranges.filter(Boolean).join(" or ")})`;
-}
-
-export const filterCount = (state) =>
-  state.category.size + state.brand.size + Boolean(state.low || state.high) + chosenFurther(state).length;
-
-/** What is chosen of the shop's other columns, as [name, value]. */
-export const chosenFurther = (state) =>
-  Object.entries(state.further).flatMap(([name, values]) => [...values].map((value) => [name, value]));
-
-export function clearFilters(state) {
-  for (const name of LISTS) state[name].clear();
-  state.further = {};
-  setPrice(state, "", "", false);
-}
+/** A day that was typed is meant whole. */
+const upTo = (column, high, below) =>
+  below ? `${column}<${quoted(high)}` : isDate(high) ? `${column}<${quoted(nextDay(high))}` : `${column}<=${quoted(high)}`;

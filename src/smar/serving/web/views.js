@@ -79,10 +79,12 @@ export function showGate(answer, mode) {
   }[mode];
 }
 
-/** How many are shown; of how many, where that is known and means something: without a filter all are ranked. */
-function scope(shown, total, filtered) {
-  if (total.relation === "exact" && shown >= total.value) return plural(shown, "product", "products");
-  return `Best ${number(shown)}${filtered && total.relation === "exact" ? ` of ${number(total.value)}` : ""}`;
+/** How many are shown; of how many, where that is known and means something: without a filter or a cut-off all are ranked. */
+function scope(shown, { total, query, cutoff }, filtered) {
+  const exact = total.relation === "exact";
+  if (exact && shown >= total.value) return plural(shown, "product", "products");
+  const best = query ? `Best ${number(shown)}` : number(shown);
+  return `${best}${(filtered || cutoff || !query) && exact ? ` of ${number(total.value)}` : ""}${query ? "" : " products"}`;
 }
 
 /** What is said of a query whose hits have little to do with it. */
@@ -95,17 +97,33 @@ const reading = (answer) =>
     .join("");
 
 /** The grid of one search, which grows by what `ask` brings. */
-export function showResults(answer, ask, filtered) {
-  const context = { mode: answer.mode, probability: answer.image_probability };
+export function showResults(answer, ask, filtered, collapse) {
+  const context = { mode: answer.mode, probability: answer.image_probability, collapse };
   const draw = (hit) => {
     const page = PAGE * Math.ceil(hit.rank / PAGE);
-    const found = ["adaptive", "multimodal"].includes(answer.mode) && (hit.rank_text === null || hit.rank_text > page);
+    const found = answer.query && ["adaptive", "multimodal"].includes(answer.mode) && (hit.rank_text === null || hit.rank_text > page);
     return card(hit, { eager: hit.rank <= 6, context, mark: found ? { kind: "new", text: "found by picture" } : null });
   };
   const subject = { picture: "for your picture", similar: `like “${answer.query}”` }[answer.mode];
-  const told = (shown, { total }) =>
-    say(`${scope(shown, total, filtered)} ${subject ?? `for “${answer.query}”`}${reading(answer)}${warning(answer)}`);
+  const whom = subject ?? (answer.query ? `for “${answer.query}”` : "");
+  const told = (shown, found) =>
+    say(`${scope(shown, { ...answer, total: found.total }, filtered)} ${whom}${reading(answer)}${warning(answer)}`.trim());
   showUnder("Results", ...growingList(answer, draw, ask, told));
+}
+
+/** Nothing is good enough, by the answer's own cut-off; what comes nearest. */
+export function showNear(answer, collapse) {
+  say(`No exact match for “${answer.query}”${reading(answer)}. Similar:`);
+  const context = { mode: answer.mode, probability: answer.image_probability, collapse };
+  const cards = answer.near.map((hit, at) => card(hit, { eager: at < 6, context }));
+  showUnder("Similar products", el("ul", { className: "grid results" }, ...cards));
+}
+
+/** Where the shop's rules send who searches for this; the shopper decides. */
+export function showRedirect(address) {
+  const link = address && new URL(address, location.href);
+  byId("redirect").hidden = !link || !/^https?:$/.test(link.protocol);
+  if (!byId("redirect").hidden) byId("redirect").replaceChildren("Looking for this? ", el("a", { href: link.href }, link.host === location.host ? link.pathname : link.host + link.pathname));
 }
 
 function compareMark(hit, before, k) {
@@ -164,7 +182,7 @@ function notice(className, heading, text, ...actions) {
 
 /** No item fits, which only filters can cause. */
 export function showNothing(query, filtered, clear) {
-  say(`No products for “${query}”`);
+  say(query ? `No products for “${query}”` : "No products");
   const text = filtered ? "No product passes all of these filters." : "The catalogue holds nothing to show.";
   notice("nothing", "Nothing found", text, filtered ? button("Clear filters", clear) : "");
 }
