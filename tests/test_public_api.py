@@ -88,7 +88,7 @@ def flat(scores, target, blocked, terms):
 
 def test_train_with_callbacks_and_what_is_registered(line: Line, tmp_path: Path) -> None:
     train = {**CONFIG["train"], "stage1": {"steps": 1, "batch_size": 32}, "stage2": {"steps": 1, "batch_size": 32}}
-    train |= {"baselines": [], "loss": {"kind": "flat"}}
+    train |= {"baselines": [], "loss": {"kind": "flat"}, "gate": {"mode": "none"}, "evaluate_steps": 0}
     config = {"model": {**CONFIG["model"], "fusion": "doubled"}, "train": train}
     logs, counts = [], Counts()
     run = smar.train(line.dataset, tmp_path / "run", config, callbacks=[logs.append, counts])
