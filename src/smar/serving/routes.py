@@ -211,7 +211,6 @@ def _add_about(router: APIRouter, engine: Engine, options: ServiceOptions) -> No
             items=len(index),
             modes=list(Mode),
             **offer.of(index),
-            cutoffs=list(index.manifest.cutoff.modes) if index.manifest.cutoff else [],
             picture_search=options.writer,
             writable=options.writer and bool(options.keys),
         )

@@ -230,7 +230,6 @@ class About(BaseModel):
     collapse: CollapseOut | None = Field(description="of what the shop shows one card for each value")
     cutoffs: list[Mode] = Field(description="modes whose searches know a cut-off, below which nothing is relevant")
     kinds: dict[str, ColumnKind] = Field(description="what the columns of `facets` and `sorts` hold")
-    cutoffs: list[Mode] = Field(description="modes in which the index has a cut-off")
     picture_search: bool = Field(description="whether a model worker can encode pictures and items")
     writable: bool = Field(description="whether items can be changed over HTTP, with an API key")
 
