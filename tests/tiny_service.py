@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from smar.serving.schemas import SearchResponse
 
-PATIENCE = 30
+PATIENCE = 120
 """Seconds after which something counts as never happening; a machine may be busy."""
 READY = re.compile(r"http://[\d.]+:\d+")
 
@@ -28,7 +28,7 @@ def run_service(index_path: Path, *arguments: str) -> Iterator[subprocess.Popen[
         yield process
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE)
         assert process.stderr is not None
         process.stderr.close()
 

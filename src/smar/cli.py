@@ -277,6 +277,7 @@ def _search(commands: "Commands[argparse.ArgumentParser]") -> None:
     command.add_argument("--filter", metavar="EXPRESSION", help="such as: price<50 and category in (Shirt, Dress)")
     command.add_argument("--mode", choices=MODES, default="adaptive", help="which vectors answer (default adaptive)")
     arguments.add_shape(command)
+    command.add_argument("--rules", type=arguments.file, metavar="RULES.yaml", help="a shop's rules: see docs/rules.md")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument("--queries", type=arguments.file, metavar="FILE", help="one query a line")
     command.add_argument(
@@ -309,6 +310,9 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     command.add_argument(
         "--cors", nargs="+", default=(), metavar="ORIGIN", help="whose pages may call it, such as https://shop.example"
+    )
+    command.add_argument(
+        "--rules", type=arguments.file, metavar="RULES.yaml", help="pins, boosts, synonyms, ...: see docs/rules.md"
     )
     command.add_argument("--root-path", default="", metavar="PREFIX", help="where a proxy shows it, such as /search")
     command.add_argument(

@@ -210,7 +210,9 @@ def search(options: argparse.Namespace) -> None:
         )
     if (options.queries is None) != (options.run is None):
         raise InputError("--queries FILE and --run RUN.trec belong together: the run is where the answers go.")
-    index = Index.open(options.index)
+    if options.queries is not None and options.rules is not None:
+        raise InputError("--rules are for one query; a run of --queries shows what the model finds.")
+    index = Index.open(options.index, rules=options.rules)
     if options.queries is not None:
         _search_file(index.engine, options)
         return
@@ -262,7 +264,7 @@ def serve(options: argparse.Namespace) -> None:
     from smar.serving.options import read_keys, service_options
     from smar.serving.supervise import serve as run
 
-    names = ("workers", "protect_reads", "rate", "log", "cors", "root_path", "facets", "sort", "collapse")
+    names = ("workers", "protect_reads", "rate", "log", "cors", "root_path", "rules", "facets", "sort", "collapse")
     named = {name: getattr(options, name) for name in names}
     chosen = service_options(options.assignments, keys=read_keys(options.keys), **named)
     configure_logs()

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 from test_browser import PHONE, SHIFTS, answered, lines, settled, type_query
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 START = "Say what it looks like."
 CONTRAST = """() => {
     const style = getComputedStyle(document.documentElement), pen = document.createElement("canvas").getContext("2d",

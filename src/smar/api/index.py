@@ -35,9 +35,12 @@ class Index:
         self.engine = engine
 
     @classmethod
-    def open(cls, index: StrPath) -> Self:
-        """Open an index folder; raises InputError, which names the file, where it is damaged or none."""
-        return cls(open_engine(index))
+    def open(cls, index: StrPath, *, rules: StrPath | None = None) -> Self:
+        """Open an index folder, with a file of a shop's `rules` (docs/rules.md).
+
+        Raises InputError, which names the file, where it is damaged or none, or a rule is wrong.
+        """
+        return cls(open_engine(index, rules))
 
     @classmethod
     def build(
@@ -132,11 +135,11 @@ class Index:
         return self.engine.search(query, k, mode, filter, False, offset, shape)
 
 
-def open_engine(index: StrPath) -> Engine:
+def open_engine(index: StrPath, rules: StrPath | None = None) -> Engine:
     """What searches a folder; an address of another engine would be told apart here."""
     if "://" in str(index):
         raise InputError(f"{index} is an address; an index is a folder of `smar index`.")
-    return Engine.open(index)
+    return Engine.open(index, rules=rules)
 
 
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -56,6 +56,15 @@ def words(text: str, language: str | None = None) -> list[str]:
     return found if language is None else _stemmer(language).stemWords(found)
 
 
+def spaceless(text: str) -> bool:
+    """Whether a text is of scripts that set no blanks, or of which pairs of characters are searched, such as Hangul.
+
+    >>> spaceless("手机"), spaceless("iPhone手机")
+    (True, False)
+    """
+    return regex.fullmatch(rf"(?:{_SPACELESS}|\p{{M}})+", text, regex.V1) is not None
+
+
 def folded(text: str) -> str:
     """A text in its normal form as words are compared: without what people type one way or another.
 

@@ -107,6 +107,12 @@ class Not:
         return np.logical_not(mask, out=mask)
 
 
+class Hidden(Not):
+    """Complement of what a shop hides: no choice of the shopper's, so no facet is counted without it."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Both:
     """Intersection of `terms`, or their union when `any_of`."""
@@ -146,6 +152,8 @@ class Filter:
 def columns_of(node: Node) -> set[str]:
     """The columns that a part of a filter names."""
     match node:
+        case Hidden():
+            return set()
         case Comparison(column) | Holds(column) | Exists(column):
             return {column}
         case Not(term):
@@ -166,6 +174,14 @@ def without(filter: Filter | None, column: str) -> Filter | None:
     if len(kept) == len(terms):
         return filter
     return Filter(Both(kept, any_of=False) if len(kept) > 1 else kept[0]) if kept else None
+
+
+def along(filter: Filter | None, node: Node) -> Filter:
+    """What passes a filter, None for everything, and a node."""
+    if filter is None:
+        return Filter(node)
+    terms = filter.root.terms if isinstance(filter.root, Both) and not filter.root.any_of else (filter.root,)
+    return Filter(Both((*terms, node), any_of=False))
 
 
 def _texts(node: Node) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ mode exactly.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol, Self
 
@@ -94,6 +94,20 @@ class Ranked:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def scored(self, score: npt.NDArray[np.float32]) -> "Ranked":
+        """The same ranked by another score [n]."""
+        return replace(self, score=score)
+
+    def followed(self, other: "Ranked") -> "Ranked":
+        """With others of the same search after them; their rank without pictures is not known."""
+        names = ("rows", "score", "text_score", "multimodal_score")
+        rows, *scores = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in names)
+        ranks = None if self.rank_text is None else np.append(self.rank_text, np.full(len(other), -1))
+        parts = [part for part in (self.words_score, other.words_score) if part is not None]
+        score, text_score, multimodal_score = scores
+        words_score = np.concatenate(parts) if parts else None
+        return Ranked(rows, score, text_score, multimodal_score, ranks, words_score, self.corrected)
 
     def pick(self, places: npt.NDArray[np.int64]) -> "Ranked":
         """Some of them."""

@@ -110,8 +110,8 @@ class SearchRequest(BaseModel):
         ge=1,
         le=MAX_HITS,
         strict=True,
-        description="how many of the best hits are sorted, or made cards of (more of these where a page needs them); "
-        f"with `cutoff` {MAX_HITS} where nothing is said",
+        description="how many of the best hits are sorted, ranked anew by `rank` or rules, or made cards of (more of "
+        f"these where a page needs them); with `cutoff` {MAX_HITS} where nothing is said",
     )
     cutoff: bool = Field(
         False,
@@ -131,12 +131,19 @@ class SearchRequest(BaseModel):
     fields: Names | None = Field(
         None, max_length=100, description="columns of the items to show; all when not given", examples=[None]
     )
+    highlight: Names = Field(
+        (),
+        max_length=20,
+        description="columns of texts to show as HTML in which the words that match the query are in <em>",
+        examples=[[]],
+    )
 
     @property
     def shape(self) -> Shape:
         """How the hits are arranged."""
         facets = FacetsIn(columns=self.facets) if isinstance(self.facets, tuple) else self.facets
-        if not (self.rank or self.sort or self.collapse or self.diversify or facets or self.cutoff):
+        arranged = self.rank or self.sort or self.collapse or self.diversify or facets or self.cutoff
+        if not arranged and self.candidates == CANDIDATES:
             return PLAIN
         cards, wish = self.collapse, self.diversify
         if isinstance(cards, str):

@@ -151,7 +151,7 @@ def _add_searches(router: APIRouter, engine: Engine, client: WriterClient | None
             return item_response(engine.index, f"{item_id}/similar")
         index, timings = engine.index, dict[str, float]()
         row = row_of(index, item_id)
-        chosen = engine.prepared(filter, index, timings)
+        chosen = engine.shown(engine.prepared(filter, index, timings), index)
         with timed(timings, "search"):
             page = page_of(index, similar(index, item_id, offset + k, chosen), chosen, offset, row)
         return _hits(index, page, timings)
@@ -181,7 +181,7 @@ def _add_searches(router: APIRouter, engine: Engine, client: WriterClient | None
         vector, index = PictureVector.of(answer), engine.index  # which may be another one meanwhile
         if vector.fingerprint != index.fingerprint:
             raise WriterDown("the model worker is still of another model than the index")
-        chosen = engine.prepared(filter, index, timings)
+        chosen = engine.shown(engine.prepared(filter, index, timings), index)
         with timed(timings, "search"):
             page = page_of(index, by_vector(index, vector.embedding, offset + k, chosen), chosen, offset)
         return _hits(index, page, timings)

@@ -39,6 +39,9 @@ REFUSED = Counter("smar_refused", "Requests refused to protect the service", ["r
 ITEMS = Gauge("smar_index_items", "Items that can be found", multiprocess_mode="livemax")
 VERSION = Gauge("smar_index_version", "Version of the index that each worker serves", multiprocess_mode="liveall")
 REFRESHED = Counter("smar_index_refreshes", "Changes of the index taken in")
+RULES_UNREADABLE = Gauge(
+    "smar_rules_unreadable", "1 while the file of rules is wrong and earlier rules hold", multiprocess_mode="livemax"
+)
 UNREADABLE = Gauge("smar_index_unreadable", "1 while a changed index cannot be read", multiprocess_mode="livemax")
 
 _EVERY_SECONDS = 0.2

@@ -53,6 +53,7 @@ class ServiceOptions(BaseModel):
     cors: tuple[str, ...] = Field((), description="origins whose pages may call the service; * for any")
     root_path: str = Field("", description="where a proxy shows the service, such as /search")
     trusted_proxies: str = Field("127.0.0.1", description="addresses whose X-Forwarded-For is believed")
+    rules: Path | None = Field(None, description="file of rules that is followed")
     shared: Path | None = Field(None, description="private folder of one service's processes")
     writer: bool = Field(False, description="whether a model worker listens in that folder")
 
@@ -71,8 +72,13 @@ class ServiceOptions(BaseModel):
             raise ValueError(f"{path!r} is no prefix; give it with a slash at its beginning only, such as /search")
         return path
 
+    @property
+    def kept_rules(self) -> Path | None:
+        """Where the service keeps the rules that were right last."""
+        return None if self.shared is None else self.shared / "rules.yaml"
 
-_OWN = {"workers", "keys", "cors", "root_path", "facets", "sort", "collapse", "shared", "writer"}
+
+_OWN = {"workers", "keys", "cors", "root_path", "rules", "facets", "sort", "collapse", "shared", "writer"}
 _SETTABLE = sorted(set(ServiceOptions.model_fields) - _OWN)
 
 

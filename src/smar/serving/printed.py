@@ -9,6 +9,8 @@ def print_result(result: SearchResult) -> None:
     print(f"pictures help: {result.image_probability:.0%}   {sum(result.timings.values()):.1f} ms")
     if result.mostly_unknown:
         print(f"{result.unknown:.0%} of the query is unknown to the model and to the items' words")
+    if page.redirect is not None:
+        print(f"a rule sends the shopper to {page.redirect}")
     for word, found in result.found.corrected.items():
         print(f"no item holds {word}: read as {', '.join(found)}")
     if page.near is not None:

@@ -113,15 +113,16 @@ class Searches:
     async def _found(self, question: Question, note: Callable[..., None]) -> tuple[bytes, dict[str, str]]:
         """The answer as bytes, and the header with its times; `note` takes what the log tells of it."""
         started = time.perf_counter()
-        kept = self._cache.get(self._engine.index, question)
+        index = self._engine.index
+        kept = self._cache.get(index, question, self._engine.active(index))
         metrics.count(metrics.CACHE, "miss" if kept is None else "hit")
         if kept is not None:
             note(cached=True)
             return kept, server_timing({"cache": 1000 * (time.perf_counter() - started)})
         result = await self._batcher.ask(question)
         with timed(result.timings, "fetch"):
-            answer = as_json(result_out(result, question.fields))
-        self._cache.keep(result.index, question, answer)
+            answer = as_json(result_out(result, question.fields, question.highlight))
+        self._cache.keep(result.index, question, answer, result.rules)
         metrics.observe_stages(result.timings)
         if not question.browses:
             metrics.count(metrics.GATE, "pictures" if result.routed else "words")
@@ -138,9 +139,8 @@ class Searches:
 
 def question_of(asked: SearchRequest) -> Question:
     """Checked; raises RequestError."""
-    return Question.of(
-        asked.query, asked.k, asked.mode, asked.filter, asked.explain, asked.offset, asked.shape, asked.fields
-    )
+    further = asked.offset, asked.shape, asked.fields, asked.highlight
+    return Question.of(asked.query, asked.k, asked.mode, asked.filter, asked.explain, *further)
 
 
 def _add_search(router: APIRouter, searches: Searches) -> None:

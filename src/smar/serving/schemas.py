@@ -17,6 +17,22 @@ class OthersOut(BaseModel):
     ids: list[str] | None = Field(None, description="up to 100 of them, the best first, where they were asked for")
 
 
+class MovedOut(BaseModel):
+    """What has moved a hit."""
+
+    by: Literal["rank", "boost", "bury", "pin", "synonyms"]
+    rule: str | None = Field(None, description="its name; left out of what the request's own `rank` did")
+    amount: float | None = Field(None, description="what it added to the score, before the next one of them")
+    place: int | None = Field(None, description="of a pin")
+
+
+class RuleOut(BaseModel):
+    """A rule that held for a search."""
+
+    rule: str
+    effects: list[str] = Field(description="pin, hide, redirect, boost, bury, synonyms")
+
+
 class HitOut(BaseModel):
     """One found item."""
 
@@ -31,6 +47,10 @@ class HitOut(BaseModel):
     item: dict[str, Any] = Field(description="the item's own columns")
     others: OthersOut | None = Field(None, description="left out where nothing was collapsed")
     factors: dict[str, float] | None = Field(None, description="with `explain`, the values that its rank was made of")
+    moved: list[MovedOut] | None = Field(None, description="with `explain`, what moved it, where anything could")
+    highlight: dict[str, str | list[str] | None] | None = Field(
+        None, description="columns that were asked for, as HTML with matched words in <em>"
+    )
 
 
 class ValueOut(BaseModel):
@@ -108,6 +128,8 @@ class SearchResponse(BaseModel):
         "0.5 the hits have little to do with it"
     )
     total: TotalOut
+    redirect: str | None = Field(None, description="address that a rule sends the shopper to; left out where none does")
+    rules: list[RuleOut] | None = Field(None, description="with `explain`, the rules that held, where there are any")
     cutoff: CutoffOut | None = Field(None, description="left out where it was not asked for")
     near: list[HitOut] | None = Field(
         None, description="where all hits were cut off, the best of them; left out otherwise, and on further pages"
@@ -245,6 +267,9 @@ class Readiness(BaseModel):
 
     status: str
     writes: str | None = Field(None, description="why nothing can be written now; left out when that works")
+    rules: str | None = Field(
+        None, description="why the file of rules as it is now does not hold; left out when it does"
+    )
 
 
 class ErrorBody(BaseModel):

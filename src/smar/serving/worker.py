@@ -42,7 +42,8 @@ def main() -> int:
 
     configure_logs(requests=task.options.log != "errors")
     with ThreadPoolExecutor(1) as pool:  # while the index is read, the other half of the modules is
-        opened = pool.submit(Engine.open, task.index, UNCHECKED not in sys.argv)
+        rules = task.options.rules, task.options.kept_rules
+        opened = pool.submit(Engine.open, task.index, UNCHECKED not in sys.argv, *rules)
         import uvicorn
 
         from smar.serving.accept import FairServer, Shares

@@ -2,7 +2,8 @@
 
 Reading order: `embedded` opens and searches a version (`vectors` and `lists` find near vectors, `words` and `postings`
 the words, `fusion` makes one ranking of both); `arrange` makes a page of what was found (`shape` says what may be
-asked, then `sorting`, `cards`, `counted`); `build` writes a version (`forming`, `tuning`, `payload`); `live` adds
+asked, then `sorting`, `cards`, `counted`; `influence`, `asked` and
+`synonyms` are a shop's rules); `build` writes a version (`forming`, `tuning`, `payload`); `live` adds
 changes (`updates` is the write-ahead log, `delta` the delta segment, `compact` makes a version of both), and
 `versions` is the folder that holds it all.
 """
@@ -17,6 +18,7 @@ from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.expression_parser import EXAMPLE as RANK_EXAMPLE
 from smar.search.local.expression_parser import MAX_LENGTH as MAX_RANK_LENGTH
 from smar.search.local.facets import FacetCounts
+from smar.search.local.influence import NO_INFLUENCE, Influence, Pin, Rule, moved_by
 from smar.search.local.live import DELTA_LIMIT, Attempts, LastItem, UpdatableIndex
 from smar.search.local.neighbours import by_vector, similar
 from smar.search.local.ready import picture_url, plain
@@ -32,6 +34,7 @@ __all__ = [
     "MAX_RANK_LENGTH",
     "MOST_COLUMNS",
     "MOST_VALUES",
+    "NO_INFLUENCE",
     "PLAIN",
     "RANK_EXAMPLE",
     "RECALL_TARGET",
@@ -42,16 +45,19 @@ __all__ = [
     "EmbeddedIndex",
     "FacetCounts",
     "Facets",
+    "Influence",
     "Items",
     "LastItem",
     "Of",
     "OtherModel",
     "Others",
     "Page",
+    "Pin",
     "Plan",
     "Prefixes",
     "RefusedItems",
     "Relation",
+    "Rule",
     "Shape",
     "Suggestions",
     "UnreadableIndex",
@@ -63,6 +69,7 @@ __all__ = [
     "content_type",
     "exact_top",
     "fit",
+    "moved_by",
     "page_of",
     "picture_url",
     "plain",

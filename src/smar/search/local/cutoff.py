@@ -27,7 +27,7 @@ from smar.search.query import QueryVectors
 from smar.search.ranked import scored
 
 if TYPE_CHECKING:
-    from smar.search.local.embedded import Asked, EmbeddedIndex
+    from smar.search.local.embedded import EmbeddedIndex, Prepared
 
 FEATURES = ("best", "outstanding", "drop", "further", "words", "unheld", "pictures", "length")
 """Best score; its distance from the mean; how far the 10th and the 50th lie below it, in deviations; the most of the
@@ -141,7 +141,7 @@ def above(found: Ranked, cut: Cut) -> Ranked:
 def measure(index: "EmbeddedIndex", vectors: QueryVectors, mode: Mode, found: Sequence[Ranked]) -> Measured:
     """What the log odds of some queries' hits are made of; see `cuts`."""
     texts = vectors.texts
-    asked = index.asked(vectors, mode)
+    asked = index.prepared(vectors, mode)
     words = index.words(texts) if asked.words is None else asked.words
     assert texts is not None
     rows = [
@@ -155,7 +155,7 @@ def measure(index: "EmbeddedIndex", vectors: QueryVectors, mode: Mode, found: Se
     return Measured(mean, deviation, best, np.stack([*parts, np.log(gate / (1 - gate)), others[2]], axis=1))
 
 
-def _background(index: "EmbeddedIndex", asked: "Asked", at: int) -> tuple[float, float]:
+def _background(index: "EmbeddedIndex", asked: "Prepared", at: int) -> tuple[float, float]:
     """Mean and deviation of a query's scores over a sample of the version's items."""
     base = index.segments[:1]
     rows = index.sample(_SAMPLE)

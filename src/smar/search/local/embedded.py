@@ -18,6 +18,7 @@ from smar.core.files import StrPath, verify, xxh3
 from smar.data.voices import Voices
 from smar.data.words import words as words_of
 from smar.search.embeddings import QUERY_FOLDER
+from smar.search.expansion import Expansion
 from smar.search.filters import Filter
 from smar.search.local.counted import matches_counter
 from smar.search.local.cutoff import Cutoff
@@ -134,7 +135,7 @@ def _words(path: Path, manifest: IndexManifest) -> WordIndex | None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class Prepared:
     """Queries as a mode searches with them.
 
     `vectors` are as their words are read, `queries` have the mode's share of the multimodal score. `words` and how they
@@ -254,14 +255,14 @@ class EmbeddedIndex:
         """
         _check_k(k)
         mode = member(Mode, mode, "mode")
-        asked = self.asked(vectors, mode)
-        vectors, queries = asked.vectors, asked.queries
+        ready = self.prepared(vectors, mode)
+        vectors, queries = ready.vectors, ready.queries
         words: list[Vectors | None] = [None] * len(queries)
         corrected: list[Corrections | None] = [None] * len(queries)
-        if asked.words is not None:
-            fused = fuse(self.segments, asked.blends, queries, asked.words, k, filter)
+        if ready.words is not None:
+            fused = fuse(self.segments, ready.blends, queries, ready.words, k, filter)
             found, words = [items for items, _ in fused], [scores for _, scores in fused]
-            corrected = [query.corrected() for query in asked.words]
+            corrected = [query.corrected() for query in ready.words]
         else:
             found = top_of(self.segments, queries, k, filter)
         ranks: list[Rows | None] = [None] * len(found)
@@ -272,26 +273,30 @@ class EmbeddedIndex:
             ranks = [_ranks(items.rows, text.rows) for items, text in zip(found, by_text, strict=True)]
         return [Ranked.of(*parts) for parts in zip(found, ranks, words, corrected, strict=True)]
 
-    def asked(self, vectors: QueryVectors, mode: Mode) -> Asked:
+    def prepared(self, vectors: QueryVectors, mode: Mode) -> Prepared:
         """Queries as `rank` searches with them."""
         voices = self._voices(vectors) if mode is Mode.ADAPTIVE else None
         if mode is not Mode.HYBRID and voices is None:
-            return Asked(vectors, Queries(vectors.embedding, weigh(vectors, mode)))
-        words = self.words(vectors.texts)
+            return Prepared(vectors, Queries(vectors.embedding, weigh(vectors, mode)))
+        words = self.words(vectors.texts, vectors.expansions)
         vectors = as_read(vectors, words, self.encoder)
         share = weigh(vectors, mode)
         blends: Sequence[Blend | None] = [blend_of(self.manifest.hybrid)] * len(words)
         if voices is not None:
             blends, share = voices_of(self.segments, vectors, words, voices)
-        return Asked(vectors, Queries(vectors.embedding, share), words, blends)
+        return Prepared(vectors, Queries(vectors.embedding, share), words, blends)
 
-    def words(self, texts: Sequence[str] | None) -> list[WordQuery]:
-        """The words of some queries, and what stands in for those that no item holds.
+    def words(
+        self, texts: Sequence[str] | None, expansions: Sequence[Expansion | None] | None = None
+    ) -> list[WordQuery]:
+        """The words of some queries with their synonyms, and what stands in for those that no item holds.
 
         Raises:
             InputError: the queries come without their texts, or the index was built without words.
         """
-        return [self._read(text) for text in texts] if texts is not None else ask_all(self.segments, None)
+        if texts is None or expansions:
+            return ask_all(self.segments, texts, expansions)
+        return [self._read(text) for text in texts]
 
     def _voices(self, vectors: QueryVectors) -> Voices | None:
         """Fitted shares of words and vectors; None where the model, the index or the queries come without words."""
