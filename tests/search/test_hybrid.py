@@ -32,6 +32,7 @@ from smar.search.local.postings import Entries, best_rows, word_scores
 from smar.search.local.words import write_words
 from smar.search.protocol import Mode
 from smar.search.query import QueryVectors
+from smar.serving.answered import identified
 from smar.serving.answers import as_json, result_out
 from smar.serving.engine import Engine
 from smar.serving.schemas import SearchResponse
@@ -375,7 +376,7 @@ def test_service_and_command_line(folder: Path) -> None:
     assert tuple(Mode) == MODES
     engine = Engine.open(folder)
     result = engine.search("  Red   SHIRT ", 7, Mode.HYBRID, "price>20")
-    answer = SearchResponse.model_validate_json(as_json(result_out(result)))
+    answer = SearchResponse.model_validate_json(identified(as_json(result_out(result)))[1])
     assert answer.mode is Mode.HYBRID
     assert [hit.words_score for hit in answer.hits] == pytest.approx([hit.words_score for hit in result.hits], abs=1e-7)
     assert len(result.hits) == 7
