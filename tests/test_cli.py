@@ -104,7 +104,8 @@ def test_metrics_file(line: Line) -> None:
     assert len(rows) == models * len(METRICS) * len(cells)  # no row twice, though `group` is a slice column and a truth
     comparisons = {(row["model"], row["slice"]): row for row in listed if " - " in row["model"]}
     others = ({*MODELS} - {"smar"}) | ({*CONTROLS} - {"oracle-gate"})
-    assert comparisons.keys() == {(f"smar - {other}", name) for other in others for name in cells}
+    pairs = {f"smar - {other}" for other in others} | {"multimodal - text"}
+    assert comparisons.keys() == {(pair, name) for pair in pairs for name in cells}
     assert all(0 < row["p"] <= row["p_holm"] <= 1 for row in comparisons.values())
     gate = {(row["metric"], row["slice"]): row["value"] for row in listed if row["metric"] in ("routed", "gate AUC")}
     assert gate.keys() == {("gate AUC", "all"), *(("routed", name) for name in cells)}

@@ -4,6 +4,7 @@ import argparse
 import shlex
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,6 +14,7 @@ from smar.core.progress import console, summary
 
 if TYPE_CHECKING:
     from smar.serving.engine import Engine
+    from smar.serving.remote import RemoteEngine
 
 
 _LAST = "when all parts are there, the same command without {}, which finishes"
@@ -67,6 +69,21 @@ def evaluate(options: argparse.Namespace) -> None:
     summary(f"report in {options.out}", rows, _say("embed", options.runs[0], options.dataset, "--out", "embeddings"))
 
 
+def queries(options: argparse.Namespace) -> None:
+    """`smar queries`."""
+    from smar.evaluation.queries import find_queries
+    from smar.evaluation.queries_report import write_queries_report
+    from smar.search.local import UpdatableIndex
+
+    found = find_queries(options.events)
+    catalogue = UpdatableIndex.open(options.index).snapshot.catalogue
+    lists = write_queries_report(options.out, found, catalogue, options.least)
+    rows: list[tuple[str, object]] = [("searches", found.total.searches), ("queries", len(found.queries))]
+    rows += [(name.lower(), count) for name, count in lists.items()]
+    rows += [("proposed synonyms", len(found.replaced)), ("report", options.out / "report.md")]
+    summary(f"report in {options.out}", rows)
+
+
 def ablate(options: argparse.Namespace) -> None:
     """`smar ablate`."""
     from smar.evaluation.ablation.ablate import ablate as run
@@ -113,7 +130,11 @@ def embed(options: argparse.Namespace) -> None:
 def index(options: argparse.Namespace) -> None:
     """`smar index`."""
     _refuse_stray_index_options(options)
-    if options.out is not None:
+    if options.to is not None:
+        _load_engine(options)
+    elif isinstance(options.source, str):
+        _change_engine(options)
+    elif options.out is not None:
         from smar.search.local import RECALL_TARGET, build_index
 
         target = options.recall or RECALL_TARGET
@@ -133,12 +154,61 @@ def index(options: argparse.Namespace) -> None:
         _change_index(options)
 
 
+def _load_engine(options: argparse.Namespace) -> None:
+    from smar.search.engines import RECALL_TARGET, load, password_free
+
+    if isinstance(options.source, str):
+        raise InputError("--to loads a folder of embeddings; an engine's URL is no such folder.")
+    target = options.recall or RECALL_TARGET
+    done = load(options.source, options.to, target)
+    missed = f", BELOW the target {target:g}: items too much alike" if done.recall < target else ""
+    rows = list((asdict(done) | {"recall": f"{done.recall:.4f}{missed}"}).items())
+    summary(f"index in {password_free(options.to)}", rows, _say("serve", password_free(options.to)))
+
+
+def _change_engine(options: argparse.Namespace) -> None:
+    """An engine's index: updates go straight to it."""
+    from smar.search.engines import open_engine, password_free
+
+    if options.out is not None or options.compact:
+        said = "an engine keeps its own order, so there is nothing to compact" if options.compact else "it is no folder"
+        raise InputError(f"{password_free(options.source)}: {said}. Use --to, --update, --delete or --rollback.")
+    engine = open_engine(options.source, deadline=60)
+    try:
+        rows: list[tuple[str, object]]
+        if options.update is not None:
+            from smar.embedding.update_engine import update_engine
+
+            done = update_engine(engine.index, options.run, options.update, options.images, options.device)
+            rows = [("items", done.items), *((f"rejected: {why}", count) for why, count in done.rejects.items())]
+        elif options.rollback:
+            rows = [("serves", engine.store.rollback())]
+        else:
+            wanted = _ids(options.delete)
+            deleted = engine.index.delete(wanted)
+            rows = [("deleted", deleted), ("ids that were not there", len(set(wanted)) - deleted)]
+            rows.append(("items", len(engine.index)))
+    finally:
+        engine.close()
+    summary(f"index in {password_free(options.source)}", rows)
+
+
+def _ids(path: Path) -> list[str]:
+    """Item ids, one a line."""
+    try:
+        ids = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--delete {path} cannot be read: {error}") from None
+    return [name for name in (line.removesuffix("\r") for line in ids) if name]
+
+
 def _refuse_stray_index_options(options: argparse.Namespace) -> None:
     if (options.update is None) != (options.run is None):
         raise InputError("--update ITEMS and --run RUN belong together: the run's model encodes the items.")
     if options.images and options.update is None:
         raise InputError("--images belongs to --update.")
-    if (options.recall is not None or options.query is not None) and options.out is None:
+    built = options.out is not None or (options.to is not None and options.query is None)
+    if (options.recall is not None or options.query is not None) and not built:
         raise InputError("--recall and --query belong to --out: an index keeps what it was built with.")
 
 
@@ -160,11 +230,7 @@ def _change_index(options: argparse.Namespace) -> None:
     if options.compact:
         rows.append(("version", index.compact()))
     else:
-        try:
-            ids = options.delete.read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--delete {options.delete} cannot be read: {error}") from None
-        wanted = [name for name in (line.removesuffix("\r") for line in ids) if name]
+        wanted = _ids(options.delete)
         deleted = index.delete(wanted)
         rows += [("deleted", deleted), ("ids that were not there", len(set(wanted)) - deleted)]
     summary(f"index in {options.source}", [*rows, ("items", len(index.snapshot))])
@@ -226,11 +292,13 @@ def search(options: argparse.Namespace) -> None:
         )
     if (options.queries is None) != (options.run is None):
         raise InputError("--queries FILE and --run RUN.trec belong together: the run is where the answers go.")
-    index = Index.open(options.index)
+    if options.queries is not None and options.rules is not None:
+        raise InputError("--rules are for one query; a run of --queries shows what the model finds.")
+    index = Index.open(options.index, options.folder, rules=options.rules)
     if options.queries is not None:
         _search_file(index.engine, options)
         return
-    given = {name: getattr(options, name) for name in ("offset", "sort", "rank", "collapse", "facets")}
+    given = {name: getattr(options, name) for name in ("offset", "sort", "rank", "collapse", "facets", "cutoff")}
     result = index.search(options.query, options.k, options.mode, options.filter, **given)
     if options.json:
         from smar.serving.answers import as_json, result_out
@@ -240,7 +308,7 @@ def search(options: argparse.Namespace) -> None:
     print_result(result)
 
 
-def _search_file(engine: "Engine", options: argparse.Namespace) -> None:
+def _search_file(engine: "Engine | RemoteEngine", options: argparse.Namespace) -> None:
     """Answer a file of queries as a TREC run whose topics are line numbers from 0."""
     from smar.core.files import atomic
     from smar.core.progress import track
@@ -278,11 +346,38 @@ def serve(options: argparse.Namespace) -> None:
     from smar.serving.options import read_keys, service_options
     from smar.serving.supervise import serve as run
 
-    names = ("workers", "protect_reads", "rate", "log", "cors", "root_path", "facets", "sort", "collapse")
+    names = ("workers", "protect_reads", "rate", "log", "cors", "root_path", "rules", "facets", "sort", "collapse")
+    events = {"events": options.events, "events_sessions": options.events_sessions}
     named = {name: getattr(options, name) for name in names}
-    chosen = service_options(options.assignments, keys=read_keys(options.keys), **named)
+    chosen = service_options(options.assignments, keys=read_keys(options.keys), **named, **events)
     configure_logs()
-    run(options.index, options.host, options.port, chosen, options.model, options.device)
+    if isinstance(options.index, str) and options.model is not None:
+        raise InputError("--model writes to an index folder; items of an engine are changed with `smar index URL`.")
+    if isinstance(options.index, str) and options.rules is not None:
+        raise InputError("--rules are followed by the embedded index alone; an engine behind a URL has none.")
+    run(options.index, options.host, options.port, chosen, options.model, options.device, options.folder)
+
+
+def encode_service(options: argparse.Namespace) -> None:
+    """`smar encode-service`."""
+    from smar.core.logs import configure_logs
+    from smar.serving.encode import encoder_in
+    from smar.serving.options import service_options
+    from smar.serving.supervise import serve as run
+
+    encoder_in(options.folder)  # a wrong folder is told before anything is started
+    configure_logs()
+    run(options.folder, options.host, options.port, service_options(workers=options.workers), encode=True)
+
+
+def bulk(options: argparse.Namespace) -> None:
+    """`smar bulk`."""
+    from smar.export.bulk import write_bulk
+
+    done = write_bulk(options.embeddings, options.to, options.out)
+    rows: list[tuple[str, object]] = [("items", done.items), ("files", ", ".join(done.files))]
+    rows.append(("servers", "none was run here; the files follow the vendor's published format"))
+    summary(f"bulk files for {options.to} in {options.out}", rows, _say("encode-service", options.embeddings))
 
 
 DEMO_TRAINING = (

@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.core.files import StrPath
-from smar.search.local import RECALL_TARGET, Collapse, Facets, Shape, build_index
-from smar.search.protocol import Mode
+from smar.search.engines import is_url
+from smar.search.local import CANDIDATES, RECALL_TARGET, Collapse, Facets, Shape, build_index
+from smar.search.protocol import MAX_HITS, Mode
 from smar.serving.engine import Engine, SearchResult
+from smar.serving.remote import RemoteEngine
 
 if TYPE_CHECKING:
     from smar.api.encoder import Encoder
@@ -31,13 +33,18 @@ class Index:
     (3, ['brand', 'category'])
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine | RemoteEngine) -> None:
         self.engine = engine
 
     @classmethod
-    def open(cls, index: StrPath) -> Self:
-        """Open an index folder; raises InputError, which names the file, where it is damaged or none."""
-        return cls(open_engine(index))
+    def open(cls, index: StrPath, folder: StrPath | None = None, *, rules: StrPath | None = None) -> Self:
+        """Open an index folder, with a file of a shop's `rules` (docs/rules.md), or an engine's URL (docs/engines.md).
+
+        `folder` is where a URL's query encoder and pictures lie, if not where it was loaded from. Raises InputError,
+        which names the file, where an index is damaged or none, or a rule is wrong, and EngineDown where an engine
+        does not answer.
+        """
+        return cls(open_engine(index, folder, rules))
 
     @classmethod
     def build(
@@ -102,6 +109,7 @@ class Index:
         rank: str | None = None,
         collapse: str | None = None,
         facets: str | Sequence[str] = (),
+        cutoff: bool = False,
     ) -> SearchResult:
         """Find items: `hits` of the result are the best `k` from number `offset` + 1 on (docs/api.md).
 
@@ -115,11 +123,14 @@ class Index:
             rank: an expression such as ``score * (1 + 0.2 * log1p(sold))``.
             collapse: a column of which equal values are one hit.
             facets: columns to count.
+            cutoff: leave out hits that are not relevant to the query (docs/index.md).
 
         Raises:
             InputError: the query is too long, or one of the others is wrong; the message says what is allowed.
         """
         shape = Shape(
+            cutoff=cutoff,
+            candidates=MAX_HITS if cutoff else CANDIDATES,
             rank=rank,
             sort=_names(sort),
             collapse=Collapse(collapse) if collapse else None,
@@ -128,11 +139,15 @@ class Index:
         return self.engine.search(query, k, mode, filter, False, offset, shape)
 
 
-def open_engine(index: StrPath) -> Engine:
-    """What searches a folder; an address of another engine would be told apart here."""
-    if "://" in str(index):
-        raise InputError(f"{index} is an address; an index is a folder of `smar index`.")
-    return Engine.open(index)
+def open_engine(index: StrPath, folder: StrPath | None = None, rules: StrPath | None = None) -> Engine | RemoteEngine:
+    """What searches a folder or an engine behind a URL."""
+    if is_url(str(index)):
+        if rules is not None:
+            raise InputError("rules are followed by the embedded index alone; an engine behind a URL has none.")
+        return RemoteEngine.open(str(index), None if folder is None else Path(folder))
+    if folder is not None:
+        raise InputError("the folder of a query encoder belongs to an engine's URL; an index folder has its own.")
+    return Engine.open(index, rules=rules)
 
 
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -97,5 +97,5 @@ IMAGE_ENCODERS = Registry[Any](
 )
 LOSSES = Registry[Any](
     "train.loss.kind",
-    {"softmax": "smar.training.losses.objective:softmax", "hinge": "smar.training.losses.objective:hinge"},
+    {"softmax": "smar.training.losses.objective:softmax"},
 )

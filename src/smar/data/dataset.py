@@ -19,6 +19,8 @@ OWN_COLUMNS = frozenset({"image_row", "image_rows", "clicked_in_train"})
 """Item columns that only a dataset has: where its packed pictures are, and what its log says."""
 FORMAT: Final = "smar-dataset/1"
 Part = Literal["train", "valid", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
+SUGGESTIONS_FILE = "suggestions.parquet"
 
 
 class DatasetManifest(Manifest):
@@ -139,6 +141,10 @@ class Dataset:
     def queries(self) -> pa.Table | None:
         """Query attributes (query + the user's columns), None if none were given."""
         return self._read("queries.parquet") if "queries.parquet" in self.manifest.files else None
+
+    def suggestions(self) -> pa.Table | None:
+        """Frequent queries (query, asked), the most frequent first; None where none were to be kept."""
+        return self._read(SUGGESTIONS_FILE) if SUGGESTIONS_FILE in self.manifest.files else None
 
     def rejects(self) -> pa.Table:
         """Every rejected row: table, row, key, reason."""

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.core.files import StrPath
-from smar.search.local.delta import Delta, Items, RefusedItems, fit
+from smar.search.items import Items, RefusedItems, fit
+from smar.search.local.delta import Delta
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.updates import OpenLog, UpdateLog
 from smar.search.local.versions import CURRENT_FILE, Stamp, UnreadableIndex, current_version, file_stamp, locked

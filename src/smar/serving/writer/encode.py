@@ -13,7 +13,7 @@ from smar.data.images import SENT_FORMATS, Decoded, ImageOptions, decode
 from smar.embedding.kept import as_items
 from smar.model.encoder import Encoder
 from smar.model.pictures import rows_of
-from smar.search.local import Items
+from smar.search.items import Items
 from smar.serving.writer.columns import RefusedItem
 
 SEARCHED_PIXELS = 25_000_000

@@ -1,4 +1,4 @@
-"""How the scores of a batch become one loss per pair: softmax, hinge or another, one direction or both."""
+"""How the scores of a batch become one loss per pair: softmax or another, one direction or both."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smar.core.registry import LOSSES
 from smar.core.sections.losses import LossSettings
-from smar.training.losses.contrastive import hinge_losses, pair_losses
+from smar.training.losses.contrastive import pair_losses
 
 L = TypeVar("L", bound=Callable[..., Tensor])
 
@@ -17,8 +17,8 @@ L = TypeVar("L", bound=Callable[..., Tensor])
 class Terms:
     """What a loss may need beside scores: the softmax's `temperature` and `train.loss`.
 
-    >>> Terms(1 / 30, LossSettings()).settings.margin
-    0.1
+    >>> Terms(1 / 30, LossSettings()).settings.kind
+    'softmax'
     """
 
     temperature: float | Tensor
@@ -48,11 +48,6 @@ def softmax(scores: Tensor, target: Tensor, blocked: Tensor, terms: Terms) -> Te
     return pair_losses(scores, target, blocked, terms.temperature)
 
 
-def hinge(scores: Tensor, target: Tensor, blocked: Tensor, terms: Terms) -> Tensor:
-    """See `hinge_losses`."""
-    return hinge_losses(scores, target, blocked, terms.settings.margin)
-
-
 @dataclass(frozen=True)
 class Objective:
     """The loss of `loss.kind` over the pairs of a batch, some of them at a time.
@@ -60,7 +55,7 @@ class Objective:
     The batch holds `B` pairs of `u` distinct queries, and `n` candidates, the pairs' own items among them.
 
     Attributes:
-        loss: kind, margin, weight of the direction item -> query.
+        loss: kind, weight of the direction item -> query.
         temperature: of the softmax.
         query_of_pair: row of each pair's query [B].
         target: column of each pair's item [B].
