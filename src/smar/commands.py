@@ -292,17 +292,32 @@ def _search_file(engine: "Engine", options: argparse.Namespace) -> None:
     summary(f"run in {options.run}", rows)
 
 
+def compare(options: argparse.Namespace) -> None:
+    """`smar compare`."""
+    from smar.evaluation.compare import compare as run
+    from smar.evaluation.compare import comparison_rows
+
+    done = run(options.events, options.control, options.effect, options.design)
+    if options.json:
+        told = [vars(row) | {"winner": row.winner} for row in done.rows]
+        print(msgspec.json.format(msgspec.json.encode(vars(done) | {"rows": told}), indent=2).decode())
+        return
+    summary(f"{done.design}: {', '.join(map(str, options.events))}", comparison_rows(done, options.effect))
+
+
 def serve(options: argparse.Namespace) -> None:
     """`smar serve`."""
     from smar.core.logs import configure_logs
-    from smar.serving.options import read_keys, service_options
+    from smar.serving.options import named_paths, read_keys, service_options
     from smar.serving.supervise import serve as run
 
-    names = ("workers", "protect_reads", "rate", "log", "cors", "root_path")
+    names = ("workers", "protect_reads", "rate", "log", "cors", "root_path", "split", "interleave")
     named = {name: getattr(options, name) for name in names}
     chosen = service_options(options.assignments, keys=read_keys(options.keys), **named)
     configure_logs()
-    run(options.index, options.host, options.port, chosen, options.model, options.device)
+    indexes = named_paths(options.indexes)
+    runs = named_paths(options.model, next(iter(indexes)))
+    run(indexes, options.host, options.port, chosen, runs, options.device)
 
 
 DEMO_TRAINING = (

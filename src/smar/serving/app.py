@@ -1,6 +1,7 @@
 """The ASGI application: API, page and documentation; the page may load nothing from elsewhere."""
 
 import importlib.resources
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from smar import __version__
 from smar.serving.changes import build_changes_router
 from smar.serving.engine import Engine
 from smar.serving.errors import add_error_handlers
-from smar.serving.follow import following
 from smar.serving.guard import Guard
 from smar.serving.health import build_health_router
 from smar.serving.listing import add_listing
-from smar.serving.options import ServiceOptions
-from smar.serving.routes import SEARCH, build_router
+from smar.serving.options import DEFAULT, ServiceOptions
+from smar.serving.routes import SEARCH, Searches, build_router
+from smar.serving.several import INDEX, Applications, Opening, Served, Several, build_indexes_router
+from smar.serving.split import compared
 from smar.serving.strict import refuse_unknown
 
 WEB = Path(__file__).parent / "web"
@@ -32,8 +34,31 @@ WEB = Path(__file__).parent / "web"
 def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     """The ASGI application over an opened engine, which follows changes of its index."""
     options = options or ServiceOptions()
+    return create_service({DEFAULT: Opening(Path(), engine, options)}, options)
+
+
+def create_service(openings: Mapping[str, Opening], options: ServiceOptions) -> Guard:
+    """The ASGI application over indexes by their names; the first one answers what names none."""
+    several = Several()
+
+    def make(served: Served, engine: Engine, searches: Searches) -> Applications:
+        named = _index_app(several, served, engine, searches)
+        if not options.variants or served is not several.first:
+            return Applications(named, named)
+        return Applications(named, _index_app(several, served, engine, compared(several.served, options)))
+
+    for name, opening in openings.items():
+        several.served[name] = Served(name, opening, len(openings) == 1, make)
+    for served, opening in zip(several.served.values(), openings.values(), strict=True):
+        if not isinstance(opening.engine, str):
+            served.take(opening.engine)
+    return Guard(several, options)
+
+
+def _index_app(several: Several, served: Served, engine: Engine, searches: Searches) -> ASGIApp:
+    """The application of one index, whose searches `searches` answers."""
+    options = served.options
     app = FastAPI(
-        lifespan=lambda _: following(engine),
         title="smar",
         version=__version__,
         summary="Product search that reads words and looks at pictures.",
@@ -45,10 +70,11 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     add_error_handlers(app)
     # before the item's own routes: an id may hold slashes, so `{item_id:path}` would take "/similar" along
     app.include_router(build_changes_router(engine, options))
-    router = build_router(engine, options)
+    router = build_router(engine, options, searches)
     add_listing(router, engine)
     app.include_router(router)
-    app.include_router(build_health_router(engine, options))
+    app.include_router(build_indexes_router(several, options))
+    app.include_router(build_health_router(lambda request: several.ready(request.scope.get(INDEX))))
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -58,11 +84,26 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     async def docs() -> FileResponse:
         return FileResponse(WEB / "docs.html", headers={"Cache-Control": "no-cache"})
 
-    app.openapi = lambda: _openapi(app, options.root_path)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app, _servers(several, served))  # type: ignore[method-assign]
     app.mount("/static", StaticFiles(directory=WEB))
     # the package is used only for the Swagger UI files that it carries
     app.mount("/swagger", StaticFiles(directory=str(importlib.resources.files("fastapi_offline") / "static")))
-    return Guard(app, options, {("POST", SEARCH): _direct(app, router)})
+    direct = _direct(app, router)
+
+    async def dispatched(scope: Scope, receive: Receive, send: Send) -> None:
+        search = scope["method"] == "POST" and scope["path"] == SEARCH
+        await (direct if search else app)(scope, receive, send)
+
+    return dispatched
+
+
+def _servers(several: Several, served: Served) -> list[dict[str, str]]:
+    """Where OpenAPI says that the API is: what an address begins with, the index's own first."""
+    root = served.options.root_path
+    others = [one.prefix for one in several.served.values() if one is not served and one.prefix]
+    own = ["", served.prefix] if served is several.first else [served.prefix]
+    prefixes = [root + prefix for prefix in dict.fromkeys([*own, *others])]
+    return [{"url": prefix or "/"} for prefix in prefixes] if len(prefixes) > 1 or root else []
 
 
 def _direct(app: FastAPI, router: APIRouter) -> ASGIApp:
@@ -94,7 +135,7 @@ def _direct(app: FastAPI, router: APIRouter) -> ASGIApp:
     return directly
 
 
-def _openapi(app: FastAPI, root_path: str) -> dict[str, Any]:
+def _openapi(app: FastAPI, servers: list[dict[str, str]]) -> dict[str, Any]:
     """The description of the API, with the key that writing needs."""
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
@@ -104,8 +145,8 @@ def _openapi(app: FastAPI, root_path: str) -> dict[str, Any]:
         }
         schema["components"]["securitySchemes"] = schemes
         _name_bodies(schema)
-        if root_path:
-            schema["servers"] = [{"url": root_path}]
+        if servers:
+            schema["servers"] = servers
         _errors_are_json(schema)
         app.openapi_schema = schema
     return app.openapi_schema

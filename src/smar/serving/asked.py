@@ -125,6 +125,14 @@ class SearchRequest(BaseModel):
         None, max_length=100, description="columns of the items to show; all when not given", examples=[None]
     )
 
+    session: str | None = Field(
+        None,
+        max_length=200,
+        description="whose search it is, any text: where indexes are compared, each session is answered by one of "
+        "them. The header `X-Session-ID` says the same; it is neither kept nor logged",
+        examples=[None],
+    )
+
     @property
     def shape(self) -> Shape:
         """How the hits are arranged."""

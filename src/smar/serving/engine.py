@@ -84,7 +84,8 @@ class Question:
     """A search that was asked: `query` in its normal form, the rest as given. Equal questions have equal answers.
 
     `k` hits are wanted from number `offset` + 1 on; without a query, of what the filter leaves. `fields` are the
-    columns that the answer shows, None for all.
+    columns that the answer shows, None for all. `session` decides which of several indexes
+    that are compared is asked, and is no part of the question.
     """
 
     query: str
@@ -95,6 +96,7 @@ class Question:
     offset: int = 0
     shape: Shape = PLAIN
     fields: tuple[str, ...] | None = None
+    session: str | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -107,6 +109,7 @@ class Question:
         offset: int = 0,
         shape: Shape = PLAIN,
         fields: tuple[str, ...] | None = None,
+        session: str | None = None,
     ) -> "Question":
         """Checked.
 
@@ -120,7 +123,7 @@ class Question:
         check_place(offset, k)
         filter = check_filter(filter)
         query = check_query(query, empty=bool(filter or shape.rank or shape.sort or shape.facets))
-        return cls(query, k, mode, filter, explain, offset, shape, fields)
+        return cls(query, k, mode, filter, explain, offset, shape, fields, session)
 
     @property
     def browses(self) -> bool:

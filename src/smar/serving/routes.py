@@ -28,7 +28,7 @@ from smar.serving.batcher import Batcher, Busy
 from smar.serving.engine import Engine, Question, RequestError, SearchResult, timed
 from smar.serving.errors import NotFound, told
 from smar.serving.facets import facets_response
-from smar.serving.options import ServiceOptions
+from smar.serving.options import DEFAULT, ServiceOptions
 from smar.serving.schemas import About, BatchResponse, ErrorResponse, FacetsOut, ItemOut, SearchResponse
 from smar.serving.strict import Answers, StrictRoute
 
@@ -37,6 +37,8 @@ JSON = "application/json"
 BYTES = "application/octet-stream"
 """Beside a more telling type, for generated clients that know no other."""
 SEARCH, BATCH = "/v1/search", "/v1/search/batch"
+SESSION = "X-Session-ID"
+"""Header by which a client may tell its session."""
 RATE = "smar.rate"
 """In a request's scope, where there is a limit: counts one more request of its client, as `RateLimiter.wait` does."""
 UNKNOWN: Answers = {404: {"model": ErrorResponse, "description": "no such item or picture"}}
@@ -57,10 +59,10 @@ _PICTURE: Answers = {
 }
 
 
-def build_router(engine: Engine, options: ServiceOptions) -> APIRouter:
+def build_router(engine: Engine, options: ServiceOptions, searches: "Searches") -> APIRouter:
     """All routes that need the index alone."""
     router = APIRouter(route_class=StrictRoute)
-    _add_search(router, Searches(engine, options))
+    _add_search(router, searches)
     _add_facets(router, engine)
     _add_items(router, engine)
     _add_about(router, engine, options)
@@ -70,8 +72,8 @@ def build_router(engine: Engine, options: ServiceOptions) -> APIRouter:
 class Searches:
     """Answers searches: cache, batcher, figures."""
 
-    def __init__(self, engine: Engine, options: ServiceOptions) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, options: ServiceOptions, name: str = DEFAULT) -> None:
+        self._engine, self._name = engine, name
         self._log_query = options.log == "queries"
         self._cache = Cache(options.cache_bytes)
         self._batcher: Batcher[Question, SearchResult] = Batcher(engine.answer, options.batch, options.queue)
@@ -79,13 +81,13 @@ class Searches:
     async def answer(self, request: Request) -> Response:
         """``POST /v1/search``."""
         asked = await read_body(request, SearchRequest)
-        question = question_of(asked)
+        question = question_of(asked, request)
         answer, timing = await self._found(question, lambda **more: self._note(request, question, **more))
         return Response(answer, media_type=JSON, headers=timing)
 
     async def linked(self, request: Request) -> Response:
         """``GET /v1/search``: the same from the address; whoever has the answer is told when it is still right."""
-        question = question_of(read_address(request.query_params.multi_items()))
+        question = question_of(read_address(request.query_params.multi_items()), request)
         answer, headers = await self._found(question, lambda **more: self._note(request, question, **more))
         return tagged(request, answer, {"Cache-Control": "no-cache", **headers})
 
@@ -94,16 +96,16 @@ class Searches:
         asked = (await read_body(request, BatchRequest)).searches
         count_further = request.scope.get(RATE, lambda: 0.0)
         answers = await asyncio.gather(
-            *(self._one(each, at > 0 and count_further() > 0) for at, each in enumerate(asked))
+            *(self._one(request, each, at > 0 and count_further() > 0) for at, each in enumerate(asked))
         )
         request.state.log = {"searches": len(asked)}
         return Response(as_json({"answers": answers}), media_type=JSON)
 
-    async def _one(self, asked: object, too_many: bool) -> msgspec.Raw:
+    async def _one(self, request: Request, asked: object, too_many: bool) -> msgspec.Raw:
         try:
             if too_many:
                 raise RequestError("too_many_requests", "more requests a second than are allowed; try again shortly.")
-            question = question_of(SearchRequest.model_validate(asked))
+            question = question_of(SearchRequest.model_validate(asked), request)
             answer, _ = await self._found(question, lambda **_: None)
         except (InputError, ValidationError, Busy) as error:
             answer = as_json(ErrorResponse(error=told(error)).model_dump(exclude_none=True))
@@ -112,20 +114,26 @@ class Searches:
     async def _found(self, question: Question, note: Callable[..., None]) -> tuple[bytes, dict[str, str]]:
         """The answer as bytes, and the header with its times; `note` takes what the log tells of it."""
         started = time.perf_counter()
+        metrics.count(metrics.SEARCHES, self._name)
         kept = self._cache.get(self._engine.index, question)
         metrics.count(metrics.CACHE, "miss" if kept is None else "hit")
         if kept is not None:
             note(cached=True)
             return kept, server_timing({"cache": 1000 * (time.perf_counter() - started)})
-        result = await self._batcher.ask(question)
+        result = await self.result(question)
         with timed(result.timings, "fetch"):
             answer = as_json(result_out(result, question.fields))
         self._cache.keep(result.index, question, answer)
         metrics.observe_stages(result.timings)
-        if not question.browses:
-            metrics.count(metrics.GATE, "pictures" if result.routed else "words")
         note(cached=False, hits=len(result.found))
         return answer, server_timing(result.timings)
+
+    async def result(self, question: Question) -> SearchResult:
+        """What is found; never a kept answer."""
+        result = await self._batcher.ask(question)
+        if not question.browses:
+            metrics.count(metrics.GATE, "pictures" if result.routed else "words")
+        return result
 
     def _note(self, request: Request, question: Question, **more: Any) -> None:
         """What the access log tells of this search; what the shopper typed only when it was asked for."""
@@ -135,10 +143,19 @@ class Searches:
         request.state.log = note | ({"query": question.query} if self._log_query else {})
 
 
-def question_of(asked: SearchRequest) -> Question:
+def question_of(asked: SearchRequest, request: Request) -> Question:
     """Checked; raises RequestError."""
+    session = asked.session or request.headers.get(SESSION, "")[:200]
     return Question.of(
-        asked.query, asked.k, asked.mode, asked.filter, asked.explain, asked.offset, asked.shape, asked.fields
+        asked.query,
+        asked.k,
+        asked.mode,
+        asked.filter,
+        asked.explain,
+        asked.offset,
+        asked.shape,
+        asked.fields,
+        session or None,
     )
 
 
@@ -210,6 +227,7 @@ def _add_about(router: APIRouter, engine: Engine, options: ServiceOptions) -> No
             facets=[name for name in options.facets if name in index.schema.names],
             sorts=[name for name in options.sorts if name.removeprefix("-") in index.schema.names],
             picture_search=options.writer,
+            compared=list(options.variants),
             writable=options.writer and bool(options.keys),
         )
 

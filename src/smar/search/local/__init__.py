@@ -21,7 +21,7 @@ from smar.search.local.live import DELTA_LIMIT, Attempts, LastItem, UpdatableInd
 from smar.search.local.neighbours import by_vector, similar
 from smar.search.local.ready import picture_url, plain
 from smar.search.local.segment import CatalogueView
-from smar.search.local.shape import CANDIDATES, PLAIN, Page, Plan, Relation, Shape
+from smar.search.local.shape import CANDIDATES, PLAIN, Page, Plan, Relation, Shape, Total
 from smar.search.local.vectors import exact_top
 from smar.search.local.versions import UnreadableIndex, rollback
 
@@ -51,6 +51,7 @@ __all__ = [
     "RefusedItems",
     "Relation",
     "Shape",
+    "Total",
     "UnreadableIndex",
     "UpdatableIndex",
     "browse",
