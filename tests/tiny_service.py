@@ -19,10 +19,14 @@ READY = re.compile(r"http://[\d.]+:\d+")
 
 
 @contextlib.contextmanager
-def run_service(index_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`smar serve` on a free port; its messages are on stderr, the first one when it accepts connections."""
+def run_service(index: Path | tuple[str, ...], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`smar serve` on a free port; its messages are on stderr, the first one when it accepts connections.
+
+    `index` is a folder, or several as NAME=FOLDER.
+    """
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "smar", "serve", str(index_path), "--port", "0", *arguments]
+    indexes = (str(index),) if isinstance(index, Path) else index
+    command = [sys.executable, "-m", "smar", "serve", *indexes, "--port", "0", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         yield process

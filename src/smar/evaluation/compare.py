@@ -86,7 +86,7 @@ def compare(
     with duckdb.connect(":memory:") as con:
         open_events(con, events)
         split, teams = read_split(con), read_teams(con)
-    variants = sorted(set(split.variants))
+    variants = sorted(teams[ACTIONS[0]])
     if len(variants) < 2:
         seen = f"of {variants[0]} only" if variants else "of no variant"
         raise InputError(f"the events are {seen}; compare needs those of `smar serve --split` or `--interleave`.")
@@ -102,8 +102,8 @@ def compare(
     )
     if missing := split.without_session:
         notes.append(
-            f"{missing:,} of {len(split.variants):,} sessions are single searches, of which no session was recorded: those "
-            "of one shopper are alike, so the intervals are too narrow"
+            f"{missing:,} of {len(split.variants):,} sessions are single searches whose session was not recorded: "
+            "those of one shopper are alike, so the intervals are too narrow"
         )
     return Comparison(design, sessions, _corrected(rows), notes)
 

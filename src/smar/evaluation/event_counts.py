@@ -57,15 +57,15 @@ def open_events(con: duckdb.DuckDBPyConnection, folders: Sequence[StrPath]) -> N
         if missing := [name for name in _COLUMNS if name not in parts.schema.names]:
             raise InputError(f"{files[0]} has no column {', '.join(missing)}; it has {', '.join(parts.schema.names)}.")
         con.register("event", parts)
-        con.sql("SELECT count(*) FROM event").fetchone()
+        con.execute("SELECT count(*) FROM event").fetchone()
     except (pa.ArrowException, OSError, duckdb.Error) as error:
         raise InputError(f"{files[0]} and others: the events cannot be read ({error}).") from None
 
 
 def read_split(con: duckdb.DuckDBPyConnection) -> Units:
     """Every session with what it did."""
-    columns = con.sql(_SPLIT).fetchnumpy()
-    (mixed,) = con.sql(_MIXED).fetchone() or (0,)
+    columns = con.execute(_SPLIT).fetchnumpy()
+    (mixed,) = con.execute(_MIXED).fetchone() or (0,)
     return Units(
         np.asarray(columns["variant"], object),
         np.asarray(columns["mixed"], bool),
@@ -79,7 +79,7 @@ def read_split(con: duckdb.DuckDBPyConnection) -> Units:
 def read_teams(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Floats]]:
     """Action -> team -> items that it was credited with, of each session that has any [n]."""
     credit: dict[str, dict[str, Floats]] = {}
-    names = [name for (name,) in con.sql("SELECT DISTINCT variant FROM event WHERE variant IS NOT NULL").fetchall()]
+    names = [name for (name,) in con.execute("SELECT DISTINCT variant FROM event WHERE variant IS NOT NULL").fetchall()]
     for action in ACTIONS:
         found = con.execute(_TEAMS, [action]).fetchnumpy()
         units, places = np.unique(np.asarray(found["unit"], str), return_inverse=True)

@@ -30,6 +30,9 @@ async function call(path, options) {
 
 export const about = () => call("v1/about");
 
+/** A random name that ends with the tab: indexes that are compared answer one session alike. The service keeps it nowhere. */
+const session = () => (sessionStorage.session ??= crypto.getRandomValues(new Uint32Array(4)).join("-"));
+
 export const facets = (filter = null, top = 30, signal = null) =>
   call(`v1/facets?${parameters({ top, filter })}`, { signal });
 
@@ -53,7 +56,7 @@ export const byPicture = (picture, wanted, signal) =>
     signal,
   });
 
-export const search = (request, signal) => post("v1/search", { ...request, explain: true }, signal);
+export const search = (request, signal) => post("v1/search", { ...request, session: session(), explain: true }, signal);
 
 const post = (path, request, signal) =>
   call(path, {
