@@ -45,6 +45,10 @@ def written(folder: Path, events: list[dict], parts: int = 2) -> Path:
     return folder
 
 
+def clicks_on(session: str, variant: str, items: int) -> list[dict]:
+    return [event("click", session, variant, item=str(item)) for item in range(items)]
+
+
 def split_events(sessions: int, rates: dict[str, float], seed: int = 0) -> list[dict]:
     """Sessions that see one index each, and click Poisson(rate) times, ordering after one click in four."""
     rng, events = np.random.default_rng(seed), list[dict]()
@@ -52,7 +56,7 @@ def split_events(sessions: int, rates: dict[str, float], seed: int = 0) -> list[
         name = list(rates)[at % len(rates)]
         clicks = int(rng.poisson(rates[name]))
         events.append(event("impression", f"s{at}", name))
-        events += [event("click", f"s{at}", name)] * clicks + [event("order", f"s{at}", name)] * (clicks // 4)
+        events += clicks_on(f"s{at}", name, clicks) + [event("order", f"s{at}", name)] * (clicks // 4)
     return events
 
 
@@ -100,23 +104,35 @@ def test_the_worse_one_is_no_winner(tmp_path: Path) -> None:
 
 
 def test_a_figure_computed_by_hand(tmp_path: Path) -> None:
-    """Clicks a session 1, 0, 1, 2 against 2, 3, 1, 2: means 1 and 2, and Welch's t = sqrt(3)."""
-    counts = {"a": (1, 0, 1, 2), "b": (2, 3, 1, 2)}
+    """Clicks a session 2, 1, 2, 3 against 3, 4, 2, 3: means 2 and 3, and Welch's t = sqrt(3)."""
+    counts = {"a": (2, 1, 2, 3), "b": (3, 4, 2, 3)}
     events = [
         one
         for name, clicks in counts.items()
         for at, number in enumerate(clicks)
-        for one in [event("impression", f"{name}{at}", name), *[event("click", f"{name}{at}", name)] * number]
+        for one in [event("impression", f"{name}{at}", name), *clicks_on(f"{name}{at}", name, number)]
     ]
     row = clicks_of(compare([written(tmp_path / "events", events)], effect=1.0))
-    assert row.values == (1.0, 2.0)
+    assert row.values == (2.0, 3.0)
     assert row.difference is not None
     assert (row.difference.value, row.p) == pytest.approx((1.0, 2 * stats.t.sf(np.sqrt(3), 6)))
     assert row.figure is not None
-    # the delta method on the logarithm: variances 2/3 of both, errors 1/6, so 1.96 * sqrt(1/6 + 1/24)
-    assert np.log1p(row.figure.high) == pytest.approx(np.log(2) + 1.959964 * np.sqrt(1 / 6 + 1 / 24))
-    # a doubled mean: (1.96 + 0.84)^2 * (2 * 2/3 + 2 * 2/3) / 1 sessions, less the 8 that there are
-    assert row.needed == int(np.ceil(7.848879 * 8 / 3)) - 8
+    # Fieller: (3 - 2 r)^2 = t^2 (1 + r^2) / 6
+    for ratio in (1 + row.figure.low, 1 + row.figure.high):
+        assert (3 - 2 * ratio) ** 2 == pytest.approx(stats.t.ppf(0.975, 6) ** 2 * (1 + ratio**2) / 6)
+    # a mean twice as high, of 2: (1.96 + 0.84)^2 * (2 * 2/3 + 2 * 2/3) / 2^2 sessions, which is less than there are
+    assert row.needed == 0
+    assert clicks_of(compare([tmp_path / "events"], effect=0.5)).needed == int(np.ceil(7.848879 * 8 / 3)) - 8
+
+
+def test_one_busy_session_makes_no_winner(tmp_path: Path) -> None:
+    """As in the sample events of User Behavior Insights: 219 sessions, one of which clicks hundreds of times."""
+    events = split_events(219, {"a": 0.5, "b": 0.5})
+    events += [event("click", "s0", "a", f"q{at}", str(at)) for at in range(300)] + [event("click", "s2", "a")] * 500
+    row = clicks_of(compare([written(tmp_path / "events", events)]))
+    assert row.values[0] < 5  # a click that is told again counts once
+    assert row.winner is None
+    assert row.figure is None or row.figure.low < 0 < row.figure.high
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:

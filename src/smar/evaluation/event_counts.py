@@ -16,7 +16,9 @@ from smar.evaluation.metrics import Floats
 
 ACTIONS = ("click", "cart", "order")
 _COLUMNS = ("action_name", "query_id", "session_id", "object_id", "variant")
-_COUNTS = ", ".join(f"count(*) FILTER (action_name = '{action}') AS {action}" for action in ACTIONS)
+_COUNTS = ", ".join(
+    f"count(DISTINCT (query_id, object_id)) FILTER (action_name = '{action}') AS {action}" for action in ACTIONS
+)
 _UNIT = "coalesce(session_id, query_id)"
 _SPLIT = f"""
 SELECT min(variant) AS variant, count(DISTINCT variant) > 1 AS mixed, bool_and(session_id IS NULL) AS alone,
@@ -36,7 +38,8 @@ FROM event WHERE variant IS NOT NULL AND action_name = ? GROUP BY ALL
 class Units:
     """Sessions, or searches of which no session is known: the variant of each [n], and whether it saw several.
 
-    `counts` are events by action [n]; `mixed_searches` is how many searches showed items of several variants.
+    `counts` are items by action [n], each of them once a search; `mixed_searches` is how many searches showed items of
+    several variants.
     """
 
     variants: npt.NDArray[np.object_]
