@@ -18,7 +18,7 @@ BENCH_prepare := --rows 4000000
 bench: BENCH_serving = --items 120000 --seconds 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench bench-serving clean
+.PHONY: help install demo test test-cluster lint bench bench-serving clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ demo: install  ## the whole line on a generated shop, then the search page (SERV
 
 test: .venv/installed-dev  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# Exit status 5: no test is selected, which is no failure here.
+test-cluster: .venv/installed-cluster  ## tests that need Java, Ray or database servers, and the built wheel
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "cluster or wheel" $(ARGS) || [ $$? -eq 5 ]
 
 lint: .venv/installed-dev  ## check style and types, look for weaknesses and known vulnerabilities
 	$(BIN)/ruff check $(CODE)
@@ -62,6 +66,10 @@ clean:  ## remove .venv, caches and the folder demo
 
 .venv/installed-bench: requirements-bench.txt .venv/installed-dev
 	$(BIN)/pip install -r requirements-bench.txt
+	@touch $@
+
+.venv/installed-cluster: requirements-cluster.txt .venv/installed-dev
+	$(BIN)/pip install -r requirements-cluster.txt
 	@touch $@
 
 .venv/installed-dev: requirements-dev.txt .venv/installed

@@ -91,7 +91,6 @@ def test_the_example_configurations_are_valid(path: Path) -> None:
         ("train.baselines=[{name: a, model: {query: {layers: 5}}}]", "train.baselines, a: model: .*share_text"),
         ("train.baselines=[{name: a, model: {vision: {kind: vit, patch: 7}}}]", "train.baselines, a: .*multiple"),
         ("train.stage1.freeze_image=true", "random weights"),
-        ("train.pictures.token_dropout=1", r"train\.pictures\.token_dropout"),
         ("model.vision.stages=1", r"model\.vision\.stages"),
     ],
 )

@@ -88,7 +88,7 @@ def test_agrees_with_ir_measures() -> None:
 
 
 def test_f1_is_of_the_means_and_gives_the_papers_figures() -> None:
-    # paper.md: R .349 P .018, R .641 P .031, R .690 P .033
+    # docs/paper.md: R .349 P .018, R .641 P .031, R .690 P .033
     got = f1(np.array([0.018, 0.031, 0.033]), np.array([0.349, 0.641, 0.690]))
     np.testing.assert_allclose(got, [0.034, 0.059, 0.063], atol=5e-4)
     assert f1(np.zeros(1), np.zeros(1)) == 0

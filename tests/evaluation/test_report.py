@@ -18,6 +18,7 @@ from smar.evaluation.hidden import Hidden
 from smar.evaluation.measure import ComparisonRow, Family, Measured, MetricRow, measure
 from smar.evaluation.metrics import Relevance, metric_names, per_query
 from smar.evaluation.report import write_report
+from smar.evaluation.sections import harm
 from smar.evaluation.significance import flips_for, sign_flip
 from smar.evaluation.slices import Slice
 from smar.evaluation.terminal import key_figures, print_table
@@ -271,3 +272,21 @@ def test_the_terminal_tables_and_the_summary(measured: Measured) -> None:
     lines = dict(key_figures(findings))
     assert [*lines] == [f"R@{K} dpsr", f"R@{K} multimodal", f"R@{K} smar"]
     assert all("cold items 0.125" in str(line) for line in lines.values())
+
+
+def test_harm_is_named(rankings: dict[str, np.ndarray], relevance: Relevance, slices: list[Slice]) -> None:
+    def told(own: str, other: str, pictures: str, words: str) -> str:
+        ranked = {own: rankings[own], other: rankings[other], "multimodal": rankings[pictures], "text": rankings[words]}
+        families = [Family(own, [other]), Family("multimodal", ["text"])]
+        found = measure(ranked, relevance, slices, SETTINGS, families)
+        return harm(Findings(found.rows, found.comparisons, controls=frozenset(["text"]), own=own, reference=other))
+
+    text = told("dpsr", "smar", "dpsr", "smar")
+    assert "DPSR (words only) is significantly below:" in text
+    assert "| all | SMAR (adaptive) | **-" in text
+    assert "Pictures hurt (always multimodal minus always text) in all (-" in text
+    assert "Pictures help (always multimodal minus always text) in no slice" in text
+    text = told("smar", "dpsr", "smar", "dpsr")
+    assert "No slice where SMAR (adaptive) is significantly below another model." in text
+    assert "Pictures help (always multimodal minus always text) in all (+" in text
+    assert "Pictures hurt (always multimodal minus always text) in no slice" in text

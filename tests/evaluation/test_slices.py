@@ -34,6 +34,7 @@ def dataset(folder: Path, queries: dict[str, list[object]] | None = None, **colu
     """A dataset folder with what slices read; `columns` replace or add item columns."""
     items = {
         "item_id": list("abcde"),
+        "title": ["Red dress", "Summer dress", "Blue frock", "Kettle", "Steel kettle, 1.7 l"],
         "category": ["Dress", "Dress", "Dress", "Kettle", "Kettle"],
         "clicked_in_train": [True, False, True, True, False],
     }
@@ -47,7 +48,7 @@ def dataset(folder: Path, queries: dict[str, list[object]] | None = None, **colu
     DatasetManifest(
         counts={},
         image_status={},
-        settings=DataSettings().model_dump(mode="json"),
+        settings=DataSettings(text_fields=("title", "category"), language=None).model_dump(mode="json"),
         test_from=datetime(2026, 9, 24),
         valid_from=None,
         image_size=64,
@@ -73,6 +74,11 @@ def test_every_slice_by_hand(tmp_path: Path) -> None:
         "unseen_queries": blue,
         "cold_items": [(0, 1), (1, 4)],
         "new_pairs": [(0, 1), (0, 3), (1, 4), (2, 2)],
+        "title_words=all": [(0, 0), *kettle],
+        "title_words=some": [(0, 1), *blue],
+        "title_words=none": [(0, 3)],
+        "query_words=1": kettle,
+        "query_words=2": red + blue,
         "category=Dress": red + blue,  # two of the three items of "red dress" are dresses
         "category=Kettle": kettle,
     }
@@ -80,7 +86,8 @@ def test_every_slice_by_hand(tmp_path: Path) -> None:
 
 def test_without_a_queries_table_there_is_no_truth(tmp_path: Path) -> None:
     names = list(entries(build_slices(dataset(tmp_path), QUERIES, RELEVANCE, SMALL)))
-    assert names == ["all", "unseen_queries", "cold_items", "new_pairs", "category=Dress", "category=Kettle"]
+    assert names[:4] == ["all", "unseen_queries", "cold_items", "new_pairs"]
+    assert names[-2:] == ["category=Dress", "category=Kettle"]
 
 
 def test_a_group_column_of_the_items_serves_where_queries_have_none(tmp_path: Path) -> None:
@@ -107,9 +114,16 @@ def test_categories_of_every_type(tmp_path: Path, dress: Any, kettle: Any, names
 def test_a_group_column_that_is_a_key_makes_no_slices(tmp_path: Path) -> None:
     many = Relevance.from_pairs(range(30), range(30), [1] * 30, queries=30)
     items = {"item_id": list(range(30)), "category": ["Dress"] * 30, "clicked_in_train": [True] * 30}
+    items["title"] = ["Dress"] * 30
     data = dataset(tmp_path, **items, group=[f"g{i}" for i in range(30)])
     names = [s.name for s in build_slices(data, [str(i) for i in range(30)], many, SMALL).kept]
     assert not any(name.startswith("group=") for name in names)
+
+
+def test_a_word_that_no_item_holds_makes_a_slice(tmp_path: Path) -> None:
+    data, queries = dataset(tmp_path), ["red dress", "ketle", "blue dress"]
+    got = entries(build_slices(data, queries, RELEVANCE, SMALL))
+    assert got["unknown_words"] == ENTRIES[3:5]
 
 
 def test_small_slices_are_left_out_and_listed_but_all_stays(tmp_path: Path) -> None:
@@ -119,6 +133,11 @@ def test_small_slices_are_left_out_and_listed_but_all_stays(tmp_path: Path) -> N
     assert got.left_out == [
         ("unseen_queries", 1),
         ("cold_items", 2),
+        ("title_words=all", 2),
+        ("title_words=some", 2),
+        ("title_words=none", 1),
+        ("query_words=1", 1),
+        ("query_words=2", 2),
         ("category=Dress", 2),
         ("category=Kettle", 1),
     ]

@@ -18,8 +18,6 @@ from smar.model import batches, device
 from smar.model.batches import BATCH, MOST, grown, read_ahead, readers_beside, shown
 from smar.model.encoder import Encoder
 from smar.training.encode import encode_batch
-from smar.training.memory import Memory, recall
-from smar.training.mining import Ranks, best_unliked
 from smar.training.pictures import vary
 from smar.training.stage_losses import add_prefix_losses, stage_losses
 from smar.training.trainer import hide_pictures
@@ -109,10 +107,10 @@ def test_a_step_makes_every_tensor_on_the_models_device(vision, options):
     pictures = torch.arange(9) % 3 > 0
     batch = batch_of(5, 9, pictures) | {"item_rows": torch.arange(9), "query_rows": torch.arange(5)}
     batch |= {"pictures": pictures.long()}
-    settings, facts = PictureSettings(augment=True, token_dropout=0.3), torch.zeros(5, 0, dtype=torch.bool)
-    rows, _ = torch.arange(9), torch.manual_seed(0)
+    settings = PictureSettings(augment=True)
+    torch.manual_seed(0)
     with OnDevice() as mode:
-        encode = lambda part: model(vary(part, settings, processor, model.config.kind == "smar"))  # noqa: E731
+        encode = lambda part: model(vary(part, settings, processor))  # noqa: E731
         query, item = encode_batch(
             model, batch, 9 if vision == "resnet" else 4, partial(hide_pictures, share=0.1), encode
         )
@@ -121,16 +119,7 @@ def test_a_step_makes_every_tensor_on_the_models_device(vision, options):
         losses = stage_losses(WEIGHTS, query, item, batch, temperature, part=8)
         losses = add_prefix_losses(losses, (4,), WEIGHTS, query, item, batch, temperature)
         sum(losses.values()).backward()
-        _, item, batch = recall(Memory.of(rows, item), item, batch, lambda *_: (facts, None), 20)
     assert not mode.astray
-
-
-def test_mining_scores_where_the_vectors_are():
-    with OnDevice() as mode:
-        query, items = torch.rand(3, 4, device="cpu"), torch.rand(20, 4, device="cpu")
-        liked = (np.array([0, 2]), np.array([5, 7]))
-        best_unliked(query, items, liked, Ranks(1, 4), item_block=8)
-    assert [place for place in mode.astray if "from_numpy" not in place] == []  # those are moved at once
 
 
 @pytest.mark.parametrize(

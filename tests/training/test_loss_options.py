@@ -1,6 +1,5 @@
 """Every option on losses and negatives reaches real training, and a run with all of them resumes bit for bit."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,6 @@ from smar.model.encoder import Encoder
 from smar.model.modeling import ItemOutput, QueryOutput
 from smar.training import checkpoints
 from smar.training.losses.contrastive import prefix
-from smar.training.memory import MEMORY_FILE
 from smar.training.setup import TrainingData
 from smar.training.stage_losses import add_prefix_losses, stage_losses
 from smar.training.train import train
@@ -30,7 +28,7 @@ from smar.training.train import train
 SHORT = ["train.baselines=[]", "train.bf16=false", "train.stage1.steps=4", "train.stage2.steps=3"]
 EVERYTHING = [
     "train.loss={symmetric: 0.3, learn_temperature: true}",
-    "train.negatives={uniform: 5, logq: true, memory: 90, memory_warmup: 0.2, hard: 1, hard_skip: 2, hard_depth: 9}",
+    "train.negatives={uniform: 5}",
     "model.matryoshka=[8, 16]",
 ]
 
@@ -53,11 +51,8 @@ def plain(line, tmp_path_factory):
         ("train.loss.kind=hinge", {"stage1", "stage2"}),
         ("train.loss.symmetric=0.5", {"stage1", "stage2"}),
         ("train.negatives.uniform=8", {"stage1", "stage2"}),
-        ("train.negatives.logq=true", {"stage1", "stage2"}),
-        ("train.negatives={memory: 100, memory_warmup: 0}", {"stage1", "stage2"}),
-        ("train.negatives.hard=1", {"stage2"}),
         ("model.matryoshka=[8]", {"stage1", "stage2"}),
-        ("train.negatives.memory_warmup=0.5", set()),
+        ("train.loss.margin=0.5", set()),
     ],
 )
 def test_an_option_changes_what_is_learned(line, plain, tmp_path, option, changed):
@@ -108,9 +103,6 @@ def test_a_stopped_run_with_everything_on_ends_as_an_undisturbed_one(line, tmp_p
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(line, tmp_path / "run", *options)
-        held = seal[-1] / MEMORY_FILE
-        assert len(load_file(held)["rows"]) == 90
-        assert held.name in json.loads((seal[-1] / "seal.json").read_text())["files"]
     resumed = run(line, tmp_path / "run", *options)
     assert [f"{path.parent.name} {path.name.split('-')[1]}" for path in seal] == [
         *("stage1 2", "stage1 4", "stage1 6"),
@@ -197,8 +189,6 @@ def test_evaluation_by_a_prefix_ranks_by_cut_vectors(line):
         ("train.loss={kind: hinge, learn_temperature: true}", "no temperature to learn"),
         ("train.loss.temperature_bounds=[0.2, 0.1]", "0 < low < high"),
         ("train={temperature: 0.5, loss: {learn_temperature: true}}", "outside loss.temperature_bounds"),
-        ("train={loss: {kind: hinge}, negatives: {logq: true}}", "logq corrects a softmax"),
-        ("train.negatives={hard: 3, hard_skip: 8, hard_depth: 10}", "ranks 8 to 10 give no 3"),
         ("model.matryoshka=[64, 32]", "must rise, each below dim"),
         ("model.matryoshka=[128]", "must rise, each below dim"),
         ("evaluate.dim=256", "must not exceed model.dim"),

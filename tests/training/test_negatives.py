@@ -1,6 +1,4 @@
-"""Random and mined negatives of a batch: which items, where they stand, what is masked, when they come."""
-
-from dataclasses import replace
+"""Random negatives of a batch: which items, where they stand, what is masked."""
 
 import numpy as np
 import pytest
@@ -9,14 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smar.core.errors import InputError
-from smar.core.sections.losses import NegativeSettings
 from smar.model.tokens import TokenTable
 from smar.training.batches import Collator, KnownPositives, Pairs
-from smar.training.negatives import NegativeSampler, keep_scheduled
+from smar.training.negatives import NegativeSampler
 
 QUERIES, ITEMS = 5, 12
 PAIRS = [(0, 1), (0, 2), (1, 2), (2, 0), (3, 5), (4, 5), (4, 6)]
-MINED = np.array([[7, 8, 9], [7, 3, -1], [11, 10, 9], [-1, -1, -1], [4, 3, 1]], np.int32)
 
 
 def make(negatives):
@@ -44,7 +40,7 @@ def test_uniform_items_join_the_batch_and_liked_ones_are_masked(indices, uniform
     own = {PAIRS[n][1] for n in indices}
     assert rows == sorted(set(rows))
     assert own <= set(rows)
-    drawn = collate.negatives.draw(np.array(indices), np.array([0]), ITEMS).uniform
+    drawn = collate.negatives.draw(np.array(indices), ITEMS)
     assert len(set(drawn.tolist())) == uniform
     assert set(rows) == own | set(drawn.tolist())
     for place, n in enumerate(indices):
@@ -59,7 +55,7 @@ def test_uniform_items_join_the_batch_and_liked_ones_are_masked(indices, uniform
 
 def test_draws_depend_on_seed_and_pairs_alone():
     def draw(seed, indices):
-        return make(NegativeSampler(uniform=4, seed=seed, hard=2, mined=MINED))(indices)
+        return make(NegativeSampler(uniform=4, seed=seed))(indices)
 
     first = draw(0, [0, 3, 5])
     np.random.default_rng().random(7)
@@ -73,59 +69,10 @@ def test_uniform_draws_are_uniform():
     sampler = NegativeSampler(uniform=3, seed=0)
     counts = np.zeros(ITEMS)
     for n in range(4000):
-        counts[sampler.draw(np.array([n]), np.array([0]), ITEMS).uniform] += 1
+        counts[sampler.draw(np.array([n]), ITEMS)] += 1
     assert counts / 4000 == pytest.approx(np.full(ITEMS, 3 / ITEMS), abs=0.03)
-
-
-def test_every_query_brings_its_own_mined_items_without_repeats():
-    draw = NegativeSampler(hard=2, mined=MINED).draw(np.array([0, 2, 4]), np.array([0, 1, 3]), ITEMS)
-    hard, easy = draw.hard.reshape(3, 2), draw.easy.reshape(3, 2)
-    assert set(hard[0]) < {7, 8, 9}
-    assert len(set(hard[0])) == 2
-    assert set(hard[1]) == {7, 3}
-    assert hard[2].tolist() == easy[2].tolist()  # query 3 has no mined item: random ones stand in
-    assert ((draw.level >= 0) & (draw.level < 1)).all()
-
-
-@given(indices=chosen, share=st.sampled_from([0.0, 0.3, 0.7, 1.0]))
-def test_the_schedule_keeps_what_a_collator_of_the_kept_items_would_give(indices, share):
-    sampler = NegativeSampler(uniform=2, hard=2, mined=MINED, log_q=np.linspace(-3, 0, ITEMS, dtype=np.float32))
-    collate = make(sampler)
-    batch = keep_scheduled(collate(indices), share)
-    queries = np.unique([PAIRS[n][0] for n in indices])
-    drawn = sampler.draw(np.array(indices), queries, ITEMS)
-    scheduled = np.where(drawn.level < share, drawn.hard, drawn.easy)
-    kept = np.concatenate([drawn.uniform, scheduled])
-
-    class Fixed(NegativeSampler):
-        def draw(self, *_):
-            return replace(drawn, uniform=kept, hard=kept[:0], easy=kept[:0], level=np.empty(0))
-
-    expected = make(Fixed(log_q=sampler.log_q))(indices)
-    assert batch.keys() == expected.keys()
-    width = expected["item_ids"].shape[1]
-    assert not batch["item_mask"][:, width:].any()
-    for name, value in expected.items():
-        got = batch[name][:, :width] if name in ("item_ids", "item_mask") else batch[name]
-        assert (got is None and value is None) or torch.equal(got, value), name
-
-
-def test_a_batch_without_hard_negatives_is_left_alone():
-    batch = make(NegativeSampler(uniform=2))([0, 1])
-    assert keep_scheduled(batch, 0.5) is batch
-    assert "log_q" not in batch
-
-
-def test_log_q_follows_the_columns():
-    sampler = NegativeSampler.of(NegativeSettings(uniform=3, logq=True), 0, np.arange(ITEMS), 4)
-    collate = make(sampler)
-    batch = collate([1, 2, 6])
-    assert batch["log_q"].tolist() == sampler.log_q[batch["item_rows"].numpy()].tolist()
-    liked, log_q = collate.facts(np.array([0, 4]), np.array([6, 1, 9]))
-    assert liked.tolist() == [[False, True, False], [True, False, False]]
-    assert log_q.tolist() == sampler.log_q[[6, 1, 9]].tolist()
 
 
 def test_more_random_items_than_the_catalogue_has_are_refused():
     with pytest.raises(InputError, match="uniform is 13, the catalogue has 12 items"):
-        NegativeSampler.of(NegativeSettings(uniform=13), 0, np.ones(12, np.int64), 4)
+        NegativeSampler(13).check(12)

@@ -15,9 +15,8 @@ from smar.model.processing import build_processor
 from smar.model.tokens import TokenTable
 from smar.training.alignment import AlignmentItems, ItemKeys, align
 from smar.training.batches import Collator, KnownPositives, Pairs
-from smar.training.categories import CategorySampler, epoch_order
 from smar.training.losses.pictures import alignment_loss, word_loss
-from smar.training.pictures import flip_and_move, hide_words, vary
+from smar.training.pictures import flip_and_move, vary
 from smar.training.words import RARE, WordCollator, number_words, word_bags
 
 WORDS = ["red dress", "blue shoe for men", "steel kettle 1.7 l", "long sleeve shirt"]
@@ -113,7 +112,7 @@ def test_extra_items_have_pictures_are_not_in_the_batch_and_depend_on_its_pairs_
 def test_alignment_of_a_batch_takes_shown_items_and_extra_ones():
     shop, (model, processor) = Shop(), small_model()
     drawer = AlignmentItems(shop.collator(), ItemKeys.of(shop), count=4, seed=3)
-    batch = vary(shop.collator()([0, 1]), PictureSettings(), processor, fused=True)
+    batch = vary(shop.collator()([0, 1]), PictureSettings(), processor)
     extra = drawer.fields([0, 1], np.array([0, 1]))
     extra["extra_pixels"] = processor.pixels(extra["extra_pixels"])
     batch["has_image"] = torch.tensor([False, True])
@@ -124,37 +123,6 @@ def test_alignment_of_a_batch_takes_shown_items_and_extra_ones():
     _, rows = model(every)
     expected = alignment_loss(rows.image, rows.text, drawer.keys.alike(np.array([1, 3, 4])), 0.1)
     assert align(model, item, extra, 0.1).item() == pytest.approx(expected.item(), rel=1e-4)
-
-
-def test_hidden_words_leave_the_first_token_one_more_and_items_without_picture():
-    torch.manual_seed(0)
-    mask = torch.ones(400, 6, dtype=torch.long)
-    mask[::2, 4:] = 0
-    shown = torch.arange(400) % 4 < 2
-    kept = hide_words(mask, shown, 0.7)
-    assert torch.equal(kept[~shown], mask[~shown])
-    assert (kept[:, 0] == 1).all()
-    assert (kept[:, 1:].sum(1) >= 1).all()
-    assert not ((kept == 1) & (mask == 0)).any()
-    long = kept[shown & (torch.arange(400) % 2 == 1)][:, 1:].float()
-    assert 0.25 < long.mean() < 0.45  # 0.3, and at least one of five
-    assert torch.equal(hide_words(mask, shown, 0.0), mask)
-
-
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_a_hidden_word_changes_the_multimodal_vector_only_and_is_not_in_it(pooling):
-    model, processor = small_model(pooling=pooling)
-    ids = torch.tensor([[2, 7, 8, 3]])
-    mask, hidden = torch.ones_like(ids), torch.tensor([[1, 1, 0, 1]])
-    pixels, shown = processor.pixels(Shop().images[:1]), torch.tensor([True])
-    whole = model.encode_item_ids(ids, mask, pixels, shown)
-    first, other = (
-        model.encode_item_ids(torch.tensor([[2, 7, word, 3]]), mask, pixels, shown, hidden) for word in (8, 9)
-    )
-    assert torch.equal(whole.text, first.text)
-    assert not torch.allclose(whole.multimodal, first.multimodal, atol=1e-3)
-    assert torch.allclose(first.multimodal, other.multimodal, atol=1e-6)  # whatever the hidden word was
-    assert not torch.allclose(first.text, other.text, atol=1e-3)
 
 
 def test_a_moved_picture_is_a_part_of_it_at_full_size_and_keeps_its_colours():
@@ -181,47 +149,13 @@ def test_a_moved_picture_is_a_part_of_it_at_full_size_and_keeps_its_colours():
 def test_patch_states_are_not_moved_and_pictures_only_where_asked():
     _, processor = small_model()
     raw = {"pixels": torch.from_numpy(Shop().images), "item_mask": torch.ones(4, 3), "has_image": torch.ones(4)}
-    still = vary(raw, PictureSettings(), processor, fused=True)
+    still = vary(raw, PictureSettings(), processor)
     assert torch.equal(still["pixels"], processor.pixels(raw["pixels"]))
-    assert "fusion_mask" not in still
-    moving = vary(raw, PictureSettings(augment=True), processor, fused=True)
+    moving = vary(raw, PictureSettings(augment=True), processor)
     assert not torch.allclose(moving["pixels"], still["pixels"], atol=0.1)
     states = torch.randn(4, 5, 8).half()
-    fixed = vary({**raw, "pixels": states}, PictureSettings(augment=True), processor, fused=True)
+    fixed = vary({**raw, "pixels": states}, PictureSettings(augment=True), processor)
     assert torch.equal(fixed["pixels"], states.float())
-
-
-@given(
-    category=st.lists(st.integers(0, 4), min_size=1, max_size=60),
-    batch=st.integers(1, 9),
-    share=st.floats(0, 1),
-    seed=st.tuples(st.integers(0, 5), st.integers(0, 5)),
-)
-def test_every_pair_is_seen_once_an_epoch(category, batch, share, seed):
-    order = epoch_order(np.array(category), batch, share, seed)
-    assert sorted(order.tolist()) == list(range(len(category)))
-    assert np.array_equal(order, epoch_order(np.array(category), batch, share, seed))
-
-
-def test_the_asked_share_of_batches_is_of_one_category():
-    category = np.random.default_rng(0).integers(0, 4, 8000)
-    for share in (0.0, 0.5, 1.0):
-        batches = category[epoch_order(category, 20, share, (0, 0))].reshape(400, 20)
-        single = np.mean([len(set(row)) == 1 for row in batches.tolist()])
-        assert share - 0.02 <= single <= share
-        if share == 0.5:  # spread over the epoch
-            assert 60 < sum(len(set(row)) == 1 for row in batches[:200].tolist()) < 140
-    assert not np.array_equal(epoch_order(category, 20, 1.0, (0, 0)), epoch_order(category, 20, 1.0, (0, 1)))
-
-
-def test_the_sampler_asks_for_the_epoch_when_it_starts():
-    epoch = 0
-    sampler = CategorySampler(np.array([0, 1] * 8), 4, 0.5, 7, lambda: epoch)
-    first = list(sampler)
-    epoch = 1
-    assert list(sampler) == epoch_order(sampler.category, 4, 0.5, (7, 1)).tolist()
-    assert first == epoch_order(sampler.category, 4, 0.5, (7, 0)).tolist()
-    assert len(sampler) == 16
 
 
 token_lists = st.lists(st.lists(st.integers(0, 6), max_size=4), min_size=RARE, max_size=9)

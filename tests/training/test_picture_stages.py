@@ -37,7 +37,7 @@ EVERYTHING = {
     "stage1": {**CONFIG["train"]["stage1"], "steps": 6, "batch_size": EPOCH_IN_3, "weights": {"alignment": 0.5}},
     "stage2": {**CONFIG["train"]["stage2"], "steps": 4, "weights": {"alignment": 0.5}, "freeze_image": True},
     "baselines": [{"kind": "dpsr-i", "steps": [3, 2]}],
-    "pictures": {"alignment_items": 16, "token_dropout": 0.3, "same_category": 0.5, "augment": True},
+    "pictures": {"alignment_items": 16, "augment": True},
 }
 
 
@@ -54,7 +54,7 @@ def configured(folder: Path, model: dict | None = None, **train: object) -> Path
 def staged(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with every picture option: stage 0, trained in stage 1, frozen in stage 2."""
     folder = tmp_path_factory.mktemp("staged")
-    config = configured(folder, {"vision": {"adapter": 1, "stages": 2}}, **EVERYTHING)
+    config = configured(folder, {"vision": {"stages": 2}}, **EVERYTHING)
     done = smar("train", line.dataset, "--out", folder / "run", "--config", config)
     assert done.code == 0, done.err
     return folder / "run"
@@ -73,7 +73,6 @@ def test_the_encoder_learns_in_stage_0_and_1_and_stays_in_stage_2(staged: Path) 
     assert not same(zero, one)
     assert same(one, two)  # batch statistics, too
     models = [Encoder.from_pretrained(staged / f"stage{n}").model.image_tower for n in (1, 2)]
-    assert not torch.equal(models[0].adapter[0].linear1.weight, models[1].adapter[0].linear1.weight)
     assert not torch.equal(models[0].projection.weight, models[1].projection.weight)
     records = [(record.kind, record.stage, record.steps) for record in finished_stages(staged)]
     assert records == [
@@ -260,10 +259,3 @@ def test_freezing_is_of_the_encoder_only_and_can_be_undone(line: Line) -> None:
     encoder.model.train()
     assert all(module.training for module in tower.encoder.modules())
     assert all(parameter.requires_grad for parameter in encoder.model.parameters())
-
-
-def test_an_unknown_category_column_is_refused(line: Line, tmp_path: Path) -> None:
-    config = configured(tmp_path, pictures={"same_category": 0.5, "category_column": "shelf"})
-    failed = smar("train", line.dataset, "--out", tmp_path / "run", "--config", config)
-    assert failed.code == 2
-    assert failed.says("shelf", "an item column")

@@ -2,11 +2,11 @@
 
     score = a * BM25 / unit + b * Q.S_t + c * Q.S_m        a + b + c = 1, of each query its own
 
-The published gate decides between S_t and S_m (paper.md, "Model"); words as a third voice are our choice: vectors know
-what else things are called, words know what exactly is asked for. The share of words, and that of S_m in what is left
-to the vectors, are logistic functions of what is known of the query before anything is searched: the gate's probability
-that pictures help, the number of its words, how rare they are, and how many of them the catalogue and the typed queries
-that the towers learned from hold.
+The published gate decides between S_t and S_m (docs/paper.md, "Model"); words as a third voice are our choice: vectors
+know what else things are called, words know what exactly is asked for. The share of words, and that of S_m in what is
+left to the vectors, are logistic functions of what is known of the query before anything is searched: the gate's
+probability that pictures help, the number of its words, how rare they are, and how many of them the catalogue and the
+typed queries that the towers learned from hold.
 `unit` is the idf of a word that no text holds, the most that one word can add to BM25, so that shares mean the same in
 catalogues of all sizes. `smar.training.voices` fits the functions.
 """

@@ -1,6 +1,6 @@
 """`smar evaluate`: rank the whole catalogue for every test query with each model of one or several runs.
 
-Rows (reference: paper.md, "Controls"): `bm25` the same words without training, `dpsr` words only, `dpsr-i` pictures
+Rows (docs/paper.md, "Controls"): `bm25` the same words without training, `dpsr` words only, `dpsr-i` pictures
 only, `multimodal` the run's own model with pictures always, `smar` the same model with its gate: score
 p f_m + (1 - p) f_t; then the controls of `smar.evaluation.systems`.
 """
@@ -36,7 +36,7 @@ from smar.evaluation.report import refuse_foreign, write_report
 from smar.evaluation.scores import DEPTH, Task, rank_blocks
 from smar.evaluation.seeds import SeedGroup, join_seeds, seed_groups
 from smar.evaluation.slices import Slices, build_slices, needs_image
-from smar.evaluation.systems import ALWAYS, ZERO_SHOT, RankedRun, System, name_systems, rank_run
+from smar.evaluation.systems import ALWAYS, WORDS_ONLY, ZERO_SHOT, RankedRun, System, name_systems, rank_run
 from smar.evaluation.trec import write_trec
 from smar.evaluation.trec_input import read_topics
 from smar.model.device import pick_device
@@ -238,10 +238,14 @@ def _reference(systems: Sequence[System], own: str) -> str | None:
 
 
 def _families(systems: Sequence[System], own: str) -> list[Family]:
-    """`own` against every other model, and, corrected by themselves, against its run's controls (bounds left out)."""
+    """`own` against every other model, and, each corrected by itself, against its run's controls (bounds left out), and
+    always multimodal against always text."""
     models = [system.name for system in systems if system.name != own and not system.control]
     controls = [system.name for system in systems if system.control and system.run == own and not system.bound]
-    return [Family(own, others) for others in (models, controls) if others]
+    by_kind = {system.kind.partition(" (")[0]: system.name for system in systems if system.run == own}
+    pictures = [by_kind[kind] for kind in (ALWAYS, WORDS_ONLY) if kind in by_kind]
+    halves = [Family(pictures[0], pictures[1:])] if len(pictures) > 1 else []
+    return [*(Family(own, others) for others in (models, controls) if others), *halves]
 
 
 def _gates(test: _Test, runs: Sequence[RankedRun]) -> list[Gate]:

@@ -1,4 +1,4 @@
-"""Retrieval metrics as pure functions of a ranking and the relevant items (paper.md, "metrics").
+"""Retrieval metrics as pure functions of a ranking and the relevant items (docs/paper.md, "metrics").
 
 Per query: recall = hits in the top k / relevant items, precision = hits / k, nDCG with gains 2^grade - 1
 and the ideal cut at k, reciprocal rank of the first relevant item. A model's figure is the mean over

@@ -19,6 +19,7 @@ PARTS = (
     sections.summary,
     sections.by_slice,
     sections.significance,
+    sections.harm,
     sections.seeds,
     sections.all_metrics,
     sections.categories,

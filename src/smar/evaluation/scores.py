@@ -1,6 +1,6 @@
 """Scores of the whole catalogue, block by block of queries, and what is kept of them: rankings and places.
 
-A model's score is `p f_m + (1 - p) f_t` (paper.md, "training P"): always text is p = 0, always multimodal p = 1,
+A model's score is `p f_m + (1 - p) f_t` (docs/paper.md, "training P"): always text is p = 0, always multimodal p = 1,
 routing p in {0, 1}. The two inner products of a block are computed once for all values of p that a report looks at.
 Memory: a block of `BLOCK` queries x items, a few times over; nothing else grows with queries x items.
 """

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from smar.evaluation.examples import Example, RoutedQuery
 from smar.evaluation.findings import KEY_SLICES, Findings, label
 from smar.evaluation.markdown import cell, chance, difference, figure, picture, ranged, table
+from smar.evaluation.measure import ComparisonRow
 from smar.evaluation.slices import ALL
 from smar.evaluation.systems import ALWAYS
 
@@ -20,7 +21,9 @@ HOW = """## How to read this
 - `cold_items` counts only items never clicked in training, `new_pairs` only query-item pairs never clicked in
   training, `unseen_queries` only queries that training does not have. `needs_image`: the titles of most
   fitting items leave out something that is asked and that the picture shows; `words_suffice`: no title does.
-  `column=value`: most of the query's relevant items have that value.
+  `column=value`: most of the query's relevant items have that value. `title_words` (all, some, none) counts only
+  items whose title holds so many of the query's words; `unknown_words`: the query has a word that no item has, perhaps
+  a misspelt one; `query_words`: by their number.
 - `hidden`: cold items whose text does not name what the query asks, each ranked against wrong items only
   (the query's other relevant items are taken out of the ranking).
 - The intervals tell of chance in the queries, not of chance in training: another seed trains another model. Of several
@@ -78,6 +81,32 @@ def by_slice(findings: Findings) -> str:
 def significance(findings: Findings) -> str:
     """p of the own model against every other model on every slice."""
     return _chance(findings, f"## Is it more than chance? {findings.recall}, {cell(findings.own)} minus", False)
+
+
+def harm(findings: Findings) -> str:
+    """Do no harm: slices where the own model is below another one, and where pictures do more harm than good."""
+    others = set(findings.models) - {findings.own}
+    below = [row for row in _proven(findings, findings.own) if row.baseline in others and row.value < 0]
+    lines = [(cell(row.slice), cell(label(row.baseline)), difference(row)) for row in below]
+    own = cell(label(findings.own))
+    text = f"## Do no harm\n\nNo slice where {own} is significantly below another model.\n"
+    if lines:
+        heads = ("slice", "model", f"{findings.recall}, {own} minus it")
+        text = f"## Do no harm\n\n{own} is significantly below:\n\n{table(heads, lines, left=2)}"
+    always = next((row.model for row in findings.comparisons if _kind(row.model) == ALWAYS), None)
+    pictures = [] if always is None else _proven(findings, always)
+    for what, rows in (("hurt", [r for r in pictures if r.value < 0]), ("help", [r for r in pictures if r.value > 0])):
+        named = ", ".join(f"{cell(row.slice)} ({row.value:+.3f})" for row in rows) or "no slice"
+        text += f"\nPictures {what} (always multimodal minus always text) in {named}.\n" if always else ""
+    return text if len(findings.models) > 1 or always else ""
+
+
+def _kind(model: str) -> str:
+    return model.partition(" (")[0].rpartition("/")[2]
+
+
+def _proven(findings: Findings, model: str) -> list[ComparisonRow]:
+    return [row for row in findings.comparisons if row.model == model and row.significant]
 
 
 def seeds(findings: Findings) -> str:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from smar.core.errors import InputError, one_of
 from smar.core.sections.evaluate import EvaluateSettings
 from smar.data.dataset import Dataset, text_columns
+from smar.data.words import words
 from smar.evaluation.metrics import Integers, Mask, Relevance
 
 ALL = "all"
@@ -74,6 +75,7 @@ def _candidates(
     elif "group" in items.column_names and _is_grouping(dataset):
         yield from _by_majority("group", items["group"], relevance)
     yield from _by_training(dataset, queries, relevance)
+    yield from _by_words(dataset, queries, relevance)
     for column in dataset.slice_columns:
         if column not in items.column_names:
             raise one_of(column, items.column_names, "data.slice_columns")
@@ -124,6 +126,33 @@ def _by_training(dataset: Dataset, queries: Sequence[str], relevance: Relevance)
     pairs = number.drop_null().to_numpy().astype(np.int64) * len(clicked)
     pairs = pairs + train["item_index"].to_numpy()[ours]
     yield Slice("new_pairs", ~np.isin(relevance.query * len(clicked) + relevance.items, pairs))
+
+
+def _by_words(dataset: Dataset, queries: Sequence[str], relevance: Relevance) -> Iterator[Slice]:
+    """By how many of a query's words the relevant item's title holds, by whether all are known, by their number.
+
+    The title is the first text field.
+    """
+    typed = [set(words(query, dataset.language)) for query in queries]
+    fields = dataset.fields(dataset.text_fields)
+    held = np.full(len(relevance.items), np.nan)
+    for entry, (query, item) in enumerate(zip(relevance.query.tolist(), relevance.items.tolist(), strict=True)):
+        if own := typed[query]:
+            held[entry] = len(own.intersection(words(fields[0][item], dataset.language))) / len(own)
+    known = {word for texts in fields for text in set(texts) for word in words(text, dataset.language)}
+    unknown = np.array([bool(own - known) for own in typed], np.bool_)
+    count = np.array([len(own) for own in typed], np.int64)
+    found = {
+        "title_words=all": held == 1,
+        "title_words=some": (held > 0) & (held < 1),
+        "title_words=none": held == 0,
+        "unknown_words": unknown[relevance.query],
+        "query_words=1": (count == 1)[relevance.query],
+        "query_words=2": (count == 2)[relevance.query],
+        "query_words=3-4": ((count == 3) | (count == 4))[relevance.query],
+        "query_words=5+": (count >= 5)[relevance.query],
+    }
+    yield from (Slice(name, entries) for name, entries in found.items() if entries.any())
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[list[str], Integers]:

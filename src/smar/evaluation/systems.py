@@ -1,4 +1,4 @@
-"""The rows of a report: a run's own model, its baselines, and the controls (paper.md, "Controls").
+"""The rows of a report: a run's own model, its baselines, and the controls (docs/paper.md, "Controls").
 
 Where words are a voice of the run's own model, `two-way` is its published gate, between text and multimodal vectors
 alone, and `vectors` what a model with one vector an item finds by it.
@@ -41,8 +41,8 @@ from smar.model.run import RunManifest, baselines, find_parent, load_encoder
 from smar.model.start import load_start, start_key
 
 ALWAYS, ORACLE, ZERO_SHOT, PREDECESSOR = "multimodal", "oracle-gate", "zero-shot", "predecessor"
-TWO_WAY, VECTORS = "two-way", "vectors"
-CONTROLS = ("text", "image", "route", "random-gate", ORACLE, "shuffled", "no-pictures")
+TWO_WAY, VECTORS, WORDS_ONLY = "two-way", "vectors", "text"
+CONTROLS = (WORDS_ONLY, "image", "route", "random-gate", ORACLE, "shuffled", "no-pictures")
 """Controls beside `multimodal`, which stands among the models."""
 _ALL, _NONE = np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32)
 
@@ -139,7 +139,7 @@ def rank_run(
         gates[TWO_WAY if encoder.config.kind == "smar" else VECTORS] = gates.pop("")
     own = rank_blocks(mixed_blocks(embedding, catalogue, gates, named("", voiced)), task)
     if gated and controls:
-        own[ORACLE] = _oracle(own["text"], own[ALWAYS], task)
+        own[ORACLE] = _oracle(own[WORDS_ONLY], own[ALWAYS], task)
     if controls and catalogue.multimodal is not catalogue.text:
         own |= _picture_controls(encoder, dataset, embedding, p[:, None], voiced, catalogue, task)
     main = own.pop("")
@@ -215,7 +215,7 @@ def _gates(p: Floats, threshold: float, gated: bool, controls: bool) -> dict[str
     if gated:
         gates[ALWAYS] = _ALL
     if gated and controls:
-        gates["text"] = _NONE
+        gates[WORDS_ONLY] = _NONE
         gates["route"] = (p[:, None] > threshold).astype(np.float32)
         gates["random-gate"] = np.random.default_rng(0).permutation(p)[:, None]
     return gates

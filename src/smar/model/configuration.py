@@ -54,7 +54,7 @@ class Head:
 
 @strict
 class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
-    """Configuration of SMAR and of its baselines (reference: paper.md, "Model").
+    """Configuration of SMAR and of its baselines (reference: docs/paper.md, "Model").
 
     `kind` is `smar`, `dpsr` (query and item-text tower), `dpsr-i` (query and item-image tower) or `clip` (all three
     towers, added up instead of fused). `fusion` names a class of `smar.model.fusion.FUSIONS`. `dim` is k.
@@ -81,7 +81,6 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     share_text: bool = False
     fusion: FusionName = "cross"
     fusion_layers: int = 1
-    image_adapter: int = 0
     query_length: int = QUERY_LENGTH
     text_length: int = TEXT_LENGTH
     query_prefix: str = ""
@@ -149,7 +148,6 @@ def build_config(
         share_text=settings.share_text,
         fusion=settings.fusion,
         fusion_layers=settings.fusion_layers,
-        image_adapter=settings.vision.adapter,
         query_length=lengths[0],
         text_length=lengths[1],
         query_prefix=prompts[0] if settings.query_prefix is None else settings.query_prefix,

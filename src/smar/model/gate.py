@@ -1,4 +1,4 @@
-"""The prediction header P: does bringing in the pictures help this query? (paper.md, stage 2)."""
+"""The prediction header P: does bringing in the pictures help this query? (docs/paper.md, stage 2)."""
 
 import torch
 from torch import Tensor, nn

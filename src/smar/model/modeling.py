@@ -1,4 +1,4 @@
-"""`SmarModel`: one query tower for three item towers and the gate (paper.md, "Model").
+"""`SmarModel`: one query tower for three item towers and the gate (docs/paper.md, "Model").
 
     query  ->  Q  ----------------------------> embedding [n, k], gate logit [n]
     title  ->  S_t  ---------------+----------> text        [n, k]
@@ -68,7 +68,7 @@ class SmarModel(WholeFolder, PreTrainedModel):  # type: ignore[misc]
             self.text_tower = TextTower(config.text_config, config.head("text_tower"), shared)
         if config.kind != "dpsr":
             vision = config.head("image_tower")
-            self.image_tower = ImageTower(config.vision_config, vision, config.image_adapter)
+            self.image_tower = ImageTower(config.vision_config, vision)
         if config.kind == "smar":
             words, heads = self.text_tower.head, attention_heads(config.text_config, self.text_tower.head.states)
             pooling = "cls" if words.pooling == "cls" else "mean"  # of the fused states
@@ -111,9 +111,7 @@ class SmarModel(WholeFolder, PreTrainedModel):  # type: ignore[misc]
         certain = -float("inf") if self.config.kind == "dpsr" else float("inf")
         return QueryOutput(embedding, torch.full_like(embedding[:, 0], certain))
 
-    def encode_item_ids(
-        self, ids: Tensor, mask: Tensor, pixels: Tensor | None, pictures: Tensor, fusion_mask: Tensor | None = None
-    ) -> ItemOutput:
+    def encode_item_ids(self, ids: Tensor, mask: Tensor, pixels: Tensor | None, pictures: Tensor) -> ItemOutput:
         """Encode n items that show m pictures together.
 
         Args:
@@ -121,7 +119,6 @@ class SmarModel(WholeFolder, PreTrainedModel):  # type: ignore[misc]
             pixels: pictures [m, 3, s, s], those of an item one after the other, in the order of items; None if m is 0.
                 Patch states of the image encoder [m, p, h] may stand for them.
             pictures: how many of them each item has, int64 [n]; or bool [n], True for one.
-            fusion_mask: tokens that the multimodal vector is made of [n, t]; `mask` when not given.
         """
         kind, has_image = self.config.kind, pictures > 0
         if kind == "dpsr":
@@ -133,8 +130,6 @@ class SmarModel(WholeFolder, PreTrainedModel):  # type: ignore[misc]
             return ItemOutput(image, image, image, has_image)
         hidden, pooled = self.text_tower(ids, mask)
         text = self.text_tower.embed(pooled)
-        if fusion_mask is not None:  # encoded again: the other tokens' states tell of the hidden ones
-            mask, (hidden, pooled) = fusion_mask, self.text_tower(ids, fusion_mask)
         if kind == "clip":
             fused = text + image * has_image[:, None]
         else:
@@ -165,9 +160,7 @@ class SmarModel(WholeFolder, PreTrainedModel):  # type: ignore[misc]
         """Encode a training batch (see `smar.training.batches.Collator`)."""
         query = self.encode_query_ids(batch["query_ids"], batch["query_mask"])
         pictures = batch.get("pictures", batch["has_image"])
-        item = self.encode_item_ids(
-            batch["item_ids"], batch["item_mask"], batch["pixels"], pictures, batch.get("fusion_mask")
-        )
+        item = self.encode_item_ids(batch["item_ids"], batch["item_mask"], batch["pixels"], pictures)
         return query, item
 
 

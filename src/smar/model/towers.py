@@ -18,7 +18,7 @@ ACTIVATIONS = {"": nn.Identity, "Identity": nn.Identity, "Tanh": nn.Tanh, "ReLU"
 
 
 class Tower(nn.Module):
-    """An encoder of token sequences and the projection to the shared space (paper.md: `norm(cls(transformer))`).
+    """An encoder of token sequences and the projection to the shared space (docs/paper.md: `norm(cls(transformer))`).
 
     `encoder`, where it is given, belongs to another module, which saves it.
     """
@@ -116,14 +116,10 @@ class TextTower(Tower):
 
 
 class ImageTower(Tower):
-    """Item-image tower S_i over the patches of a vision encoder, with `adapter` transformer layers on top of it.
+    """Item-image tower S_i over the patches of a vision encoder.
 
     Encoders that yield a map [n, c, h, w] instead of a sequence (convolutional ones) are flattened to [n, h*w, c].
     """
-
-    def __init__(self, config: Any, head: Head, adapter: int = 0, encoder: nn.Module | None = None) -> None:
-        super().__init__(config, head, encoder)
-        self.adapter = nn.ModuleList(_adapter_layer(head.states) for _ in range(adapter))
 
     def patches(self, pixels: Tensor) -> Tensor:
         """Pixels [n, 3, s, s] -> the encoder's patch states [n, p, h]; its own pooled state, if used, comes first."""
@@ -148,20 +144,11 @@ class ImageTower(Tower):
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels [n, 3, s, s], or what `patches` makes of them [n, p, h] -> patch states [n, p, h], pooled [n, h]."""
         hidden = self.patches(pictures) if pictures.dim() == 4 else pictures
-        for layer in self.adapter:
-            hidden = layer(hidden)
         if self.head.pooling == "pooler":
             return hidden[:, 1:], hidden[:, 0]
         if self.head.pooling == "cls":
             return hidden, hidden[:, 0]
         return hidden, self.attend(hidden, None) if self.head.pooling == "map" else hidden.mean(1)
-
-
-def _adapter_layer(hidden: int) -> nn.Module:
-    heads = math.gcd(hidden, 8)
-    return nn.TransformerEncoderLayer(
-        hidden, heads, 4 * hidden, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-    )
 
 
 def projection(head: Head) -> nn.Module:
@@ -209,7 +196,8 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Plain softmax attention over [n, heads, t, d]; mask [n, 1, 1, t_key] is True where a key may be seen.
 
-    Written out because on CPU in bfloat16 the fused kernel's backward is slower (choices.md, pitfall 2).
+    Written out because on CPU in bfloat16 the fused kernel's backward is slower
+    (docs/decisions/0005-training-on-cpu.md).
     """
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
     if mask is not None:

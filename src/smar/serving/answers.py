@@ -1,6 +1,6 @@
 """Answers of a search as bytes, and the cache that keeps them.
 
-Serialising 50 hits takes 6 us with msgspec and 50 with pydantic (choices.md), so pydantic describes the answer
+Serialising with msgspec takes an eighth of the time (docs/decisions/0004-runtime.md), so pydantic describes the answer
 (`schemas.SearchResponse`, a test compares) and does not write it.
 """
 

@@ -3,7 +3,7 @@
 A drain-style batcher: whatever waits when the loop comes round is one batch. At concurrency 1 that is one query at
 once; under load batches grow by themselves. Everything runs on the event loop, in turns of some milliseconds, so that
 answers leave and new requests are read in between; a thread a request was slower in every respect
-(choices.md, "The online path in figures").
+(docs/decisions/0004-runtime.md).
 """
 
 import asyncio

@@ -68,9 +68,9 @@ class Collator:
     have several pictures
     (`image_row` is [items, N]), how many each has: `pictures` int64 [n]; `query_of_pair`, `target` [B]: row and column
     of each pair; `blocked` bool [B, n]; `liked` bool [u, n]: known positives of the queries; `weight` [B];
-    `query_rows` [u], `item_rows` [n]: rows in the training data and in the catalogue; `share` [u] where given. Further
-    negatives bring fields of their own (`NegativeSampler`). Queries made of the catalogue (`CatalogueQueries`) stand
-    behind the typed ones, with a pair each, `query_rows` -1, the other pairs' mean weight and no need of pictures.
+    `query_rows` [u], `item_rows` [n]: rows in the training data and in the catalogue; `share` [u] where given. Queries
+    made of the catalogue (`CatalogueQueries`) stand behind the typed ones, with a pair each, `query_rows` -1, the other
+    pairs' mean weight and no need of pictures.
     """
 
     pairs: Pairs
@@ -88,10 +88,10 @@ class Collator:
         """Batch of the pairs at `indices`."""
         rows = np.asarray(indices)
         queries, query_of_pair = np.unique(self.pairs.query[rows], return_inverse=True)
-        drawn = self.negatives.draw(rows, queries, len(self.items))
+        drawn = self.negatives.draw(rows, len(self.items))
         made = None if self.catalogue is None else self.catalogue.draw(rows)
         wanted = self.pairs.item[rows] if made is None else np.concatenate([self.pairs.item[rows], made.items])
-        items, place = np.unique(np.concatenate([wanted, drawn.items]), return_inverse=True)
+        items, place = np.unique(np.concatenate([wanted, drawn]), return_inverse=True)
         target = place[: len(rows)]
         liked = self.known.blocked(queries, items, len(self.items))
         blocked = liked[query_of_pair]
@@ -116,7 +116,6 @@ class Collator:
             "weight": torch.from_numpy(self.pairs.weight[rows]),
             "query_rows": torch.from_numpy(queries),
             "item_rows": torch.from_numpy(items),
-            **self.negatives.fields(drawn, items, place),
         }
         if self.share is not None:
             batch["share"] = torch.from_numpy(self.share[queries])
@@ -133,10 +132,3 @@ class Collator:
     def first_picture(self) -> Ints:
         """See `first_picture`."""
         return first_picture(self.image_row)
-
-    def facts(self, queries: Ints, items: Ints) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Known positives bool [u, n] and log sampling probabilities [n], if corrected, of items from elsewhere."""
-        log_q = self.negatives.log_q
-        liked = np.zeros((len(queries), len(items)), bool)  # a made query (-1) knows of the batch's items only
-        liked[queries >= 0] = self.known.blocked(queries[queries >= 0], items, len(self.items))
-        return torch.from_numpy(liked), None if log_q is None else torch.from_numpy(log_q[items])

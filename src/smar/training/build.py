@@ -1,11 +1,10 @@
 """From a stage's settings to what it trains on: its examples, and the trainer that takes them."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
@@ -18,15 +17,13 @@ from smar.model.layers import checkpoint_activations
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
 from smar.model.start import freeze
-from smar.model.tokens import Ints
 from smar.model.towers import Tower
 from smar.training.alignment import AlignmentItems, ItemKeys
 from smar.training.batches import Collator
 from smar.training.catalogue import CatalogueQueries
-from smar.training.distributed import in_turn, world
+from smar.training.distributed import in_turn
 from smar.training.gate import training_shares
 from smar.training.guard import LossGuard
-from smar.training.mining import mine
 from smar.training.negatives import NegativeSampler
 from smar.training.patches import patch_states
 from smar.training.setup import TrainingData
@@ -47,28 +44,17 @@ class Workshop:
     pairs: Collator
     device: torch.device = CPU
 
-    def __post_init__(self) -> None:
-        """Look the category column up before anything is trained; raises InputError where there is none."""
-        _ = self.category
-
     @property
     def settings(self) -> Settings:
         """Of the model, as of a run of its own."""
         return self.job.settings
 
-    @cached_property
-    def category(self) -> Ints | None:
-        """Number of each pair's category [pairs]; None where batches are not made of categories."""
-        options = self.settings.train.pictures
-        return self.data.categories(options.category_column) if options.same_category else None
-
-    def examples(self, name: str, model: SmarModel, before: Path | None) -> Collator | WordCollator:
+    def examples(self, name: str, model: SmarModel) -> Collator | WordCollator:
         """What a stage's batches are made of; the model's encoders are frozen as the stage wants them.
 
         Args:
             name: of the stage.
             model: as the stage starts with it.
-            before: finished stage before it, whose model mines the hard negatives.
 
         Raises:
             InputError: see `smar.training.patches.patch_states` and `smar.training.words.WordCollator.of`.
@@ -84,7 +70,7 @@ class Workshop:
                 len(self.processor.tokenizer),
             )
         freeze(model, self.job.model, stage.freeze_image)
-        pairs = replace(pairs, negatives=self._negatives(stage, None if name == "stage1" else before))
+        pairs = replace(pairs, negatives=self._negatives())
         if stage.catalogue:
             read = partial(self.processor.query_ids, config=model.config)
             made = CatalogueQueries.of(self.data.fields, stage.catalogue, self.settings.train.seed, read)
@@ -100,14 +86,9 @@ class Workshop:
             )
         return pairs
 
-    def _negatives(self, stage: StageSettings, before: Path | None) -> NegativeSampler:
-        wanted, items = self.settings.train.negatives, self.pairs.pairs.item[self.pairs.rows]
-        counts, batch = np.bincount(items, minlength=len(self.pairs.items)), stage.batch_size * world()
-        negatives = NegativeSampler.of(wanted, self.settings.train.seed, counts, min(batch, len(items)))
-        if wanted.hard and before is not None and stage.steps:
-            bf16 = self.settings.train.bf16
-            mined = in_turn(lambda: mine(before, self.data, self.pairs.known, wanted, bf16, self.device))
-            negatives = negatives.with_mined(mined, wanted.hard)
+    def _negatives(self) -> NegativeSampler:
+        negatives = NegativeSampler(self.settings.train.negatives.uniform, self.settings.train.seed)
+        negatives.check(len(self.pairs.items))
         return negatives
 
     def trainer(self, name: str, model: SmarModel, examples: Collator | WordCollator, **arguments: Any) -> Trainer:
@@ -127,13 +108,11 @@ class Workshop:
         return SmarTrainer(
             weights=stage.weights,
             loss=train.loss,
-            negatives=train.negatives,
             pictures=train.pictures,
             processor=processor,
             collator=examples,
             guard=LossGuard(self.data, f"{self.job.name} {name}", _advice(name, stage, lowered)),
             alignment=self._alignment(stage, examples),
-            category=None if self.category is None else self.category[examples.rows],
             micro_batch=train.micro_batch,
             model=model.train(),
             **arguments,

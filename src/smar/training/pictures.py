@@ -1,4 +1,4 @@
-"""What a batch's items show in one step: pictures flipped and moved, words hidden where a picture can stand in.
+"""What a batch's items show in one step: pictures flipped and moved.
 
 All draws are from torch's own generator in the training step, whose state is part of a checkpoint: a run that goes on
 draws what it would have drawn.
@@ -50,30 +50,8 @@ def flip_and_move(pixels: Tensor) -> Tensor:
     return moved.contiguous(memory_format=torch.channels_last)
 
 
-def hide_words(mask: Tensor, has_image: Tensor, share: float) -> Tensor:
-    """Hide a random share of the tokens of the items that show a picture.
-
-    Mask [n, t] (1 = token), has_image bool [n] -> mask [n, t]. The first token stays, and at least one other does.
-    """
-    draw = torch.rand(mask.shape, device=mask.device).masked_fill(mask == 0, -1.0)
-    draw[:, 0] = -1.0
-    kept = (draw >= share) | (draw == draw.amax(1, keepdim=True)) | ~has_image[:, None]
-    kept[:, 0] = True
-    return mask * kept
-
-
-def vary(batch: dict[str, Any], settings: PictureSettings, processor: SmarProcessor, fused: bool) -> dict[str, Any]:
-    """The batch as one step sees it: `pixels` ready for the tower, `fusion_mask` [n, t] where words are hidden.
-
-    Args:
-        batch: see `smar.training.batches.Collator`.
-        settings: what to vary.
-        processor: normalises pictures.
-        fused: the model has a multimodal tower.
-    """
+def vary(batch: dict[str, Any], settings: PictureSettings, processor: SmarProcessor) -> dict[str, Any]:
+    """The batch (see `smar.training.batches.Collator`) as one step sees it: its `pixels` ready for the tower."""
     if batch["pixels"] is None:
         return batch
-    ready = {"pixels": picture_input(batch["pixels"], processor, settings.augment)}
-    if fused and settings.token_dropout:
-        ready["fusion_mask"] = hide_words(batch["item_mask"], batch["has_image"], settings.token_dropout)
-    return {**batch, **ready}
+    return {**batch, "pixels": picture_input(batch["pixels"], processor, settings.augment)}

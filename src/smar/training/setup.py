@@ -81,11 +81,6 @@ class TrainingData:
         pairs = self.keys_of(self.pairs.query[self.rows], self.pairs.item[self.rows], self.queries)
         return Seen(pairs, keys(self.frequent_words)).and_of(self.before)
 
-    def categories(self, column: str) -> Ints:
-        """Number of each pair's category, int64 [pairs]."""
-        _, number = np.unique(np.asarray(self.dataset.fields([column])[0], dtype=object), return_inverse=True)
-        return number.astype(np.int64)[self.pairs.item]
-
     def collator(self, processor: SmarProcessor, model: SmarConfig, own: bool = True) -> Collator:
         """Batches of these pairs, tokenised once; only the run's `own` model has some held out, for its gate."""
         pad = processor.tokenizer.pad_token_id

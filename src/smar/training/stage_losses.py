@@ -1,4 +1,4 @@
-"""The losses of a stage over one encoded batch (paper.md, stages 1 and 2)."""
+"""The losses of a stage over one encoded batch (docs/paper.md, stages 1 and 2)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def stage_losses(
     vectors = {"text": item.text, "image": item.image, "multimodal": item.multimodal}
     mixed = weights.adaptive or weights.gate
     scored = _Scored(
-        Objective(loss, temperature, rows, target, blocked, batch.get("liked"), batch.get("log_q")),
+        Objective(loss, temperature, rows, target, blocked, batch.get("liked")),
         query.embedding,
         {name: own for name, own in vectors.items() if getattr(weights, name) or (mixed and name != "image")},
         batch.get("share", query.image_probability) if weights.adaptive else None,

@@ -208,23 +208,21 @@ def _train_job(workshop: Workshop, warm: WarmStart | None) -> list[StageRecord]:
                 for bag in bags(model):
                     weigh(bag, workshop.pairs.items)
             model = model.to(workshop.device)
-            records.append(_train_stage(workshop, name, model, start, before))
+            records.append(_train_stage(workshop, name, model, before))
         barrier()
         start = folder
     return records
 
 
-def _train_stage(
-    workshop: Workshop, name: str, model: SmarModel, before: Path | None, start: str | None
-) -> StageRecord:
+def _train_stage(workshop: Workshop, name: str, model: SmarModel, start: str | None) -> StageRecord:
     job, settings = workshop.job, workshop.settings
     stage, folder, label = job.stages[name], job.folder / name, f"{job.name} {name}"
     resume = in_turn(lambda: latest(folder) if folder.is_dir() else None)
     if resume:
         console.print(f"{label}: going on from {resume[0].name}")
     spent, started, cpu = resume[1] if resume else Spent(), time.perf_counter(), time.process_time()
-    examples = workshop.examples(name, model, before)
-    # patch states and mined negatives are a part of what the stage costs
+    examples = workshop.examples(name, model)
+    # patch states are a part of what the stage costs
     spent = Spent(spent.seconds + time.perf_counter() - started, spent.cpu_seconds + time.process_time() - cpu)
     count = len(examples.items if isinstance(examples, WordCollator) else examples.rows)
     arguments = _arguments(stage, folder, settings, count, workshop.device, _picture_bytes(examples))

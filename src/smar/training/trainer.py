@@ -2,7 +2,6 @@
 
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,16 @@ from torch.nn import Module
 from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel
 
-from smar.core.sections.losses import LossSettings, NegativeSettings
+from smar.core.sections.losses import LossSettings
 from smar.core.sections.train import LossWeights, PictureSettings
 from smar.model.modeling import ItemOutput, QueryOutput
 from smar.model.pictures import pictures_of
 from smar.model.processing import SmarProcessor
-from smar.model.tokens import Ints
 from smar.training.alignment import AlignmentItems, align
 from smar.training.batches import Collator
-from smar.training.categories import CategorySampler
 from smar.training.distributed import average_gradients, gather_rows, world
 from smar.training.encode import encode_batch, parts_of, share, statistics_left_alone
 from smar.training.guard import LossGuard
-from smar.training.memory import MEMORY_FILE, Memory, recall
-from smar.training.negatives import keep_scheduled
 from smar.training.parts import LONG, PROBE, PartedTrainer, fitting
 from smar.training.pictures import picture_input, vary
 from smar.training.stage_losses import PART, add_prefix_losses, stage_losses
@@ -57,30 +52,22 @@ class SmarTrainer(PartedTrainer):
         weights: LossWeights,
         processor: SmarProcessor,
         loss: LossSettings,
-        negatives: NegativeSettings,
         pictures: PictureSettings,
         collator: Collator,
         guard: LossGuard,
         alignment: AlignmentItems | None = None,
-        category: Ints | None = None,
         micro_batch: int | None = None,
         **kwargs: Any,
     ) -> None:
         ahead = kwargs["args"].dataloader_num_workers > 0
         collate = collator if ahead else _pair_numbers
         super().__init__(train_dataset=collator.rows.tolist(), data_collator=collate, **kwargs)
-        self.weights, self.processor, self.loss, self.negatives = weights, processor, loss, negatives
+        self.weights, self.processor, self.loss = weights, processor, loss
         self.collator, self.guard, self.at_once = collator, guard, micro_batch
-        self.pictures, self.alignment, self.category = pictures, alignment, category
+        self.pictures, self.alignment = pictures, alignment
         self.parts: dict[str, list[Tensor]] = defaultdict(list)
         self.pairs: list[int] = []
         self.logged: tuple[int, float] | None = None
-        self.memory: Memory | None = None
-
-    @property
-    def progress(self) -> float:
-        """Share of the stage's steps that are done."""
-        return float(self.state.global_step / self.state.max_steps)
 
     def compute_loss(
         self, model: PreTrainedModel, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
@@ -89,8 +76,7 @@ class SmarTrainer(PartedTrainer):
         model, numbers = self.accelerator.unwrap_model(model), inputs["pairs"]
         self.pairs = gather_rows(numbers, [len(numbers)] * world()).tolist()
         self.guard.check_batch(self.state.global_step + 1, self.pairs)
-        made = inputs if "item_ids" in inputs else self.collator(self.pairs)
-        batch = keep_scheduled(made, self.progress)
+        batch = inputs if "item_ids" in inputs else self.collator(self.pairs)
         if self.at_once is None:
             self.at_once = self._fitting(model)
         self.examples = max(len(batch["query_ids"]), len(batch["item_ids"]))
@@ -102,8 +88,6 @@ class SmarTrainer(PartedTrainer):
         query, item = encode_batch(model, batch, self.at_once, self._own_share, encode)
         batch = self._prepare_inputs({**batch, "pixels": None})
         aligned = {} if self.alignment is None else {"alignment": self._align(model, item, batch)}
-        if self.negatives.memory and self.progress >= self.negatives.memory_warmup:
-            self.memory, item, batch = recall(self.memory, item, batch, self.collator.facts, self.negatives.memory)
         rest = (query, item, batch, model.temperature(), self.loss, PART if parted else None)
         losses = add_prefix_losses(
             stage_losses(self.weights, *rest) | aligned, model.config.matryoshka or (), self.weights, *rest
@@ -134,24 +118,12 @@ class SmarTrainer(PartedTrainer):
         with self.accelerator.autocast():
             return align(model, item, extra, model.temperature())
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.memory is not None and self.args.should_save:
-            self.memory.save(Path(output_dir) / MEMORY_FILE)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and (Path(checkpoint) / MEMORY_FILE).is_file():
-            self.memory = Memory.load(Path(checkpoint) / MEMORY_FILE, self.args.device)
-
     def _own_share(self, batch: dict[str, Any]) -> dict[str, Any]:
         config = self.model.config
         return hide_pictures(self._prepare_inputs(batch), config.modality_dropout if config.kind == "smar" else 0.0)
 
     def _encode(self, model: PreTrainedModel, batch: dict[str, Any]) -> tuple[QueryOutput, ItemOutput]:
-        output: tuple[QueryOutput, ItemOutput] = model(
-            vary(batch, self.pictures, self.processor, model.config.kind == "smar")
-        )
+        output: tuple[QueryOutput, ItemOutput] = model(vary(batch, self.pictures, self.processor))
         return output
 
     def training_step(self, model: Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -162,12 +134,6 @@ class SmarTrainer(PartedTrainer):
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         self.guard.check_gradient(self.state.global_step + 1, norm.item(), self.pairs)
         return loss
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.category is None:
-            return super()._get_train_sampler(train_dataset)
-        step, share = self.get_total_train_batch_size(self.args), self.pictures.same_category
-        return CategorySampler(self.category, step, share, self.args.seed, lambda: int(self.state.epoch or 0))
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the mean of each loss, the temperature and the pairs per second since the last log."""

@@ -62,7 +62,7 @@ def test_weighted_mean_ignores_weight_zero_and_survives_no_weight():
 
 
 def test_adaptive_score_is_the_inner_product_of_the_concatenated_vectors():
-    """paper.md: [p Q ; (1-p) Q] . [S_m ; S_t] equals the soft score exactly."""
+    """docs/paper.md: [p Q ; (1-p) Q] . [S_m ; S_t] equals the soft score exactly."""
     query, text, multimodal = unit(3, 8), unit(5, 8, seed=1), unit(5, 8, seed=2)
     p = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
     soft = adaptive_scores(query @ text.T, query @ multimodal.T, p)

@@ -1,4 +1,4 @@
-"""Hinge, logQ, both directions and Matryoshka prefixes against slow, obvious twins."""
+"""Hinge, both directions and Matryoshka prefixes against slow, obvious twins."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smar.core.sections.losses import LossSettings
-from smar.training.losses.contrastive import hinge_losses, pair_losses, prefix
+from smar.training.losses.contrastive import hinge_losses, prefix
 from smar.training.losses.objective import Objective
 
 
@@ -51,26 +51,6 @@ def test_both_directions_equal_the_slow_twin(shape, kind):
         one = (lambda others: softmax_loss(own, others, 0.2)) if kind == "softmax" else None  # noqa: B023
         one = one or (lambda others: hinge_loss(own, others, 0.3))  # noqa: B023
         assert float(got[pair]) == pytest.approx(one(items) + 0.5 * one(queries))
-
-
-@settings(max_examples=30, deadline=None)
-@given(shape=batches, log_q=st.lists(st.floats(-8, 0), min_size=6, max_size=6))
-def test_log_q_equals_candidates_weighted_by_one_over_q(shape, log_q):
-    scores, rows, target, blocked, _ = some_batch(*shape)
-    correction = torch.tensor(log_q[: scores.shape[1]], dtype=torch.float64)
-    got = pair_losses(scores[rows], target, blocked, 0.5, correction)
-    for pair, row in enumerate(scores[rows].tolist()):
-        mass = [math.exp(s / 0.5) / math.exp(q) for s, q in zip(row, correction.tolist(), strict=True)]
-        kept = sum(m for m, hidden in zip(mass, blocked[pair].tolist(), strict=True) if not hidden)
-        assert float(got[pair]) == pytest.approx(-math.log(mass[target[pair]] / kept), abs=1e-9)
-
-
-@settings(max_examples=20, deadline=None)
-@given(shape=batches, q=st.floats(-8, 0))
-def test_equal_sampling_probabilities_change_nothing(shape, q):
-    scores, rows, target, blocked, _ = some_batch(*shape)
-    same = pair_losses(scores[rows], target, blocked, 0.2, torch.full((scores.shape[1],), q, dtype=torch.float64))
-    assert torch.allclose(same, pair_losses(scores[rows], target, blocked, 0.2))
 
 
 def test_a_hinge_that_every_negative_keeps_is_zero_and_blocked_items_do_not_count():

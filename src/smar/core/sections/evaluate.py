@@ -15,7 +15,7 @@ class EvaluateSettings(Section):
     bootstrap: int = Field(1000, ge=100, description="resamples behind each 95 % interval")
     needs_image: float = Field(0.5, ge=0, le=1, description="from this share on a query counts as needing the picture")
     slice_queries: int = Field(20, ge=1, description="slices with fewer queries are not reported")
-    controls: bool = Field(True, description="paper.md's controls; two more passes over the catalogue")
+    controls: bool = Field(True, description="docs/paper.md's controls; two more passes over the catalogue")
     bm25: bool = Field(True, description="a row of BM25 over the text fields")
     trec: bool = Field(True, description="write judgements and rankings as TREC files, too")
 

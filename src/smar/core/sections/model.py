@@ -47,15 +47,13 @@ class VisionSettings(TowerSettings):
 
     `resnet`: three convolutional stages of `layers` blocks each, up to `hidden` channels, one token per 16 x 16 pixels;
     from scratch it learns colour and shape in far fewer steps than a transformer. `vit`: `layers` transformer layers
-    over square patches. Fewer `stages` make a finer grid: 2 give one token per 8 x 8 pixels. `adapter` transformer
-    layers on top keep training where the encoder itself is frozen.
+    over square patches. Fewer `stages` make a finer grid: 2 give one token per 8 x 8 pixels.
     """
 
     kind: Literal["resnet", "vit"] = "resnet"
     layers: int = Field(1, ge=1)
     stages: int = Field(3, ge=2, le=4, description="stages of a resnet; one token is 2 ** (stages + 1) pixels wide")
     patch: int = Field(8, ge=2, description="side of a vit's patch in pixels; must divide data.image_size")
-    adapter: int = Field(0, ge=0, le=4, description="trainable transformer layers over the encoder's patch states")
 
 
 Kind = Literal["smar", "dpsr", "dpsr-i", "clip"]
@@ -64,7 +62,7 @@ FusionName = Literal["cross", "reverse", "both", "merge", "gated", "concat"]
 
 
 class ModelSettings(Section):
-    """What is built: SMAR or one of its baselines (reference: paper.md, "Model")."""
+    """What is built: SMAR or one of its baselines (reference: docs/paper.md, "Model")."""
 
     kind: Kind = "smar"
     pretrained: str | None = Field(None, description="dual encoder such as CLIP that all towers start from")

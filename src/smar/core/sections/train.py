@@ -111,11 +111,6 @@ class PictureSettings(Section):
     """What makes the picture count in training (see `smar.training.pictures`)."""
 
     alignment_items: int = Field(128, ge=0, description="random items of the catalogue beside a batch's own")
-    token_dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of an item's words hidden from the multimodal path"
-    )
-    same_category: float = Field(0.0, ge=0, le=1, description="share of the batches with pairs of one category")
-    category_column: str = "category"
     augment: bool = Field(False, description="flip, zoom and shift pictures; colours stay")
     precompute: bool = Field(True, description="run a frozen image encoder once, not in every step")
 
@@ -168,8 +163,6 @@ class TrainSettings(Section):
         low, high = self.loss.temperature_bounds
         if self.loss.learn_temperature and self.temperature and not low <= self.temperature <= high:
             raise ValueError(f"temperature ({self.temperature}) is outside loss.temperature_bounds ({low}, {high})")
-        if self.loss.kind == "hinge" and self.negatives.logq:
-            raise ValueError("negatives.logq corrects a softmax: set loss.kind=softmax or negatives.logq=false")
         return self
 
     @model_validator(mode="after")

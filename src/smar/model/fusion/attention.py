@@ -65,7 +65,7 @@ def image_asks(layers: nn.ModuleList, text: Modality, states: Tensor, image_mask
 
 
 class CrossAttentionFusion(Fusion):
-    """`cross`, the default: the text asks, the picture answers (paper.md, "cross attention").
+    """`cross`, the default: the text asks, the picture answers (docs/paper.md, "cross attention").
 
     The null token always stands before the patches; an item without a picture sees it alone.
     """
@@ -114,7 +114,7 @@ class MergeFusion(Fusion):
     """`merge`: self-attention over the tokens of both, joined to one sequence (text, null token, patches).
 
     The result is the first token (`cls`) or the mean over all tokens. Merging was better than cross attention in
-    Shopee's MIEM (paper.md, "comparable systems").
+    Shopee's MIEM (docs/paper.md, "comparable systems").
     """
 
     def __init__(self, hidden: int, image_hidden: int, heads: int, layers: int, pooling: str) -> None:

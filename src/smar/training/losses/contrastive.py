@@ -1,4 +1,4 @@
-"""Contrastive losses over in-batch items: pure functions of embeddings and masks (paper.md, stages 1 and 2).
+"""Contrastive losses over in-batch items: pure functions of embeddings and masks (docs/paper.md, stages 1 and 2).
 
 A batch holds `B` pairs, each of its distinct queries and items once: `u` queries, `n` items. A pair's candidates are
 all `n` items except those its query is known to like (`blocked`), which would be false negatives.
@@ -9,9 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def pair_losses(
-    scores: Tensor, target: Tensor, blocked: Tensor, temperature: float | Tensor, log_q: Tensor | None = None
-) -> Tensor:
+def pair_losses(scores: Tensor, target: Tensor, blocked: Tensor, temperature: float | Tensor) -> Tensor:
     """Softmax cross-entropy of each pair's own item against the batch (in-batch negatives).
 
     Args:
@@ -19,15 +17,11 @@ def pair_losses(
         target: column of each pair's own item [B].
         blocked: bool [B, n], True where the item is a known positive of the query; never at `target`.
         temperature: divides the cosines.
-        log_q: log probability [n] that a batch holds each item, subtracted from the logits (Yi et al. 2019; see
-            `smar.training.losses.sampling`); none when not given.
 
     Returns:
         Losses [B].
     """
     logits = scores / temperature
-    if log_q is not None:
-        logits = logits - log_q
     return functional.cross_entropy(logits.masked_fill(blocked, float("-inf")), target, reduction="none")
 
 

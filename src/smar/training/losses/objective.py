@@ -21,7 +21,6 @@ class Objective:
         target: column of each pair's item [B].
         blocked: bool [B, n], True where a candidate is a known positive of the pair's query other than its own item.
         liked: bool [u, n], True where a candidate is a known positive of the query; for the direction item -> query.
-        log_q: log sampling probability [n] of the candidates, or None.
     """
 
     loss: LossSettings
@@ -30,19 +29,17 @@ class Objective:
     target: Tensor
     blocked: Tensor
     liked: Tensor | None = None
-    log_q: Tensor | None = None
 
     def by_query(self, rows: Tensor, pairs: slice = slice(None)) -> Tensor:
         """Items of some pairs against the other candidates of their query: cosines [b, n] -> losses [b]."""
         target, blocked = self.target[pairs], self.blocked[pairs]
         if self.loss.kind == "hinge":
             return hinge_losses(rows, target, blocked, self.loss.margin)
-        return pair_losses(rows, target, blocked, self.temperature, self.log_q)
+        return pair_losses(rows, target, blocked, self.temperature)
 
     def by_item(self, columns: Tensor, pairs: slice = slice(None)) -> Tensor:
         """Queries of some pairs against the batch's other queries, those that like the item, too, left out.
 
-        Queries are not corrected by their sampling probability: only items are drawn from outside the batch.
         Cosines [b, u] -> losses [b].
         """
         assert self.liked is not None
