@@ -229,7 +229,6 @@ def test_writes_go_to_the_named_index(line: Line, index_path: Path, tmp_path: Pa
             pictured = next(
                 one for one in client.get("/v1/indexes/mine/items").json()["items"] if one["picture"] is not None
             )
-            back = {**pictured["item"], "picture": pictured["picture"]}
-            again = client.put(pictured["picture"].removesuffix("/picture"), json=back)
+            again = client.put(pictured["picture"].removesuffix("/picture"), json=pictured)
             assert again.status_code == 200, again.text
             assert client.get(pictured["picture"]).status_code == 200
