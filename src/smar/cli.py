@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     _prepare(commands)
     _train(commands)
     _evaluate(commands)
+    _queries(commands)
     _ablate(commands)
     _embed_and_index(commands)
     _export(commands)
@@ -166,6 +167,25 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     _assignments(command)
     _device(command)
+    command.add_argument("--out", type=arguments.folder, required=True, metavar="REPORT")
+
+
+def _queries(commands: "Commands[argparse.ArgumentParser]") -> None:
+    command = _command(
+        commands,
+        "queries",
+        "report which queries a service answers badly, by the events that `smar serve --events` took",
+        "smar queries events --index index --out report",
+    )
+    command.add_argument("events", type=arguments.made, nargs="+", metavar="EVENTS")
+    command.add_argument("--index", type=arguments.made, required=True, metavar="INDEX", help="titles and pictures")
+    command.add_argument(
+        "--least",
+        type=arguments.positive,
+        default=5,
+        metavar="N",
+        help="list queries with so many searches (default 5)",
+    )
     command.add_argument("--out", type=arguments.folder, required=True, metavar="REPORT")
 
 
@@ -355,6 +375,13 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
     command.add_argument("--root-path", default="", metavar="PREFIX", help="where a proxy shows it, such as /search")
     command.add_argument("--protect-reads", action="store_true", help="searching needs a key, too")
     command.add_argument("--rate", type=float, default=0.0, metavar="N", help="requests a second and client (no limit)")
+    command.add_argument(
+        "--events",
+        type=arguments.folder,
+        metavar="DIR",
+        help="take shoppers' impressions and clicks into this folder",
+    )
+    command.add_argument("--events-sessions", action="store_true", help="keep hashes of their session and client ids")
     command.add_argument("--log", choices=("errors", "requests", "queries"), default="errors", help="what is logged")
     command.add_argument(
         "--set", action="append", default=[], dest="assignments", metavar="name=value", help="see docs/serving.md"

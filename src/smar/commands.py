@@ -84,6 +84,21 @@ def evaluate(options: argparse.Namespace) -> None:
     summary(f"report in {options.out}", rows, _say("embed", options.runs[0], options.dataset, "--out", "embeddings"))
 
 
+def queries(options: argparse.Namespace) -> None:
+    """`smar queries`."""
+    from smar.evaluation.queries import find_queries
+    from smar.evaluation.queries_report import write_queries_report
+    from smar.search.local import UpdatableIndex
+
+    found = find_queries(options.events)
+    catalogue = UpdatableIndex.open(options.index).snapshot.catalogue
+    lists = write_queries_report(options.out, found, catalogue, options.least)
+    rows: list[tuple[str, object]] = [("searches", found.total.searches), ("queries", len(found.queries))]
+    rows += [(name.lower(), count) for name, count in lists.items()]
+    rows += [("proposed synonyms", len(found.replaced)), ("report", options.out / "report.md")]
+    summary(f"report in {options.out}", rows)
+
+
 def ablate(options: argparse.Namespace) -> None:
     """`smar ablate`."""
     from smar.evaluation.ablation.ablate import ablate as run
@@ -311,7 +326,8 @@ def serve(options: argparse.Namespace) -> None:
     from smar.serving.options import named_paths, read_keys, service_options
     from smar.serving.supervise import serve as run
 
-    names = ("workers", "protect_reads", "rate", "log", "cors", "root_path", "split", "interleave")
+    shown = ("workers", "protect_reads", "rate", "log", "cors", "root_path")
+    names = (*shown, "split", "interleave", "events", "events_sessions")
     named = {name: getattr(options, name) for name in names}
     chosen = service_options(options.assignments, keys=read_keys(options.keys), **named)
     configure_logs()

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smar.cli import parser
+from smar.evaluation.compare import compare
 from smar.search.local.build import build_index
 from smar.serving.app import create_service
 from smar.serving.engine import Engine
@@ -119,8 +120,10 @@ def interleaved(engines: dict[str, Opening]) -> Iterator[TestClient]:
 def ask(client: TestClient, path: str = "/v1/search", **body: object) -> dict:
     answer = client.post(path, json={"query": "red shirt"} | body)
     assert answer.status_code == 200, answer.text
-    SearchResponse.model_validate(answer.json())
-    return answer.json()
+    told = answer.json()
+    SearchResponse.model_validate(told)
+    assert len(told.pop("query_id")) == 32  # of each answer another one
+    return told
 
 
 def test_a_split_answer_is_the_one_of_its_index(split: TestClient) -> None:
@@ -131,7 +134,7 @@ def test_a_split_answer_is_the_one_of_its_index(split: TestClient) -> None:
         assert answer == ask(split, f"/v1/indexes/{variant}/search")
         by_address = split.get(f"/v1/search?q=red+shirt&session={session}")
         assert by_address.json()["variant"] == variant
-        assert by_address.headers["vary"] == "X-Session-ID"
+        assert by_address.headers["vary"].lower() == "x-session-id"
         headed = split.post("/v1/search", json={"query": "red shirt"}, headers={"X-Session-ID": str(session)})
         assert headed.json()["variant"] == variant
         batch = split.post("/v1/search/batch", json={"searches": [{"query": "kettle", "session": str(session)}]})
@@ -202,3 +205,33 @@ def test_the_end_of_one_ranking(interleaved: TestClient) -> None:
     assert len(hits) == 180
     assert hits[-1]["team"] is None
     assert Counter(hit["team"] for hit in hits)["b"] <= 120
+
+
+@pytest.mark.parametrize("design", ["split", "interleaved"])
+def test_events_of_both_designs_are_compared(engines: dict[str, Opening], tmp_path: Path, design: str) -> None:
+    """Shoppers who click what `b` found, and hardly what `a` did, make it the winner."""
+    how: dict[str, object] = {"split": (("a", 50.0), ("b", 50.0))} if design == "split" else {"interleave": ("a", "b")}
+    with served(engines, events=tmp_path, events_sessions=True, **how) as client:
+        for session in map(str, range(80)):
+            answer = client.post("/v1/search", json={"query": "red shirt", "k": 10, "session": session}).json()
+            liked = "a" if int(session) % 4 == 0 else "b"
+            chosen = [hit for hit in answer["hits"] if hit.get("team", answer.get("variant")) == liked][:2]
+            told = [
+                {
+                    "action_name": "click",
+                    "query_id": answer["query_id"],
+                    "session_id": session,
+                    "event_attributes": {
+                        "object": {"object_id": hit["item_id"]},
+                        "position": {"ordinal": hit["rank"]},
+                        **({"variant": hit["team"]} if "team" in hit else {}),
+                    },
+                }
+                for hit in chosen
+            ]
+            if told:
+                assert client.post("/v1/events", json=told).json()["accepted"] == len(told)
+    done = compare([tmp_path], design=design)  # type: ignore[arg-type]
+    assert sum(done.sessions.values()) == 80  # those without a click, too
+    assert done.notes == []
+    assert [(row.action, row.winner) for row in done.rows] == [("click", "b")]

@@ -17,8 +17,9 @@ from scipy import stats
 
 from smar.core.errors import InputError
 from smar.core.files import StrPath
+from smar.data.events import open_events
 from smar.evaluation.bootstrap import Interval
-from smar.evaluation.event_counts import ACTIONS, Units, open_events, read_split, read_teams
+from smar.evaluation.event_counts import ACTIONS, Units, read_split, read_teams
 from smar.evaluation.metrics import Floats
 from smar.evaluation.significance import holm
 

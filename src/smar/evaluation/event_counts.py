@@ -1,21 +1,14 @@
 """What the sessions of an experiment did, counted in the folder of events."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.dataset as ds
 
-from smar.core.errors import InputError
-from smar.core.files import StrPath
 from smar.evaluation.metrics import Floats
 
 ACTIONS = ("click", "cart", "order")
-_COLUMNS = ("action_name", "query_id", "session_id", "object_id", "variant")
 _COUNTS = ", ".join(
     f"count(DISTINCT (query_id, object_id)) FILTER (action_name = '{action}') AS {action}" for action in ACTIONS
 )
@@ -23,7 +16,10 @@ _UNIT = "coalesce(session_id, query_id)"
 _SPLIT = f"""
 SELECT min(variant) AS variant, count(DISTINCT variant) > 1 AS mixed, bool_and(session_id IS NULL) AS alone,
     count(*) FILTER (action_name = 'impression') AS impressions, {_COUNTS}
-FROM event WHERE variant IS NOT NULL GROUP BY {_UNIT} ORDER BY {_UNIT}
+FROM (
+    SELECT variant, session_id, query_id, action_name, object_id FROM event
+    UNION ALL SELECT variant, session_id, query_id, 'impression', NULL FROM searched  -- sessions that saw nothing
+) WHERE variant IS NOT NULL GROUP BY {_UNIT} ORDER BY {_UNIT}
 """
 _MIXED = """
 SELECT count(*) FROM (SELECT 1 FROM event GROUP BY query_id HAVING count(DISTINCT variant) > 1)
@@ -48,21 +44,6 @@ class Units:
     impressions: int
     without_session: int
     mixed_searches: int
-
-
-def open_events(con: duckdb.DuckDBPyConnection, folders: Sequence[StrPath]) -> None:
-    """Create the view ``event``; raises InputError where a folder holds no events or they cannot be read."""
-    files = [str(file) for folder in folders for file in sorted(Path(folder).glob("events-*.parquet"))]
-    if not files:
-        raise InputError(f"{', '.join(map(str, folders))}: no events-*.parquet, as `smar serve --events` writes them.")
-    try:
-        parts = ds.dataset(files)
-        if missing := [name for name in _COLUMNS if name not in parts.schema.names]:
-            raise InputError(f"{files[0]} has no column {', '.join(missing)}; it has {', '.join(parts.schema.names)}.")
-        con.register("event", parts)
-        con.execute("SELECT count(*) FROM event").fetchone()
-    except (pa.ArrowException, OSError, duckdb.Error) as error:
-        raise InputError(f"{files[0]} and others: the events cannot be read ({error}).") from None
 
 
 def read_split(con: duckdb.DuckDBPyConnection) -> Units:

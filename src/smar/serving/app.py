@@ -19,6 +19,7 @@ from smar import __version__
 from smar.serving.changes import build_changes_router
 from smar.serving.engine import Engine
 from smar.serving.errors import add_error_handlers
+from smar.serving.events import Events, build_events_router
 from smar.serving.guard import Guard
 from smar.serving.health import build_health_router
 from smar.serving.listing import add_listing
@@ -39,16 +40,17 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
 
 def create_service(openings: Mapping[str, Opening], options: ServiceOptions) -> Guard:
     """The ASGI application over indexes by their names; the first one answers what names none."""
-    several = Several()
+    several = Several(None if options.events is None else Events(options))
 
     def make(served: Served, engine: Engine, searches: Searches) -> Applications:
         named = _index_app(several, served, engine, searches)
         if not options.variants or served is not several.first:
             return Applications(named, named)
-        return Applications(named, _index_app(several, served, engine, compared(several.served, options)))
+        front = compared(several.served, options, several.events)
+        return Applications(named, _index_app(several, served, engine, front))
 
     for name, opening in openings.items():
-        several.served[name] = Served(name, opening, len(openings) == 1, make)
+        several.served[name] = Served(name, opening, len(openings) == 1, several.events, make)
     for served, opening in zip(several.served.values(), openings.values(), strict=True):
         if not isinstance(opening.engine, str):
             served.take(opening.engine)
@@ -75,6 +77,7 @@ def _index_app(several: Several, served: Served, engine: Engine, searches: Searc
     app.include_router(router)
     app.include_router(build_indexes_router(several, options))
     app.include_router(build_health_router(lambda request: several.ready(request.scope.get(INDEX))))
+    app.include_router(build_events_router(several.events))
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from smar.core.errors import InputError
 from smar.search.local import EmbeddedIndex, Page, by_vector, check_place, page_of, similar
 from smar.search.protocol import MAX_HITS
+from smar.serving.answered import identified
 from smar.serving.answers import as_json, page_out, server_timing
 from smar.serving.asked import MAX_K
 from smar.serving.bulk import Written as Refresh
@@ -87,7 +88,7 @@ def _passed_on(answer: WriterAnswer) -> Response:
 
 def _hits(index: EmbeddedIndex, page: Page, timings: dict[str, float]) -> Response:
     with timed(timings, "fetch"):
-        answer = as_json(page_out(index, page))
+        _, answer = identified(as_json(page_out(index, page)))
     observe_stages(timings)
     return Response(answer, media_type=JSON, headers=server_timing(timings))
 

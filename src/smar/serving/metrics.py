@@ -35,6 +35,7 @@ BATCH = Histogram("smar_batch_size", "Searches encoded at once", buckets=(1, 2, 
 WAITING = Gauge("smar_queue_depth", "Searches that wait in the workers", multiprocess_mode="livesum")
 GATE = Counter("smar_gate", "What the gate said of answered searches", ["decision"])
 CACHE = Counter("smar_cache", "Searches answered from the cache or not", ["result"])
+EVENTS = Counter("smar_events", "Events of shoppers: accepted, rejected, lost", ["result"])
 REFUSED = Counter("smar_refused", "Requests refused to protect the service", ["reason"])
 ITEMS = Gauge("smar_index_items", "Items that can be found", ["index"], multiprocess_mode="livemax")
 VERSION = Gauge(
@@ -53,9 +54,9 @@ _shown: dict[Gauge, float] = {}
 _flushing: asyncio.TimerHandle | None = None
 
 
-def count(counter: Counter, *labels: str) -> None:
-    """One more; written with others some times a second, as a search's figures one by one cost 65 us."""
-    _counted[counter, *labels] += 1
+def count(counter: Counter, *labels: str, by: int = 1) -> None:
+    """One more, or some; written with others some times a second, as a search's figures one by one cost 65 us."""
+    _counted[counter, *labels] += by
     _flush_soon()
 
 

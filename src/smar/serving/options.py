@@ -51,6 +51,12 @@ class ServiceOptions(BaseModel):
     log: Literal["errors", "requests", "queries"] = Field(
         "errors", description="errors only; a line for each request; the same with the query's text"
     )
+    events: Path | None = Field(None, description="folder for events of shoppers; none are taken without")
+    events_sessions: bool = Field(False, description="events keep hashes of the ids of session and client")
+    events_rate: float = Field(100.0, ge=0, description="events a second and client, over all workers; 0 for no limit")
+    events_burst: int = Field(1000, ge=1, description="events that a client may send at once before the rate counts")
+    events_part_bytes: int = Field(16 << 20, ge=1024, description="size at which a journal of events becomes a part")
+    events_part_seconds: float = Field(3600.0, gt=0, description="age at which a journal of events becomes a part")
     cors: tuple[str, ...] = Field((), description="origins whose pages may call the service; * for any")
     root_path: str = Field("", description="where a proxy shows the service, such as /search")
     split: tuple[tuple[str, float], ...] = Field((), description="share of the sessions that each index answers")
@@ -80,8 +86,19 @@ class ServiceOptions(BaseModel):
         return self.interleave or tuple(name for name, _ in self.split)
 
 
-_FIXED = {"workers", "keys", "cors", "root_path", "split", "interleave", "shared", "writer"}
-_SETTABLE = sorted(set(ServiceOptions.model_fields) - _FIXED)
+_NAMED = {
+    "workers",
+    "keys",
+    "cors",
+    "root_path",
+    "split",
+    "interleave",
+    "shared",
+    "writer",
+    "events",
+    "events_sessions",
+}
+_SETTABLE = sorted(set(ServiceOptions.model_fields) - _NAMED)
 
 
 def service_options(assignments: Sequence[str] = (), **named: object) -> ServiceOptions:

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,6 +22,7 @@ from smar.search.local import EmbeddedIndex, content_type
 from smar.search.protocol import Mode
 from smar.serving import metrics
 from smar.serving.address import address_parameters, read_address
+from smar.serving.answered import SESSION, identified, note_search
 from smar.serving.answers import Cache, as_json, items_json, result_out, server_timing
 from smar.serving.asked import BatchRequest, SearchRequest, batch_schema
 from smar.serving.batcher import Batcher, Busy
@@ -32,13 +33,14 @@ from smar.serving.options import DEFAULT, ServiceOptions
 from smar.serving.schemas import About, BatchResponse, ErrorResponse, FacetsOut, ItemOut, SearchResponse
 from smar.serving.strict import Answers, StrictRoute
 
+if TYPE_CHECKING:
+    from smar.serving.events import Events
+
 M = TypeVar("M", bound=BaseModel)
 JSON = "application/json"
 BYTES = "application/octet-stream"
 """Beside a more telling type, for generated clients that know no other."""
 SEARCH, BATCH = "/v1/search", "/v1/search/batch"
-SESSION = "X-Session-ID"
-"""Header by which a client may tell its session."""
 RATE = "smar.rate"
 """In a request's scope, where there is a limit: counts one more request of its client, as `RateLimiter.wait` does."""
 UNKNOWN: Answers = {404: {"model": ErrorResponse, "description": "no such item or picture"}}
@@ -72,8 +74,10 @@ def build_router(engine: Engine, options: ServiceOptions, searches: "Searches") 
 class Searches:
     """Answers searches: cache, batcher, figures."""
 
-    def __init__(self, engine: Engine, options: ServiceOptions, name: str = DEFAULT) -> None:
-        self._engine, self._name = engine, name
+    def __init__(
+        self, engine: Engine, options: ServiceOptions, events: "Events | None" = None, name: str = DEFAULT
+    ) -> None:
+        self._engine, self._events, self._name = engine, events, name
         self._log_query = options.log == "queries"
         self._cache = Cache(options.cache_bytes)
         self._batcher: Batcher[Question, SearchResult] = Batcher(engine.answer, options.batch, options.queue)
@@ -83,13 +87,17 @@ class Searches:
         asked = await read_body(request, SearchRequest)
         question = question_of(asked, request)
         answer, timing = await self._found(question, lambda **more: self._note(request, question, **more))
-        return Response(answer, media_type=JSON, headers=timing)
+        return Response(self._identified(question, answer), media_type=JSON, headers=timing)
 
     async def linked(self, request: Request) -> Response:
         """``GET /v1/search``: the same from the address; whoever has the answer is told when it is still right."""
         question = question_of(read_address(request.query_params.multi_items()), request)
         answer, headers = await self._found(question, lambda **more: self._note(request, question, **more))
-        return tagged(request, answer, {"Cache-Control": "no-cache", **headers})
+        found = tagged(request, answer, {"Cache-Control": "no-cache", **headers}, weak=True)
+        if found.status_code == 200:  # else the client's copy keeps its query_id
+            found.body = self._identified(question, answer)
+            found.headers["content-length"] = str(len(found.body))
+        return found
 
     async def batch(self, request: Request) -> Response:
         """``POST /v1/search/batch``: each search has its answer or its error, in their order."""
@@ -107,9 +115,16 @@ class Searches:
                 raise RequestError("too_many_requests", "more requests a second than are allowed; try again shortly.")
             question = question_of(SearchRequest.model_validate(asked), request)
             answer, _ = await self._found(question, lambda **_: None)
+            answer = self._identified(question, answer)
         except (InputError, ValidationError, Busy) as error:
             answer = as_json(ErrorResponse(error=told(error)).model_dump(exclude_none=True))
         return msgspec.Raw(answer)
+
+    def _identified(self, question: Question, answer: bytes) -> bytes:
+        """The answer with an id of its own, noted where events are taken."""
+        query_id, whole = identified(answer)
+        note_search(self._events, query_id, question, answer)
+        return whole
 
     async def _found(self, question: Question, note: Callable[..., None]) -> tuple[bytes, dict[str, str]]:
         """The answer as bytes, and the header with its times; `note` takes what the log tells of it."""
@@ -228,6 +243,8 @@ def _add_about(router: APIRouter, engine: Engine, options: ServiceOptions) -> No
             sorts=[name for name in options.sorts if name.removeprefix("-") in index.schema.names],
             picture_search=options.writer,
             compared=list(options.variants),
+            events=options.events is not None,
+            events_sessions=options.events is not None and options.events_sessions,
             writable=options.writer and bool(options.keys),
         )
 
@@ -253,9 +270,11 @@ def refuse_encoded(request: Request) -> None:
         raise HTTPException(415, message, {"Accept-Encoding": "identity"})
 
 
-def tagged(request: Request, content: bytes, headers: dict[str, str], media_type: str = JSON) -> Response:
-    """An answer with an ETag; 304 where the client has just that."""
-    tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+def tagged(
+    request: Request, content: bytes, headers: dict[str, str], media_type: str = JSON, weak: bool = False
+) -> Response:
+    """An answer with an ETag, a weak one where it is not the same byte for byte; 304 where the client has just that."""
+    tag = f'{"W/" * weak}"{hashlib.sha256(content).hexdigest()[:16]}"'
     headers = {**headers, "ETag": tag}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)

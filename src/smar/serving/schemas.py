@@ -86,6 +86,7 @@ class SortedOut(BaseModel):
 class SearchResponse(BaseModel):
     """What was found."""
 
+    query_id: str = Field(description="of this answer; events name it")
     variant: str | None = Field(None, description="the index that answered; left out where none are compared")
     interleaved: list[str] | None = Field(
         None, description="the indexes whose rankings are interleaved here; left out where none are"
@@ -111,6 +112,7 @@ class SearchResponse(BaseModel):
 class HitsResponse(BaseModel):
     """What looks alike."""
 
+    query_id: str = Field(description="of this answer; events name it")
     total: TotalOut
     hits: list[HitOut]
 
@@ -229,6 +231,8 @@ class About(BaseModel):
     sorts: list[str] = Field(description="columns that the shop offers to sort by, a minus before those downwards")
     picture_search: bool = Field(description="whether a model worker can encode pictures and items")
     compared: list[str] = Field(description="indexes that an experiment compares; searches then give their `session`")
+    events: bool = Field(description="whether impressions and clicks can be reported")
+    events_sessions: bool = Field(description="whether events keep the session's id, as a hash")
     writable: bool = Field(description="whether items can be changed over HTTP, with an API key")
 
 
@@ -276,3 +280,18 @@ class BulkResult(BaseModel):
     updated: bool | None = Field(None, description="patch")
     deleted: bool | None = Field(None, description="delete")
     error: ErrorBody | None = None
+
+
+class RejectedEvent(BaseModel):
+    """An event that was not taken."""
+
+    number: int = Field(description="of the event in the body, from 1")
+    error: ErrorBody
+
+
+class EventsResponse(BaseModel):
+    """What became of the events of one request."""
+
+    accepted: int = Field(description="events that survive a crash from now on")
+    rejected: int
+    errors: list[RejectedEvent] = Field(description="the first 20 that were rejected")

@@ -23,6 +23,7 @@ from smar.serving import metrics
 from smar.serving.answers import BASE
 from smar.serving.engine import Engine
 from smar.serving.errors import NotReady, error_response, unreadable_response
+from smar.serving.events import Events
 from smar.serving.follow import INTERVAL, following
 from smar.serving.health import readiness
 from smar.serving.options import ServiceOptions
@@ -73,7 +74,8 @@ class Served:
     `make` makes the applications once there is an engine; `engine` and `searches` are None before.
     """
 
-    def __init__(self, name: str, opening: Opening, alone: bool, make: "Make") -> None:
+    def __init__(self, name: str, opening: Opening, alone: bool, events: "Events | None", make: "Make") -> None:
+        self._events = events
         self.name, self.folder, self.options, self._make = name, opening.folder, opening.options, make
         self.prefix = "" if alone else f"/indexes/{name}"
         self.base = f"{self.options.root_path}/v1{self.prefix}"
@@ -84,7 +86,7 @@ class Served:
 
     def take(self, engine: Engine) -> None:
         """Answer from it from now on."""
-        self.engine, self.searches = engine, Searches(engine, self.options, self.name)
+        self.engine, self.searches = engine, Searches(engine, self.options, self._events, self.name)
         self._client = writer_client(self.options)
         self.applications = self._make(self, engine, self.searches)
 
@@ -145,9 +147,11 @@ class Several:
     """ASGI: passes a request on to the application of its index, and follows all of them while it runs.
 
     `served` are the indexes by name, the first one first; whoever makes the service puts them there.
+    `events` takes those of all of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, events: "Events | None") -> None:
+        self.events = events
         self.served: dict[str, Served] = {}
         self._lifespan = Router(lifespan=lambda _: self._running())
 
@@ -177,7 +181,8 @@ class Several:
     async def _running(self) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(one.work()) for one in self.served.values()]
         try:
-            yield
+            async with contextlib.nullcontext() if self.events is None else self.events.collecting():
+                yield
         finally:
             for task in tasks:
                 task.cancel()

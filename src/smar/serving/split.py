@@ -17,23 +17,25 @@ import numpy as np
 
 from smar.search.local import PLAIN, Relation, Shape, Total, UnreadableIndex
 from smar.serving import metrics
+from smar.serving.answered import SESSION
 from smar.serving.answers import BASE, as_json, hits_out, result_out, server_timing
 from smar.serving.engine import Question, SearchResult
+from smar.serving.events import Events
 from smar.serving.options import ServiceOptions
-from smar.serving.routes import SESSION, Searches
+from smar.serving.routes import Searches
 from smar.serving.several import Served
 
 _DIGEST = 64
-_VARY = {"Vary": SESSION}
+_VARY = {"Vary": SESSION.title()}
 _read_hits = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 
 
-def compared(served: Mapping[str, Served], options: ServiceOptions) -> Searches:
+def compared(served: Mapping[str, Served], options: ServiceOptions, events: Events | None) -> Searches:
     """What answers searches that name no index, where `options` compare some of those served."""
     if options.interleave:
         first, second = options.interleave
-        return Interleaved(served, (first, second))
-    return Split(served, dict(options.split))
+        return Interleaved(served, (first, second), events)
+    return Split(served, dict(options.split), events)
 
 
 def drawn(*key: str) -> bytes:
@@ -96,10 +98,10 @@ def coins(*key: str) -> Callable[[], int]:
 class Split(Searches):
     """Searches that one of several indexes answers, each of them its share of the sessions."""
 
-    def __init__(self, served: Mapping[str, Served], shares: Mapping[str, float]) -> None:
+    def __init__(self, served: Mapping[str, Served], shares: Mapping[str, float], events: Events | None = None) -> None:
         options = next(iter(served.values())).options
         self._log_query = options.log == "queries"
-        self._served, self._shares = served, shares
+        self._served, self._shares, self._events = served, shares, events
 
     async def _found(self, question: Question, note: Callable[..., None]) -> tuple[bytes, dict[str, str]]:
         name = share_of(self._shares, question.session or question.query)
@@ -122,8 +124,8 @@ class Interleaved(Split):
     no team.
     """
 
-    def __init__(self, served: Mapping[str, Served], names: tuple[str, str]) -> None:
-        super().__init__(served, dict.fromkeys(names, 1.0))
+    def __init__(self, served: Mapping[str, Served], names: tuple[str, str], events: Events | None = None) -> None:
+        super().__init__(served, dict.fromkeys(names, 1.0), events)
         self._names = names
 
     async def _found(self, question: Question, note: Callable[..., None]) -> tuple[bytes, dict[str, str]]:
