@@ -56,6 +56,7 @@ def test_truth_of_the_real_catalogue(tmp_path: Path) -> None:
     assert 0 < sum(bool(row["hidden"]) for row in rows) < len(rows)
 
 
+@pytest.mark.cluster  # a minute
 def test_the_loop_goes_round(line: Line, tmp_path: Path) -> None:
     """From a finished line on: a service, a simulated crowd, a model of its events, the swap."""
     for name in ("shop", "dataset", "run", "embeddings", "index"):

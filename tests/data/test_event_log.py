@@ -76,6 +76,7 @@ def shop(folder: Path, days: int = 28) -> None:
 
 def test_prepare_reads_events_with_their_positions(tmp_path: Path) -> None:
     shop(tmp_path / "events")
+    assert sum(row["query"] is not None for row in read(tmp_path / "events")) == 3 * 28 + 28 + 7 + 1 + 3
     notes = write_log([tmp_path / "events"], tmp_path / "log.parquet")
     log = pq.read_table(tmp_path / "log.parquet").to_pylist()
     assert len(log) == 3 * 28

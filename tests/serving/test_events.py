@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from smar.data.journals import EVENTS, QUERIES
 from smar.serving.app import create_app
 from smar.serving.engine import Engine
 from smar.serving.options import ServiceOptions
-from tiny_service import address, becomes, run_service, search
+from tiny_service import address, becomes, run_service
 
 
 def event(action: str = "click", item: object = "item/00001", **more: Any) -> dict[str, Any]:
@@ -38,6 +39,11 @@ def options(folder: Path, **more: Any) -> ServiceOptions:
 def read(folder: Path, kind: str = "events") -> list[dict[str, Any]]:
     files = sorted(folder.glob(f"{kind}-*.parquet"))
     return pa.concat_tables([pq.read_table(file) for file in files]).to_pylist() if files else []
+
+
+def search(client: TestClient, **body: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = client.post("/v1/search", json={"query": "red shirt"} | body).json()
+    return answer
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +69,16 @@ def test_every_search_has_an_id_of_its_own(client: TestClient) -> None:
     assert first == again == linked
     same = client.get("/v1/search?q=red+shirt", headers={"If-None-Match": by_address.headers["etag"]})
     assert (same.status_code, same.content) == (304, b"")
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text(encoding="utf-8")
+
+
+def test_the_request_of_the_documentation(client: TestClient) -> None:
+    (request,) = re.findall(r"^```http\nPOST /v1/events\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (answer,) = re.findall(r"^```json\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert client.post("/v1/events", content=request).json() == json.loads(answer)
+    assert all(f"`{name}`" in PAGE for name in (*EVENTS.names, *QUERIES.names))
 
 
 ONE, TWO = event(), event("impression", 7)

@@ -5,10 +5,12 @@ turned into parts of its name, when it is large or old, when its worker ends, an
 one starts. Sealed again it gives the same files again, so that nothing is there twice.
 """
 
+import contextlib
 import fcntl
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -51,6 +53,8 @@ QUERIES = pa.schema(
     ]
 )
 """Columns of `queries-*.parquet`, one row a search that was answered."""
+_NAMES = ["query_id", "query", "variant"]
+_LATEST = 32
 _LINE = {field.name: field.type for schema in (EVENTS, QUERIES) for field in schema} | {"timestamp": pa.int64()}
 _PARSE = arrow_json.ParseOptions(explicit_schema=pa.schema(list(_LINE.items())))
 _READ = arrow_json.ReadOptions(use_threads=False)  # searches need the other cores
@@ -105,7 +109,8 @@ def seal(journal: Path) -> None:
         asked = pc.equal(lines["action_name"], SEARCHED)
         searches = lines.filter(asked).select(QUERIES.names).cast(QUERIES)
         happened = lines.filter(pc.invert(asked)).select(EVENTS.names).cast(EVENTS)
-        for kind, table in (("queries", searches), ("events", _told(happened, searches))):
+        known = pa.concat_tables([searches.select(_NAMES), *_others(journal, happened["query_id"])])
+        for kind, table in (("queries", searches), ("events", _told(happened, known))):
             if len(table):
                 with atomic(journal.with_name(f"{kind}-{journal.stem}.parquet")) as partial:
                     pq.write_table(table, partial, compression="zstd")
@@ -114,12 +119,25 @@ def seal(journal: Path) -> None:
 
 
 def _told(events: pa.Table, searches: pa.Table) -> pa.Table:
-    """Events with the words and the variant of their search, where the journal holds it; readers look further."""
+    """Events with the words and the variant of their search, where that is known; readers look further."""
     at = pc.index_in(events["query_id"], value_set=searches["query_id"])
     for name in ("query", "variant"):
         found = pc.coalesce(events[name], searches[name].take(at))
         events = events.set_column(events.schema.get_field_index(name), EVENTS.field(name), found)
     return events
+
+
+def _others(journal: Path, wanted: pa.ChunkedArray) -> Iterator[pa.Table]:
+    """Searches of these ids in the journals of other workers and in the latest parts; any may go away meanwhile."""
+    ids, folder = pc.unique(wanted), journal.parent
+    parts = sorted(folder.glob("queries-*.parquet"))[-_LATEST:]
+    for file in (*folder.glob(f"*{JOURNAL}"), *parts):
+        with contextlib.suppress(FileNotFoundError):
+            if file.suffix != JOURNAL:
+                yield pq.read_table(file, columns=_NAMES, filters=pc.field("query_id").isin(ids))
+            elif file != journal and (lines := _lines(file)) is not None:
+                lines = lines.filter(pc.equal(lines["action_name"], SEARCHED)).select(_NAMES)
+                yield lines.filter(pc.is_in(lines["query_id"], value_set=ids))
 
 
 def _lines(journal: Path) -> pa.Table | None:

@@ -37,7 +37,7 @@ _read, _encode = msgspec.json.Decoder(_Answer).decode, msgspec.json.Encoder().en
 def identified(answer: bytes) -> tuple[str, bytes]:
     """A new id, and the answer, a JSON object that is not empty, with it as `query_id`."""
     query_id = os.urandom(16).hex()
-    return query_id, b'{"query_id":"%b",%b' % (query_id.encode(), answer[1:])
+    return query_id, b'%b,"query_id":"%b"}' % (answer[:-1], query_id.encode())
 
 
 def note_search(events: "Events | None", query_id: str, asked: Question, answer: bytes) -> None:

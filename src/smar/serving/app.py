@@ -19,6 +19,7 @@ from smar import __version__
 from smar.serving.changes import build_changes_router
 from smar.serving.engine import Engine
 from smar.serving.errors import add_error_handlers
+from smar.serving.events import PATH as EVENTS
 from smar.serving.events import Events, build_events_router
 from smar.serving.guard import Guard
 from smar.serving.health import build_health_router
@@ -77,7 +78,7 @@ def _index_app(several: Several, served: Served, engine: Engine, searches: Searc
     app.include_router(router)
     app.include_router(build_indexes_router(several, options))
     app.include_router(build_health_router(lambda request: several.ready(request.scope.get(INDEX))))
-    app.include_router(build_events_router(several.events))
+    app.include_router(reports := build_events_router(several.events))
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -91,11 +92,11 @@ def _index_app(several: Several, served: Served, engine: Engine, searches: Searc
     app.mount("/static", StaticFiles(directory=WEB))
     # the package is used only for the Swagger UI files that it carries
     app.mount("/swagger", StaticFiles(directory=str(importlib.resources.files("fastapi_offline") / "static")))
-    direct = _direct(app, router)
+    direct = {path: _direct(app, one, path) for path, one in ((SEARCH, router), (EVENTS, reports))}
 
     async def dispatched(scope: Scope, receive: Receive, send: Send) -> None:
-        search = scope["method"] == "POST" and scope["path"] == SEARCH
-        await (direct if search else app)(scope, receive, send)
+        route = direct.get(scope["path"], app) if scope["method"] == "POST" else app
+        await route(scope, receive, send)
 
     return dispatched
 
@@ -109,13 +110,14 @@ def _servers(several: Several, served: Served) -> list[dict[str, str]]:
     return [{"url": prefix or "/"} for prefix in prefixes] if len(prefixes) > 1 or root else []
 
 
-def _direct(app: FastAPI, router: APIRouter) -> ASGIApp:
-    """The search route without what finds it, its arguments and its errors: a quarter of a search's time in Python.
+def _direct(app: FastAPI, router: APIRouter, path: str) -> ASGIApp:
+    """The POST route of a path without what finds it, its arguments and its errors, a quarter of a search's time in
+    Python.
 
     What it raises is raised once more where the handlers of errors are.
     """
     routes = (route for route in router.routes if isinstance(route, APIRoute))
-    route = next(route for route in routes if route.path == SEARCH and "POST" in (route.methods or ()))
+    route = next(route for route in routes if route.path == path and "POST" in (route.methods or ()))
     handlers = dict(app.exception_handlers)
     last = handlers.pop(Exception)  # it answers, and the error goes on to who logs it
 

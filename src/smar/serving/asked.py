@@ -129,7 +129,7 @@ class SearchRequest(BaseModel):
         None,
         max_length=200,
         description="whose search it is, any text: where indexes are compared, each session is answered by one of "
-        "them. The header `X-Session-ID` says the same; it is neither kept nor logged",
+        "them. The header `X-Session-ID` says the same. It is kept only with `--events-sessions`, as a hash",
         examples=[None],
     )
 

@@ -1,5 +1,6 @@
 """``POST /v1/events``: what shoppers saw and did is durable before it is answered."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -50,11 +51,12 @@ class Events:
 
     @contextlib.asynccontextmanager
     async def collecting(self) -> AsyncIterator[None]:
-        """While the application runs: what was left before becomes parts at its begin, the rest at its end."""
-        await self.journal.recover()
+        """While the application runs: what was left before becomes parts, and at its end the rest."""
+        recovering = asyncio.create_task(self.journal.recover())
         try:
             yield
         finally:
+            await recovering
             await self.journal.close()
 
     async def take(self, request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from smar.core.errors import InputError
@@ -15,6 +16,7 @@ class Hasher:
 
     def __init__(self, secret: bytes) -> None:
         self._key, self._salt = secret[:_KEY], secret[_KEY:]
+        self._known = lru_cache(maxsize=4096)(self._hash)  # the events of a body are of one session
 
     @classmethod
     def of(cls, folder: Path) -> "Hasher":
@@ -41,8 +43,9 @@ class Hasher:
 
     def __call__(self, kind: str, name: str | None) -> str | None:
         """The hash of an id of this kind, 32 hexadecimal digits; None for none."""
-        if not name:
-            return None
+        return self._known(kind, name) if name else None
+
+    def _hash(self, kind: str, name: str) -> str:
         person = kind.encode()
         return hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=16, key=self._key, salt=self._salt,
                                person=person).hexdigest()  # fmt: skip

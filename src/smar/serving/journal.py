@@ -101,8 +101,10 @@ class Journal:
 
     def _begin(self) -> None:
         path = new_journal(self._folder)
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        lock(file)
+        fresh = path.with_name(f".{path.name}.partial")
+        file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        lock(file)  # before it has its name: another process would take it for one that was left
+        fresh.rename(path)
         sync_folder(self._folder)
         self._file, self._path, self._length, self._begun = file, path, 0, time.monotonic()
 

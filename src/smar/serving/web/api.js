@@ -1,5 +1,7 @@
 // The service, seen from the page.
 
+import { session } from "./events.js";
+
 /** An answer that is not a success; `message` is fit to be shown. */
 export class ServiceError extends Error {
   constructor(code, message) {
@@ -25,13 +27,11 @@ async function call(path, options) {
     const { code = `http_${response.status}`, message = `The service answered ${response.status}.` } = body.error ?? {};
     throw new ServiceError(code, message);
   }
+  for (const hit of body.hits ?? []) hit.query_id = body.query_id; // each card knows whose it is
   return body;
 }
 
 export const about = () => call("v1/about");
-
-/** A random name that ends with the tab: indexes that are compared answer one session alike. The service keeps it nowhere. */
-const session = () => (sessionStorage.session ??= crypto.getRandomValues(new Uint32Array(4)).join("-"));
 
 export const facets = (filter = null, top = 30, signal = null) =>
   call(`v1/facets?${parameters({ top, filter })}`, { signal });

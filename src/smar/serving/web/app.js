@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { watchDetail } from "./cards.js";
 import { byId } from "./dom.js";
+import { startEvents } from "./events.js";
 import { buildFilters, countFilters, showFilters, showSubject } from "./filters.js";
 import { buildFurther, buildSorts, countFurther, showFurther, showSort } from "./further.js";
 import { PAGE } from "./paging.js";
@@ -257,6 +258,7 @@ async function load() {
     const [about, found] = await Promise.all([api.about(), api.facets()]);
     if (facets) return; // asked for twice, as it failed at first
     byId("camera").hidden = !about.picture_search;
+    startEvents(about);
     facets = found;
     const own = about.facets.filter((name) => !["category", "brand", "price"].includes(name));
     await buildFurther(own, () => state, changed);

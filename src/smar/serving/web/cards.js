@@ -1,6 +1,7 @@
 // Product cards and the dialog that explains one of them.
 
 import { byId, el, icon, money, percent } from "./dom.js";
+import { watchCard } from "./events.js";
 
 const HIDDEN = new Set(["item_id", "title", "image_status"]);
 const PICTURE_SIZE = 256;
@@ -50,6 +51,7 @@ export function card(hit, { mark = null, eager = false, context }) {
     el("span", { className: "price" }, price(item)),
   );
   button.addEventListener("click", () => openDetail(hit, context));
+  watchCard(button, hit);
   return el("li", { className: mark ? `is-${mark.kind}` : "" }, button);
 }
 
