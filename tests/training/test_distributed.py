@@ -40,6 +40,7 @@ def test_gradients_of_two_processes_are_those_of_the_whole_batch():
     done = torchrun(HERE / "two_processes.py")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "process 1 sees no picture" in done.stdout
+    assert "a folder that is not shared is refused" in done.stdout
 
 
 def training(line: Line, out: Path, batch_size: int) -> list[object]:

@@ -1,11 +1,17 @@
 """Run by test_distributed.py in two processes: gradients of a shared batch against those of the whole one."""
 
+import os
+import tempfile
 from functools import partial
+from pathlib import Path
 
+import pytest
 import torch
 from tiny_batch import batch_of, gradients, largest_difference, loss_of, tiny
 
-from smar.training.distributed import average_gradients, processes, rank, total, world
+from smar.core.errors import InputError
+from smar.training import distributed
+from smar.training.distributed import average_gradients, check_shared, from_first, processes, rank, total, world
 from smar.training.encode import encode_batch
 
 
@@ -41,3 +47,14 @@ with processes(torch.device("cpu")):
         if rank() == 0:
             print(f"{name}: {difference:.1e}", flush=True)
         assert difference < 1e-5, name
+    shared = Path(from_first(tempfile.mkdtemp()))
+    check_shared(shared / "run")
+    assert not list((shared / "run").iterdir())
+    own = shared / f"node{rank()}"  # as on two nodes whose disks are their own
+    own.mkdir()
+    os.chdir(own)
+    distributed._SEEN_SECONDS = 0.5
+    with pytest.raises(InputError, match="--out run is not one folder for all processes"):
+        check_shared(Path("run"))
+    if rank() == 0:
+        print("a folder that is not shared is refused")

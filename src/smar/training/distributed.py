@@ -11,16 +11,23 @@ Everything here is the identity in a single process.
 """
 
 import os
+import secrets
+import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from smar.core.errors import InputError
 from smar.core.progress import console
 
+_SEEN_SECONDS = 5
+"""Network file systems may show a new file late."""
 T = TypeVar("T")
 
 
@@ -71,6 +78,35 @@ def in_turn(work: Callable[[], T]) -> T:
     if rank() == 0:
         barrier()
     return out
+
+
+def check_shared(folder: Path) -> None:
+    """Refuse a folder that is another one for some process: each would train with files of its own.
+
+    Process 0 writes a file of a random name, the others read it. With one process nothing is written.
+
+    Raises:
+        InputError: in every process alike; it names the hosts that do not see the file.
+    """
+    if world() == 1:
+        return
+    nonce = from_first(secrets.token_hex(16))
+    path = folder / f".shared-{nonce}"
+    if rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(nonce)
+    barrier()
+    until = time.monotonic() + _SEEN_SECONDS
+    while not (seen := path.is_file()) and time.monotonic() < until:
+        time.sleep(0.1)
+    blind = [host for host, saw in _objects((socket.gethostname(), seen)) if not saw]
+    if rank() == 0:
+        path.unlink()
+    if blind:
+        raise InputError(
+            f"--out {folder} is not one folder for all processes: {', '.join(sorted(set(blind)))} cannot see what "
+            "process 0 wrote there. Put it where every node has the same files (NFS, a shared volume)."
+        )
 
 
 def total(value: float) -> float:

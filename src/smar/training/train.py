@@ -45,7 +45,7 @@ from smar.training.batches import Collator
 from smar.training.build import Workshop
 from smar.training.card import write_card
 from smar.training.checkpoints import Spent, StageCallback, latest
-from smar.training.distributed import barrier, in_turn, largest, processes, rank, world
+from smar.training.distributed import barrier, check_shared, in_turn, largest, processes, rank, world
 from smar.training.gate import finish_gate
 from smar.training.rates import optimizer
 from smar.training.setup import TrainingData, new_processor
@@ -103,6 +103,7 @@ def train(
         torch.set_num_threads(settings.train.threads)
     chosen = pick_device(device)
     with PeakMemory() as peak, processes(chosen), quiet():
+        check_shared(run)
         warm = None if source is None else WarmStart.open(source)
         if warm is not None:
             warm.check(dataset, settings, jobs(settings, run))

@@ -79,16 +79,23 @@ def _facets(
     """The facets among the best `rows`, or among all that matches; `again` finds the best ones under another filter."""
     assert shape.facets is not None
     collapse = None if shape.collapse is None else shape.collapse.column
-    found, counts = {filter: rows}, {}
+
+    def with_cards(rows: Rows) -> tuple[Rows, Rows | None]:
+        cards = None if collapse is None else card_ids(index.segments, collapse, rows)
+        alone = cards is None or bool(np.diff(np.sort(cards)).all())  # each row is a card: rows are counted
+        return rows, None if alone else cards
+
+    found: dict[Filter | None, tuple[Rows, Rows | None]] = {}
+    counts = {}
     for name in shape.facets.columns:
         bare = filter if shape.facets.within else without(filter, name)
         if shape.facets.of == "matches" or again is None:
             counts[name] = index.counts(name, bare, shape.facets.top, collapse)
             continue
         if bare not in found:
-            found[bare] = again(bare)
-        cards = None if collapse is None else card_ids(index.segments, collapse, found[bare])
-        counts[name] = count_column(index.segments, found[bare], name, shape.facets.top, cards)
+            found[bare] = with_cards(rows if bare == filter else again(bare))
+        best, cards = found[bare]
+        counts[name] = count_column(index.segments, best, name, shape.facets.top, cards)
     return counts
 
 

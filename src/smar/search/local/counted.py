@@ -104,7 +104,7 @@ def count_column(
     if codes is not None:
         code = codes.code[parts[0][2]].astype(np.int64)
         held = code < len(codes.values)
-        pairs = code[held] if cards is None else np.unique(code[held] * _CARDS + cards[held]) // _CARDS
+        pairs = code[held] if cards is None else _pairs(code[held], cards[held])
         counts = np.bincount(pairs)
         found = np.flatnonzero(counts)
         named = Counter(
@@ -114,6 +114,13 @@ def count_column(
     values = _values(segments, rows, name)
     held = np.array([bool(own) for own in values], np.bool_)
     return ColumnCounts(_missing(held, cards), values=_best(_count(values, cards), top))
+
+
+def _pairs(values: Rows, cards: Rows) -> Rows:
+    """The value of each distinct pair of value and card."""
+    pairs: Rows = np.sort(values * _CARDS + cards)
+    distinct: Rows = pairs[np.diff(pairs, prepend=-1) != 0] // _CARDS
+    return distinct
 
 
 def _values(segments: Sequence[Segment], rows: Rows, name: str) -> list[tuple[str, ...]]:
@@ -172,7 +179,7 @@ def _ranges(segments: Sequence[Segment], rows: Rows, name: str, top: int, cards:
     if cards is None:
         counts = np.bincount(bins, minlength=len(borders) + 1)
     else:
-        counts = np.bincount(np.unique(bins * _CARDS + cards[held]) // _CARDS, minlength=len(borders) + 1)
+        counts = np.bincount(_pairs(bins, cards[held]), minlength=len(borders) + 1)
     shown: Callable[[float], float | str] = _day if base.kind(name) is Kind.MOMENT else float
     ends: list[float | str | None] = [None, *map(shown, borders.tolist()), None]
     ranges = tuple(RangeCount(*each) for each in zip(ends[:-1], ends[1:], counts.tolist(), strict=True))
