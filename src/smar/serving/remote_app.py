@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -31,7 +32,7 @@ from smar.serving.errors import NotFound, NotReady, add_error_handlers, told
 from smar.serving.guard import Guard
 from smar.serving.many import ITEM
 from smar.serving.offered import offered
-from smar.serving.options import ServiceOptions
+from smar.serving.options import DEFAULT, ServiceOptions
 from smar.serving.remote import RemoteEngine, found_items, similar_page
 from smar.serving.routes import BATCH, JSON, SEARCH, question_of, read_body, sent_path, tagged
 from smar.serving.schemas import (
@@ -44,6 +45,7 @@ from smar.serving.schemas import (
     PriceRange,
     Readiness,
 )
+from smar.serving.several import alone
 from smar.serving.strict import StrictRoute
 
 T = TypeVar("T")
@@ -65,7 +67,7 @@ class Awaited:
             raise Busy
         self._waiting += 1
         try:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+            future = asyncio.get_running_loop().run_in_executor(self._pool, copy_context().run, work)
             return await asyncio.wait_for(future, self._deadline)
         except TimeoutError:
             raise EngineDown(f"{self.engine.name} gave no answer within {self._deadline:g} s") from None
@@ -73,7 +75,7 @@ class Awaited:
             self._waiting -= 1
 
 
-def create_remote_app(engine: RemoteEngine, options: ServiceOptions | None = None) -> Guard:
+def create_remote_app(engine: RemoteEngine, options: ServiceOptions | None = None, name: str = DEFAULT) -> Guard:
     """The ASGI application over an opened engine."""
     options = options or ServiceOptions()
     app = FastAPI(
@@ -93,8 +95,8 @@ def create_remote_app(engine: RemoteEngine, options: ServiceOptions | None = Non
     _add_about(router, awaited, options)
     _add_health(router, awaited)
     app.include_router(router)
-    add_pages(app, options)
-    return Guard(app, options, {})
+    add_pages(app, [{"url": options.root_path}] if options.root_path else [])
+    return Guard(alone(app, options, name), options)
 
 
 def _add_searches(router: APIRouter, awaited: Awaited) -> None:
@@ -243,6 +245,9 @@ def _add_about(router: APIRouter, awaited: Awaited, options: ServiceOptions) -> 
                 modes=[mode for mode in Mode if mode is not Mode.HYBRID],
                 **offered(without_cards, found_items(index, []).index, logger.warning),
                 picture_search=False,
+                compared=[],
+                events=False,
+                events_sessions=False,
                 writable=False,
             )
 
