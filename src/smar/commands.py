@@ -26,7 +26,8 @@ def prepare(options: argparse.Namespace) -> None:
 
     settings = load_settings(options.config, [*_framing(options.pictures_for), *options.assignments])
     tables = {name: getattr(options, name) for name in ("items", "clicks", "images", "queries")}
-    done = run(settings.data, **tables, test_from=options.test_from, out=options.out)
+    engine = {"engine": options.engine, "spark_master": options.spark_master}
+    done = run(settings.data, **tables, test_from=options.test_from, out=options.out, **engine)
     next_command = ["train", options.out, "--out", "run"] + (["--config", options.config] if options.config else [])
     summary(f"dataset in {options.out}", done.rows(), _say(*next_command))
 
