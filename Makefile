@@ -18,7 +18,7 @@ BENCH_prepare := --rows 4000000
 bench: BENCH_serving = --items 120000 --seconds 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster lint bench bench-serving clean
+.PHONY: help install demo docs test test-cluster lint bench bench-serving clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ lint: .venv/installed-dev  ## check style and types, look for weaknesses and kno
 	$(BIN)/bandit -q -r src -c pyproject.toml
 	$(BIN)/python .ci/audit.py requirements.txt
 
+docs: .venv/installed-docs  ## build the site of docs/ with a reference of the API into site/; broken links fail
+	$(BIN)/mkdocs build --strict
+
 bench: .venv/installed-dev $(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py))  ## run the benchmarks at moderate sizes
 
 bench-serving: .venv/installed-bench  ## a million items under load, beside a peer (BENCH_serving='--items 20000': fewer)
@@ -52,7 +55,7 @@ bench-%: .venv/installed-dev
 	$(BIN)/python benchmarks/$*.py $(BENCH_$*)
 
 clean:  ## remove .venv, caches and the folder demo
-	rm -rf .venv demo build .pytest_cache .hypothesis .mypy_cache .ruff_cache src/smar.egg-info
+	rm -rf .venv demo build site .pytest_cache .hypothesis .mypy_cache .ruff_cache src/smar.egg-info
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python:
@@ -70,6 +73,10 @@ clean:  ## remove .venv, caches and the folder demo
 
 .venv/installed-cluster: requirements-cluster.txt .venv/installed-dev
 	$(BIN)/pip install -r requirements-cluster.txt
+	@touch $@
+
+.venv/installed-docs: requirements-docs.txt .venv/installed
+	$(BIN)/pip install -r requirements-docs.txt
 	@touch $@
 
 .venv/installed-dev: requirements-dev.txt .venv/installed

@@ -15,7 +15,7 @@ from smar.cli import parser
 from smar.data.voices import query_features
 from smar.evaluation.trec_input import read_topics
 from smar.search.local.embedded import EmbeddedIndex
-from tiny_line import TOWER, Line, Outcome, prepare_words, smar
+from tiny_line import Line, Outcome, prepare_words, smar
 
 COMMANDS = ("prepare", "train", "evaluate", "ablate", "embed", "index", "export", "search", "serve", "demo")
 MODELS = ("bm25", "dpsr", "dpsr-i", "multimodal", "smar", "two-way")
@@ -104,7 +104,8 @@ def test_metrics_file(line: Line) -> None:
     assert len(rows) == models * len(METRICS) * len(cells)  # no row twice, though `group` is a slice column and a truth
     comparisons = {(row["model"], row["slice"]): row for row in listed if " - " in row["model"]}
     others = ({*MODELS} - {"smar"}) | ({*CONTROLS} - {"oracle-gate"})
-    assert comparisons.keys() == {(f"smar - {other}", name) for other in others for name in cells}
+    pairs = {f"smar - {other}" for other in others} | {"multimodal - text"}
+    assert comparisons.keys() == {(pair, name) for pair in pairs for name in cells}
     assert all(0 < row["p"] <= row["p_holm"] <= 1 for row in comparisons.values())
     gate = {(row["metric"], row["slice"]): row["value"] for row in listed if row["metric"] in ("routed", "gate AUC")}
     assert gate.keys() == {("gate AUC", "all"), *(("routed", name) for name in cells)}
@@ -254,17 +255,9 @@ def test_assignments_override_the_file(line: Line, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "small" / "manifest.json").read_text())["image_size"] == 16
 
 
-def test_demo_walks_the_whole_line_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo itself on a smaller shop with less training; the second call keeps what the first one finished."""
-    from smar import commands
-    from smar.demo import shop
-
-    whole = shop.generate_shop
-    sizes = [f"train.{stage}.{key}" for stage in ("stage1", "stage2") for key in ("steps=2", "batch_size=32")]
-    sizes += [f"model.{tower}={TOWER}" for tower in ("query", "text", "vision")] + ["evaluate.bootstrap=100"]
-    monkeypatch.setattr(shop, "generate_shop", lambda out: whole(out, items=300, searches=3000))
-    monkeypatch.setattr(commands, "DEMO_TRAINING", [word for size in sizes for word in ("--set", size)])
-    first = smar("demo", "--out", tmp_path / "demo", "--no-serve")
+def test_demo_walks_the_whole_line_once(tmp_path: Path) -> None:
+    """The demo on a smaller shop with less training; the second call keeps what the first one finished."""
+    first = smar("demo", "--quick", "--out", tmp_path / "demo", "--no-serve")
     assert first.code == 0, first.err
     assert first.says("demo done", "generated shop, simulated log", "next: smar serve")
     assert "Not-fashion" in first.out
@@ -272,7 +265,7 @@ def test_demo_walks_the_whole_line_once(tmp_path: Path, monkeypatch: pytest.Monk
         assert (tmp_path / "demo" / made).is_file()
     weights = tmp_path / "demo" / "run" / "stage2" / "model.safetensors"
     trained = weights.stat().st_mtime_ns
-    second = smar("demo", "--out", tmp_path / "demo", "--no-serve")
+    second = smar("demo", "--quick", "--out", tmp_path / "demo", "--no-serve")
     assert second.code == 0, second.err
     assert second.says("is there already")
     assert weights.stat().st_mtime_ns == trained

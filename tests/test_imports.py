@@ -26,10 +26,13 @@ ALLOWED = {
     "serving": {"data", "search"},
     # The model worker of `smar serve`: a process of its own, as it loads torch and the query workers must not.
     "serving.writer": {"data", "model", "embedding", "search", "serving"},
+    # the door of all rooms for a Python program; what stands in `smar` itself is loaded when it is used
+    "api": {"data", "model", "training", "evaluation", "embedding", "search", "serving"},
+    "smar": {"api", "data", "search", "serving"},
     "arguments": set[str](),
     "cli": {"commands", "arguments"},
     "__main__": {"cli"},
-    "commands": {"data", "demo", "model", "training", "evaluation", "export", "embedding", "search", "serving", "cli"},
+    "commands": {"api", "demo", "model", "evaluation", "export", "embedding", "search", "serving", "cli"},
 }
 """Part -> other parts that it may import, beside the foundation."""
 ONLINE = ("data", "search", "serving")

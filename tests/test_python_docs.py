@@ -1,5 +1,6 @@
 """docs/python.md runs as it is written, on a tiny run, and what it says of texts holds for every character."""
 
+import json
 import subprocess
 import sys
 import unicodedata
@@ -8,15 +9,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import pyarrow as pa
 import pytest
 import regex
-from PIL import Image
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tokenizers import Tokenizer, normalizers
 
+import smar as public
+from smar.core.overrides import merged
+from smar.data.dataset import Dataset
 from smar.data.text import normalise
 from smar.model.encoder import Encoder
 from smar.search.query import QueryEncoder
-from tiny_line import Line, smar
+from tiny_line import CONFIG, Line, smar
+from tiny_place import furnish
 
 PAGE = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
 SECTIONS = {section.split("\n")[0]: section for section in PAGE.split("\n## ")[1:]}
@@ -31,14 +38,14 @@ GREEK_OR_CYRILLIC = regex.compile(r"[\p{Greek}\u0345\u1c80-\u1c8a]")
 @pytest.fixture(scope="module")
 def place(line: Line, tmp_path_factory) -> Path:
     """A folder in which the page's names mean something."""
-    folder = tmp_path_factory.mktemp("page")
-    (folder / "run").symlink_to(line.run)
+    folder = furnish(line, tmp_path_factory.mktemp("page"))
+    for name in ("dataset", "embeddings", "index"):  # the page makes them
+        (folder / name).unlink()
     assert smar("export", line.run, "--embeddings", line.embeddings, "--out", folder / "encoder").code == 0
     exported = smar(
         *("export", line.run, "--baseline", "dpsr", "--format", "sentence-transformers", "--out", folder / "sentences")
     )
     assert exported.code == 0, exported.err
-    Image.new("RGB", (40, 60), "red").save(folder / "dress.jpg")
     return folder
 
 
@@ -57,18 +64,67 @@ def run_block(place: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_every_section_has_its_block():
     assert list(BLOCKS) == [
-        "Encoder",
+        "From tables to a report",
+        "Vectors and scores",
+        "An index",
+        "Own fusions, losses and encoders",
         "The folder of a stage",
         "The query tower with plain onnxruntime",
         "sentence-transformers",
     ]
 
 
-def test_encoder(run_block, line: Line):
-    names = run_block("Encoder")
-    assert names["encoder"].config.text_fields == ["title", "category", "brand"]
-    assert names["scores"].shape == (1, 2)
-    assert names["item"].has_image.tolist() == [True, False]
+def test_from_tables_to_a_report(run_block, line: Line):
+    names = run_block("From tables to a report")
+    assert names["dataset"].digest == Dataset.open(line.dataset).digest  # as by command, so the run is finished
+    assert names["losses"] == []
+    told = json.loads((line.report / "metrics.json").read_text())
+    assert [row["value"] for row in told[: len(names["frame"])]] == names["frame"].value.tolist()
+    assert pa.table(names["report"]).column_names == list(names["frame"])
+    assert names["best"].value == names["frame"].query("slice == 'all' and metric == 'R@50'").value.max()
+
+
+def test_vectors_and_scores(run_block):
+    names = run_block("Vectors and scores")
+    assert names["encoder"].text_fields == ("title", "category", "brand")
+    assert names["queries"].embedding.shape == (2, 32)
+    assert names["items"].has_image.tolist() == [True, True, False]
+    assert names["scores"].shape == (2, 3)
+
+
+def test_an_index(run_block, line: Line, place: Path):
+    (place / "dataset").exists() or (place / "dataset").symlink_to(line.dataset)
+    names = run_block("An index")
+    assert names["found"].hits
+    assert all(hit.payload["price"] < 500 for hit in names["found"].hits)
+    assert [hit.item_id for hit in names["small"].search("kettle", mode="text", filter="price<10").hits] == ["b"]
+
+
+def test_own_fusion_loss_and_encoder_train(place: Path, line: Line, monkeypatch: pytest.MonkeyPatch):
+    """The page's module and its YAML, trained, exported and searched with."""
+    section = SECTIONS["Own fusions, losses and encoders"]
+    (place / "my_module.py").write_text(BLOCKS["Own fusions, losses and encoders"])
+    monkeypatch.syspath_prepend(place)
+    said = yaml.safe_load(section.split("```yaml\n")[1].split("```")[0])
+    tiny = merged(CONFIG, {"train": {"baselines": [], "stage1": {"steps": 2}, "stage2": {"steps": 1}}})
+    run = public.train(line.dataset, place / "own", merged(tiny, said))
+    encoder = run.encoder()
+    assert [
+        type(part).__name__ for part in (encoder.towers.model.fusion, encoder.towers.model.query_tower.encoder)
+    ] == [
+        "SumFusion",
+        "MeanEncoder",
+    ]
+    rows = [{"item_id": "a", "title": "Red dress"}, {"item_id": "b", "title": "Kettle"}]
+    index = public.Index.build(encoder.encode_item(rows), place / "own-index", items=rows, encoder=encoder)
+    assert len(index.search("red").hits) == 2
+    losses = read_losses(place / "own" / "stage1" / "logs")
+    assert max(losses) < 8  # of three losses, each a mean of squares of at most 2 that the weights 1, .5 and 1 add up
+
+
+def read_losses(folder: Path) -> list[float]:
+    events = EventAccumulator(str(folder)).Reload()
+    return [event.value for event in events.Scalars("train/loss")]
 
 
 def test_transformers_names(run_block, place: Path, line: Line):

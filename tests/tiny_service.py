@@ -13,22 +13,22 @@ from fastapi.testclient import TestClient
 
 from smar.serving.schemas import SearchResponse
 
-PATIENCE = 30
+PATIENCE = 120
 """Seconds after which something counts as never happening; a machine may be busy."""
 READY = re.compile(r"http://[\d.]+:\d+")
 
 
 @contextlib.contextmanager
-def run_service(index_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`smar serve` on a free port; its messages are on stderr, the first one when it accepts connections."""
+def run_service(index_path: Path | str, *arguments: str, verb: str = "serve") -> Iterator[subprocess.Popen[str]]:
+    """`smar serve`, or another `verb`, on a free port; it says on stderr when it accepts connections."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "smar", "serve", str(index_path), "--port", "0", *arguments]
+    command = [sys.executable, "-m", "smar", verb, str(index_path), "--port", "0", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         yield process
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE)
         assert process.stderr is not None
         process.stderr.close()
 
@@ -53,8 +53,14 @@ def address(process: subprocess.Popen[str]) -> str:
 
 
 def search(client: TestClient, **body: object) -> dict:
-    """The answer of a search, of the shape that the API describes."""
+    """The answer of a search, of the shape that the API describes, without its own id."""
     response = client.post("/v1/search", json={"query": "red shirt"} | body)
     assert response.status_code == 200, response.text
     SearchResponse.model_validate(response.json())
-    return response.json()
+    return nameless(response.json())
+
+
+def nameless(answer: dict) -> dict:
+    """An answer without its own id, which no other has."""
+    assert len(answer.pop("query_id")) == 32
+    return answer

@@ -40,6 +40,18 @@ def made(text: str) -> Path:
     return _usable(text, True, "the folder that smar made", "read", _not_readable)
 
 
+def held(text: str) -> Path | str:
+    """A folder that a command of smar made, or the URL of an engine, such as postgresql://host/shop."""
+    return text if "://" in text else made(text)
+
+
+def url(text: str) -> str:
+    """The URL of an engine."""
+    if "://" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL such as postgresql://host/shop or lance:///srv/shop")
+    return text
+
+
 def file(text: str) -> Path:
     """A file to read."""
     return _usable(text, False, "a file", "read", _not_readable)
@@ -89,4 +101,5 @@ def add_shape(command: argparse.ArgumentParser) -> None:
     command.add_argument("--rank", metavar="EXPRESSION", help="such as: score * (1 + 0.2 * log1p(sold))")
     command.add_argument("--collapse", metavar="COLUMN", help="one hit for all items with the same value")
     command.add_argument("--facets", type=names, default=[], metavar="A,B", help="count these columns")
+    command.add_argument("--cutoff", action="store_true", help="leave out hits that are not relevant to the query")
     command.add_argument("--fields", type=names, metavar="A,B", help="with --json: columns to print")

@@ -14,6 +14,7 @@ from smar import __version__, arguments
 from smar.core.errors import InputError, TrainingError
 from smar.core.progress import console
 
+BULK = ("parquet", "opensearch", "elasticsearch", "qdrant", "vespa")
 MODES = ("adaptive", "route", "text", "multimodal", "hybrid")
 
 
@@ -29,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     _prepare(commands)
     _train(commands)
     _evaluate(commands)
+    _queries(commands)
     _ablate(commands)
     _embed_and_index(commands)
     _export(commands)
@@ -93,6 +95,15 @@ def _prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
 def _configuration(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", type=arguments.file, metavar="FILE", help="YAML file, see docs/configuration.md")
     _assignments(command)
+
+
+def _folder(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--folder",
+        type=arguments.made,
+        metavar="DIR",
+        help="with a URL: where query encoder and pictures lie, if not where it was loaded from",
+    )
 
 
 def _device(command: argparse.ArgumentParser) -> None:
@@ -172,6 +183,25 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     command.add_argument("--out", type=arguments.folder, required=True, metavar="REPORT")
 
 
+def _queries(commands: "Commands[argparse.ArgumentParser]") -> None:
+    command = _command(
+        commands,
+        "queries",
+        "report which queries a service answers badly, by the events that `smar serve --events` took",
+        "smar queries events --index index --out report",
+    )
+    command.add_argument("events", type=arguments.made, nargs="+", metavar="EVENTS")
+    command.add_argument("--index", type=arguments.made, required=True, metavar="INDEX", help="titles and pictures")
+    command.add_argument(
+        "--least",
+        type=arguments.positive,
+        default=5,
+        metavar="N",
+        help="list queries with so many searches (default 5)",
+    )
+    command.add_argument("--out", type=arguments.folder, required=True, metavar="REPORT")
+
+
 def _ablate(commands: "Commands[argparse.ArgumentParser]") -> None:
     command = _command(
         commands,
@@ -214,22 +244,32 @@ def _index(commands: "Commands[argparse.ArgumentParser]") -> None:
         "index",
         "build the search index from embeddings, or change an index",
         "smar index embeddings --out index\n"
+        "smar index embeddings --to postgresql://user@host/shop\n"
         "smar index index --update new-items.parquet --run run\n"
         "smar index index --delete ids.txt\n"
         "smar index index --compact\n"
         "smar index index --rollback",
     )
     command.add_argument(
-        "source", type=arguments.made, metavar="SOURCE", help="embeddings with --out; else the index to change"
+        "source",
+        type=arguments.held,
+        metavar="SOURCE",
+        help="embeddings with --out or --to; else the index to change, a folder or the URL of an engine",
     )
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", type=arguments.folder, metavar="INDEX", help="add a version to this index and serve it")
+    what.add_argument(
+        "--to",
+        type=arguments.url,
+        metavar="URL",
+        help="load an engine instead: postgresql://, milvus://, lance:// (docs/engines.md)",
+    )
     what.add_argument("--update", nargs="+", metavar="ITEMS", help="tables of new and changed items; needs --run")
     what.add_argument("--delete", type=arguments.file, metavar="FILE", help="ids of items to remove, one a line")
     what.add_argument("--compact", action="store_true", help="make one new version of index and updates")
     what.add_argument("--rollback", action="store_true", help="serve the previous version again")
     command.add_argument(
-        "--recall", type=float, metavar="SHARE", help="with --out: recall@50 to tune to (default 0.98)"
+        "--recall", type=float, metavar="SHARE", help="with --out or --to: recall@50 to tune to (default 0.98)"
     )
     command.add_argument(
         "--query", type=arguments.made, metavar="DIR", help="with --out: a query encoder of `smar export`"
@@ -275,12 +315,14 @@ def _search(commands: "Commands[argparse.ArgumentParser]") -> None:
         "smar search index '' --filter 'category=Dress' --sort=-price --facets brand\n"
         "smar search index --queries queries.txt -k 50 --run run.trec",
     )
-    command.add_argument("index", type=arguments.made, metavar="INDEX")
+    command.add_argument("index", type=arguments.held, metavar="INDEX", help="a folder, or the URL of an engine")
+    _folder(command)
     command.add_argument("query", nargs="?", metavar="QUERY")
     command.add_argument("-k", type=int, default=10, metavar="N", help="hits per query (default 10)")
     command.add_argument("--filter", metavar="EXPRESSION", help="such as: price<50 and category in (Shirt, Dress)")
     command.add_argument("--mode", choices=MODES, default="adaptive", help="which vectors answer (default adaptive)")
     arguments.add_shape(command)
+    command.add_argument("--rules", type=arguments.file, metavar="RULES.yaml", help="a shop's rules: see docs/rules.md")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument("--queries", type=arguments.file, metavar="FILE", help="one query a line")
     command.add_argument(
@@ -298,7 +340,8 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         "serve an index: HTTP API and search page",
         "smar serve index --port 8080\nsmar serve index --workers 4 --model run --keys keys.txt --rate 20",
     )
-    command.add_argument("index", type=arguments.made, metavar="INDEX")
+    command.add_argument("index", type=arguments.held, metavar="INDEX", help="a folder, or the URL of an engine")
+    _folder(command)
     command.add_argument("--host", default="127.0.0.1")
     command.add_argument("--port", type=int, default=8080)
     command.add_argument(
@@ -313,6 +356,9 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     command.add_argument(
         "--cors", nargs="+", default=(), metavar="ORIGIN", help="whose pages may call it, such as https://shop.example"
+    )
+    command.add_argument(
+        "--rules", type=arguments.file, metavar="RULES.yaml", help="pins, boosts, synonyms, ...: see docs/rules.md"
     )
     command.add_argument("--root-path", default="", metavar="PREFIX", help="where a proxy shows it, such as /search")
     command.add_argument(
@@ -334,17 +380,46 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     command.add_argument("--protect-reads", action="store_true", help="searching needs a key, too")
     command.add_argument("--rate", type=float, default=0.0, metavar="N", help="requests a second and client (no limit)")
+    command.add_argument(
+        "--events",
+        type=arguments.folder,
+        metavar="DIR",
+        help="take shoppers' impressions and clicks into this folder",
+    )
+    command.add_argument("--events-sessions", action="store_true", help="keep hashes of their session and client ids")
     command.add_argument("--log", choices=("errors", "requests", "queries"), default="errors", help="what is logged")
     command.add_argument(
         "--set", action="append", default=[], dest="assignments", metavar="name=value", help="see docs/serving.md"
     )
     command = _command(
         commands,
+        "encode-service",
+        "answer POST /v1/encode with a query's vector, for an engine that is asked elsewhere",
+        "smar encode-service embeddings --port 8081",
+    )
+    command.add_argument(
+        "folder", type=arguments.made, metavar="FOLDER", help="embeddings, an index, or `smar export`'s"
+    )
+    command.add_argument("--host", default="127.0.0.1")
+    command.add_argument("--port", type=int, default=8080)
+    command.add_argument("--workers", type=arguments.positive, default=1, metavar="N", help="processes (default 1)")
+    command = _command(
+        commands,
+        "bulk",
+        "write the catalogue as bulk files for an engine that is loaded and asked elsewhere",
+        "smar bulk embeddings --to opensearch --out bulk",
+    )
+    command.add_argument("embeddings", type=arguments.made, metavar="EMBEDDINGS")
+    command.add_argument("--to", choices=BULK, required=True, help="for which engine")
+    command.add_argument("--out", type=arguments.folder, required=True, metavar="DIR")
+    command = _command(
+        commands,
         "demo",
         "the whole line on a generated shop, then the search page",
-        "smar demo\nsmar demo --out /tmp/shop --no-serve",
+        "smar demo\nsmar demo --out /tmp/shop --no-serve\nsmar demo --quick --no-serve",
     )
     command.add_argument("--out", type=arguments.folder, default=Path("demo"), metavar="DIR")
+    command.add_argument("--quick", action="store_true", help="300 items and two steps: does everything run here?")
     command.add_argument("--no-serve", action="store_true", help="stop before serving")
     command.add_argument("--host", default="127.0.0.1")
     command.add_argument("--port", type=int, default=8080)
@@ -357,7 +432,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from smar import commands  # after parsing: --help answers at once
 
     try:
-        getattr(commands, options.command)(options)
+        getattr(commands, options.command.replace("-", "_"))(options)
     except InputError as error:
         console.print(f"smar {options.command}: {error}", style="red", markup=False, soft_wrap=True)
         return 2

@@ -4,16 +4,17 @@ import argparse
 import shlex
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from smar.core.errors import InputError
 from smar.core.progress import console, summary
-from smar.core.settings import load_settings
 
 if TYPE_CHECKING:
     from smar.serving.engine import Engine
+    from smar.serving.remote import RemoteEngine
 
 
 def _say(*words: object) -> str:
@@ -22,58 +23,33 @@ def _say(*words: object) -> str:
 
 def prepare(options: argparse.Namespace) -> None:
     """`smar prepare`."""
-    from smar.data.prepare import prepare as run
+    from smar.api.stages import prepared
 
-    settings = load_settings(options.config, [*_framing(options.pictures_for), *options.assignments])
     tables = {name: getattr(options, name) for name in ("items", "clicks", "images", "queries")}
-    engine = {"engine": options.engine, "spark_master": options.spark_master}
-    done = run(settings.data, **tables, test_from=options.test_from, out=options.out, **engine)
+    given = (options.config, options.assignments, options.pictures_for, options.test_from)
+    done = prepared(tables, options.out, *given, engine=options.engine, spark_master=options.spark_master)
     next_command = ["train", options.out, "--out", "run"] + (["--config", options.config] if options.config else [])
     summary(f"dataset in {options.out}", done.rows(), _say(*next_command))
 
 
-def _framing(checkpoint: str | None) -> list[str]:
-    """Picture settings as the image processor of a checkpoint has them."""
-    if checkpoint is None:
-        return []
-    from smar.model.framing import read_framing
-
-    return read_framing(checkpoint).assignments()
-
-
 def train(options: argparse.Namespace) -> None:
     """`smar train`."""
-    from smar.data.dataset import Dataset
-    from smar.training.recipe import propose
-    from smar.training.train import train as run
-    from smar.training.warm import warm_settings
+    from smar.api.stages import train as run
 
-    dataset = Dataset.open(options.dataset)
-    given, data = (options.config, options.assignments), dataset.manifest.settings
-    if options.source is None:
-        base, told = propose(dataset, load_settings(*given, data=data))
-        for line in told:
-            console.print(line, markup=False, soft_wrap=True)
-    else:
-        base = warm_settings(options.source)
-    settings = load_settings(*given, data=data, base=base)
-    done = run(dataset, options.out, settings, options.source, options.device)
-    summary(f"run in {options.out}", done.rows())
+    given = {name: getattr(options, name) for name in ("config", "source", "assignments", "device")}
+    done = run(options.dataset, options.out, **given)
+    summary(f"run in {options.out}", done.summary.rows())
     next_command = _say("evaluate", options.out, options.dataset, "--out", "report")
     console.print(f"\nnext: {next_command}\n", markup=False, soft_wrap=True)
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """`smar evaluate`."""
-    from smar.evaluation.evaluate import evaluate_runs
+    from smar.api.stages import evaluate as run
     from smar.evaluation.terminal import key_figures, print_table
 
-    done = evaluate_runs(
-        *(options.runs, options.dataset, options.out, options.qrels, options.names, options.assignments),
-        trec_runs=options.trec_run,
-        topics=options.topics,
-        device=options.device,
-    )
+    given = {name: getattr(options, name) for name in ("qrels", "names", "topics", "assignments", "device")}
+    done = run(options.runs, options.dataset, options.out, trec_runs=options.trec_run, **given).summary
     print_table(done.findings)
     rows: list[tuple[str, object]] = [
         *key_figures(done.findings),
@@ -83,6 +59,21 @@ def evaluate(options: argparse.Namespace) -> None:
         ("seconds", done.seconds),
     ]
     summary(f"report in {options.out}", rows, _say("embed", options.runs[0], options.dataset, "--out", "embeddings"))
+
+
+def queries(options: argparse.Namespace) -> None:
+    """`smar queries`."""
+    from smar.evaluation.queries import find_queries
+    from smar.evaluation.queries_report import write_queries_report
+    from smar.search.local import UpdatableIndex
+
+    found = find_queries(options.events)
+    catalogue = UpdatableIndex.open(options.index).snapshot.catalogue
+    lists = write_queries_report(options.out, found, catalogue, options.least)
+    rows: list[tuple[str, object]] = [("searches", found.total.searches), ("queries", len(found.queries))]
+    rows += [(name.lower(), count) for name, count in lists.items()]
+    rows += [("proposed synonyms", len(found.replaced)), ("report", options.out / "report.md")]
+    summary(f"report in {options.out}", rows)
 
 
 def ablate(options: argparse.Namespace) -> None:
@@ -106,13 +97,9 @@ def ablate(options: argparse.Namespace) -> None:
 
 def embed(options: argparse.Namespace) -> None:
     """`smar embed`."""
-    from smar.data.dataset import Dataset
-    from smar.embedding.embed import embed as run
-    from smar.model.device import all_devices
-    from smar.model.run import load_encoder
+    from smar.api.stages import embedded
 
-    devices = all_devices(options.device)
-    done = run(load_encoder(options.run), Dataset.open(options.dataset), options.out, devices=devices)
+    done = embedded(options.run, options.dataset, options.out, options.device)
     status = ", ".join(f"{name} {count:,}" for name, count in sorted(done.manifest.image_status.items()))
     rows: list[tuple[str, object]] = [
         ("items", done.manifest.items),
@@ -127,7 +114,11 @@ def embed(options: argparse.Namespace) -> None:
 def index(options: argparse.Namespace) -> None:
     """`smar index`."""
     _refuse_stray_index_options(options)
-    if options.out is not None:
+    if options.to is not None:
+        _load_engine(options)
+    elif isinstance(options.source, str):
+        _change_engine(options)
+    elif options.out is not None:
         from smar.search.local import RECALL_TARGET, build_index
 
         target = options.recall or RECALL_TARGET
@@ -147,12 +138,61 @@ def index(options: argparse.Namespace) -> None:
         _change_index(options)
 
 
+def _load_engine(options: argparse.Namespace) -> None:
+    from smar.search.engines import RECALL_TARGET, load, password_free
+
+    if isinstance(options.source, str):
+        raise InputError("--to loads a folder of embeddings; an engine's URL is no such folder.")
+    target = options.recall or RECALL_TARGET
+    done = load(options.source, options.to, target)
+    missed = f", BELOW the target {target:g}: items too much alike" if done.recall < target else ""
+    rows = list((asdict(done) | {"recall": f"{done.recall:.4f}{missed}"}).items())
+    summary(f"index in {password_free(options.to)}", rows, _say("serve", password_free(options.to)))
+
+
+def _change_engine(options: argparse.Namespace) -> None:
+    """An engine's index: updates go straight to it."""
+    from smar.search.engines import open_engine, password_free
+
+    if options.out is not None or options.compact:
+        said = "an engine keeps its own order, so there is nothing to compact" if options.compact else "it is no folder"
+        raise InputError(f"{password_free(options.source)}: {said}. Use --to, --update, --delete or --rollback.")
+    engine = open_engine(options.source, deadline=60)
+    try:
+        rows: list[tuple[str, object]]
+        if options.update is not None:
+            from smar.embedding.update_engine import update_engine
+
+            done = update_engine(engine.index, options.run, options.update, options.images, options.device)
+            rows = [("items", done.items), *((f"rejected: {why}", count) for why, count in done.rejects.items())]
+        elif options.rollback:
+            rows = [("serves", engine.store.rollback())]
+        else:
+            wanted = _ids(options.delete)
+            deleted = engine.index.delete(wanted)
+            rows = [("deleted", deleted), ("ids that were not there", len(set(wanted)) - deleted)]
+            rows.append(("items", len(engine.index)))
+    finally:
+        engine.close()
+    summary(f"index in {password_free(options.source)}", rows)
+
+
+def _ids(path: Path) -> list[str]:
+    """Item ids, one a line."""
+    try:
+        ids = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--delete {path} cannot be read: {error}") from None
+    return [name for name in (line.removesuffix("\r") for line in ids) if name]
+
+
 def _refuse_stray_index_options(options: argparse.Namespace) -> None:
     if (options.update is None) != (options.run is None):
         raise InputError("--update ITEMS and --run RUN belong together: the run's model encodes the items.")
     if options.images and options.update is None:
         raise InputError("--images belongs to --update.")
-    if (options.recall is not None or options.query is not None) and options.out is None:
+    built = options.out is not None or (options.to is not None and options.query is None)
+    if (options.recall is not None or options.query is not None) and not built:
         raise InputError("--recall and --query belong to --out: an index keeps what it was built with.")
 
 
@@ -174,11 +214,7 @@ def _change_index(options: argparse.Namespace) -> None:
     if options.compact:
         rows.append(("version", index.compact()))
     else:
-        try:
-            ids = options.delete.read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--delete {options.delete} cannot be read: {error}") from None
-        wanted = [name for name in (line.removesuffix("\r") for line in ids) if name]
+        wanted = _ids(options.delete)
         deleted = index.delete(wanted)
         rows += [("deleted", deleted), ("ids that were not there", len(set(wanted)) - deleted)]
     summary(f"index in {options.source}", [*rows, ("items", len(index.snapshot))])
@@ -231,9 +267,7 @@ def _export_sentences(options: argparse.Namespace) -> None:
 
 def search(options: argparse.Namespace) -> None:
     """`smar search`."""
-    from smar.search.local import Collapse, Facets, Shape
-    from smar.search.protocol import Mode
-    from smar.serving.engine import Engine
+    from smar.api.index import Index
     from smar.serving.printed import print_result
 
     if (options.query is None) == (options.queries is None):
@@ -242,17 +276,14 @@ def search(options: argparse.Namespace) -> None:
         )
     if (options.queries is None) != (options.run is None):
         raise InputError("--queries FILE and --run RUN.trec belong together: the run is where the answers go.")
-    engine = Engine.open(options.index)
+    if options.queries is not None and options.rules is not None:
+        raise InputError("--rules are for one query; a run of --queries shows what the model finds.")
+    index = Index.open(options.index, options.folder, rules=options.rules)
     if options.queries is not None:
-        _search_file(engine, options)
+        _search_file(index.engine, options)
         return
-    shape = Shape(
-        rank=options.rank,
-        sort=tuple(options.sort),
-        collapse=Collapse(options.collapse) if options.collapse else None,
-        facets=Facets(tuple(options.facets)) if options.facets else None,
-    )
-    result = engine.search(options.query, options.k, Mode(options.mode), options.filter, False, options.offset, shape)
+    given = {name: getattr(options, name) for name in ("offset", "sort", "rank", "collapse", "facets", "cutoff")}
+    result = index.search(options.query, options.k, options.mode, options.filter, **given)
     if options.json:
         from smar.serving.answers import as_json, result_out
 
@@ -261,7 +292,7 @@ def search(options: argparse.Namespace) -> None:
     print_result(result)
 
 
-def _search_file(engine: "Engine", options: argparse.Namespace) -> None:
+def _search_file(engine: "Engine | RemoteEngine", options: argparse.Namespace) -> None:
     """Answer a file of queries as a TREC run whose topics are line numbers from 0."""
     from smar.core.files import atomic
     from smar.core.progress import track
@@ -299,11 +330,38 @@ def serve(options: argparse.Namespace) -> None:
     from smar.serving.options import read_keys, service_options
     from smar.serving.supervise import serve as run
 
-    names = ("workers", "protect_reads", "rate", "log", "cors", "root_path", "facets", "sort", "collapse")
+    names = ("workers", "protect_reads", "rate", "log", "cors", "root_path", "rules", "facets", "sort", "collapse")
+    events = {"events": options.events, "events_sessions": options.events_sessions}
     named = {name: getattr(options, name) for name in names}
-    chosen = service_options(options.assignments, keys=read_keys(options.keys), **named)
+    chosen = service_options(options.assignments, keys=read_keys(options.keys), **named, **events)
     configure_logs()
-    run(options.index, options.host, options.port, chosen, options.model, options.device)
+    if isinstance(options.index, str) and options.model is not None:
+        raise InputError("--model writes to an index folder; items of an engine are changed with `smar index URL`.")
+    if isinstance(options.index, str) and options.rules is not None:
+        raise InputError("--rules are followed by the embedded index alone; an engine behind a URL has none.")
+    run(options.index, options.host, options.port, chosen, options.model, options.device, options.folder)
+
+
+def encode_service(options: argparse.Namespace) -> None:
+    """`smar encode-service`."""
+    from smar.core.logs import configure_logs
+    from smar.serving.encode import encoder_in
+    from smar.serving.options import service_options
+    from smar.serving.supervise import serve as run
+
+    encoder_in(options.folder)  # a wrong folder is told before anything is started
+    configure_logs()
+    run(options.folder, options.host, options.port, service_options(workers=options.workers), encode=True)
+
+
+def bulk(options: argparse.Namespace) -> None:
+    """`smar bulk`."""
+    from smar.export.bulk import write_bulk
+
+    done = write_bulk(options.embeddings, options.to, options.out)
+    rows: list[tuple[str, object]] = [("items", done.items), ("files", ", ".join(done.files))]
+    rows.append(("servers", "none was run here; the files follow the vendor's published format"))
+    summary(f"bulk files for {options.to} in {options.out}", rows, _say("encode-service", options.embeddings))
 
 
 DEMO_TRAINING = (
@@ -311,6 +369,9 @@ DEMO_TRAINING = (
     *("--set", "train.baselines=[{kind: dpsr}, {kind: dpsr-i, steps: [100, 30]}]"),
 )
 """Four minutes on 2 cores; the picture-only baseline is there for the table and gets a third of the steps."""
+_TINY = "{layers: 1, hidden: 32, heads: 2}"
+QUICK_TRAINING = [f"train.{stage}.{key}" for stage in ("stage1", "stage2") for key in ("steps=2", "batch_size=32")]
+QUICK_TRAINING += ["evaluate.bootstrap=100"] + [f"model.{tower}={_TINY}" for tower in ("query", "text", "vision")]
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -322,14 +383,15 @@ def demo(options: argparse.Namespace) -> None:
     if (dataset / "manifest.json").is_file():
         console.print(f"{dataset} is there already; delete {out} to start anew.", markup=False)
     else:
-        made = generate_shop(shop)
+        made = generate_shop(shop, 300, 3000) if options.quick else generate_shop(shop)
         summary(f"generated shop with a simulated log in {shop}", list(asdict(made).items()))
         _run(
             *("prepare", "--items", shop / "items.parquet", "--clicks", shop / "clicks.parquet"),
             *("--queries", shop / "queries.parquet", "--out", dataset),
             *("--set", "data.slice_columns=[group,category]", "--set", "data.note=generated shop, simulated log"),
         )
-    _run("train", dataset, "--out", run, *DEMO_TRAINING)
+    quick = [word for assignment in QUICK_TRAINING for word in ("--set", assignment)]
+    _run("train", dataset, "--out", run, *(quick if options.quick else DEMO_TRAINING))
     _run("evaluate", run, dataset, "--out", out / "report")
     _run("evaluate", run, dataset, "--qrels", shop / "qrels.parquet", "--out", out / "report-truth")
     _run("embed", run, dataset, "--out", out / "embeddings")

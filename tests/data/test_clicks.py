@@ -71,7 +71,7 @@ EVENTS = st.builds(
 )
 
 
-@hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(EVENTS, max_size=40), st.sampled_from([0.0, 2.0]), st.sampled_from([1.0, 3.0]))
 def test_pairs_weights_and_split_equal_the_twin(
     tmp_path_factory: pytest.TempPathFactory, events: list[dict[str, Any]], order_weight: float, top: float

@@ -86,7 +86,7 @@ SCHEMA = pa.schema({"item_id": pa.string(), "title": pa.string(), **{n: kind for
 
 
 @hypothesis_settings(
-    max_examples=5,
+    max_examples=3,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],

@@ -41,7 +41,7 @@ CLICKS = st.builds(
 )  # fmt: skip
 
 
-@hypothesis_settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(CLICKS, max_size=12))
 def test_formats_agree_on_any_log(tmp_path_factory: pytest.TempPathFactory, clicks: list[dict[str, Any]]) -> None:
     folder = tmp_path_factory.mktemp("formats")

@@ -17,7 +17,7 @@ from test_formats import COLUMNS, SCHEMA, TEXT, write
 from smar.core.errors import InputError
 from smar.data.changes import prepare_changes
 from smar.data.types import index_types
-from smar.search.local.delta import fit
+from smar.search.items import fit
 
 INDEX = pa.schema(
     {

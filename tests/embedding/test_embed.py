@@ -1,22 +1,24 @@
 """Embedding folders: bound to their model and dataset, resumable, complete only with their manifest."""
 
 import contextlib
+import multiprocessing
 import os
 import select
-import subprocess
-import sys
+import signal
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from preloaded import quick_spawn, start
 from smar.core.errors import InputError
 from smar.core.settings import load_settings
 from smar.data.dataset import Dataset
 from smar.data.prepare import prepare
 from smar.demo.shop import generate_shop
 from smar.embedding.embed import JOB_FILE, embed
+from smar.embedding.shards import Shard, write_shards
 from smar.model.encoder import Encoder, fingerprint
 from smar.model.start import new_model
 from smar.search.embeddings import Embeddings
@@ -108,11 +110,13 @@ CPUS = [torch.device("cpu")] * 2
 
 def test_several_devices_write_the_shards_of_one_and_go_on_after_a_kill(shop, tmp_path):
     one = embed(shop.encoder, shop.dataset, tmp_path / "one", shard_rows=50)
-    two = embed(shop.encoder, shop.dataset, tmp_path / "two", shard_rows=50, devices=CPUS)
+    with quick_spawn("smar.embedding.shards.get_context"):
+        two = embed(shop.encoder, shop.dataset, tmp_path / "two", shard_rows=50, devices=CPUS)
     assert two.manifest == one.manifest  # checksums of the shards among it
     for name in ("shard-00001.parquet", "shard-00002.parquet", "manifest.json"):
         (tmp_path / "two" / name).unlink()
-    again = embed(shop.encoder, shop.dataset, tmp_path / "two", shard_rows=50, devices=CPUS)
+    with quick_spawn("smar.embedding.shards.get_context"):
+        again = embed(shop.encoder, shop.dataset, tmp_path / "two", shard_rows=50, devices=CPUS)
     assert (again.reused, again.manifest) == (1, one.manifest)
     with pytest.raises(InputError, match=shop.other.fingerprint):
         embed(shop.other, shop.dataset, tmp_path / "two", devices=CPUS)
@@ -121,29 +125,20 @@ def test_several_devices_write_the_shards_of_one_and_go_on_after_a_kill(shop, tm
         embed(bare, shop.dataset, tmp_path / "bare", shard_rows=50, devices=CPUS)
 
 
-WAIT = """
-import sys, torch
-from smar.data.dataset import Dataset
-from smar.embedding import embed, shards
-from smar.model.encoder import Encoder
-if __name__ == "__main__":
-    encoder, dataset = Encoder.from_pretrained(sys.argv[1]), Dataset.open(sys.argv[2])
-    parts = [shards.Shard(slice(n, n + 1), __import__("pathlib").Path(sys.argv[3]) / str(n)) for n in range(100)]
-    for _ in shards.write_shards(encoder, dataset, parts, [torch.device("cpu")] * 2):
-        import multiprocessing
-        print(*[child.pid for child in multiprocessing.active_children()], flush=True)
-        sys.stdin.readline()
-"""
+def write_for_ever(model, dataset, folder, told):
+    parts = [Shard(slice(n, n + 1), folder / str(n)) for n in range(100)]
+    for _ in write_shards(Encoder.from_pretrained(model), Dataset.open(dataset), parts, CPUS):
+        told.send([child.pid for child in multiprocessing.active_children()])
+        signal.pause()
 
 
 def test_encoding_processes_end_with_a_killed_parent(shop, tmp_path):
-    script = tmp_path / "wait.py"
-    script.write_text(WAIT)
-    command = [sys.executable, script, shop.root / "model", shop.dataset.path, tmp_path]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        children = [int(pid) for pid in process.stdout.readline().split()]
-        process.kill()
-        process.wait()
+    heard, told = multiprocessing.Pipe(duplex=False)
+    process = start(write_for_ever, shop.root / "model", shop.dataset.path, tmp_path, told)
+    told.close()
+    children = heard.recv()
+    process.kill()
+    process.join()
     assert len(children) == 2
     for pid in children:
         with contextlib.suppress(ProcessLookupError):

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from smar.core.errors import InputError
 from smar.data.text import normalise
 from smar.search.filter_parser import parse_filter
+from smar.search.items import Items
 from smar.search.local.arrange import browse, search
 from smar.search.local.catalogue import Catalogue
-from smar.search.local.delta import Items
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.live import UpdatableIndex
 from smar.search.local.segment import Segment

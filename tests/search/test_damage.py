@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from smar.core.errors import InputError
+from smar.search.items import Items
 from smar.search.local.build import build_index
-from smar.search.local.delta import Items
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.live import UpdatableIndex
 from smar.search.local.updates import Acknowledged

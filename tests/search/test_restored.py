@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from smar.search.items import Items
 from smar.search.local.build import build_index
-from smar.search.local.delta import Items
 from smar.search.local.live import UpdatableIndex
 from smar.search.local.versions import UnreadableIndex
 from tiny_index import DIM, FINGERPRINT

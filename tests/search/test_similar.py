@@ -9,8 +9,8 @@ import pytest
 
 from smar.core.errors import InputError
 from smar.search.filter_parser import parse_filter
+from smar.search.items import Items
 from smar.search.local.build import build_index
-from smar.search.local.delta import Items
 from smar.search.local.live import UpdatableIndex
 from smar.search.local.neighbours import by_vector, similar
 from tiny_index import DIM, FINGERPRINT, vectors_of, write_embeddings

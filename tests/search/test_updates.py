@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from smar.core.errors import InputError
 from smar.search.filter_parser import parse_filter
+from smar.search.items import Items
 from smar.search.local import live as live_module
 from smar.search.local.build import build_index
-from smar.search.local.delta import Items
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.live import UpdatableIndex
 from smar.search.local.ready import plain

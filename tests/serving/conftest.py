@@ -14,10 +14,10 @@ from tiny_service import address, run_service
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-PATIENCE = 30_000
+PATIENCE = 120_000
 """Milliseconds after which a thing counts as never seen: a busy machine is slow, not wrong."""
 expect.set_options(timeout=PATIENCE)
-LATENCY = 150
+LATENCY = 80
 """Milliseconds the browser adds to each answer, so that a test which reads the page too early fails always."""
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from smar.search.local.delta import Items
+from smar.search.items import Items
 from smar.search.local.live import UpdatableIndex
 from smar.serving.app import create_app
 from smar.serving.engine import Engine

@@ -11,10 +11,11 @@ from fastapi.testclient import TestClient
 
 from smar.cli import main
 from smar.serving.schemas import BatchResponse
-from tiny_service import address, run_service, search
+from tiny_service import address, nameless, run_service, search
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 REQUESTS = re.findall(r"^```http\n(GET|POST) (\S+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+REQUESTS = [one for one in REQUESTS if "cutoff" not in one[2]]  # these need clicks: tests/search/test_cutoff.py
 
 
 def ids(answer: dict) -> list[str]:
@@ -31,7 +32,7 @@ def test_requests_of_the_documentation(client: TestClient, method: str, path: st
     assert response.status_code == 200, response.text
     answer = response.json()
     for one in answer.get("answers", [answer]):
-        if "suggestions" not in answer:
+        if "/suggest" not in path:
             assert "error" in one or one["hits"], "an example that finds nothing shows nothing"
 
 
@@ -92,7 +93,7 @@ def test_by_address(client: TestClient) -> None:
     asked = {"q": "red shirt", "k": "5", "offset": "5", "filter": wanted["filter"], "explain": "true",
              "sort": "-price,title", "fields": "price"}  # fmt: skip
     response = client.get("/v1/search?" + urlencode(asked))
-    assert response.json() == search(client, **wanted)
+    assert nameless(response.json()) == search(client, **wanted)
     tag = response.headers["etag"]
     again = client.get("/v1/search?" + urlencode(asked), headers={"If-None-Match": tag})
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
@@ -126,8 +127,8 @@ def test_a_batch_answers_each_search(client: TestClient) -> None:
     assert response.status_code == 200
     BatchResponse.model_validate(response.json())
     first, empty, none, text, last = response.json()["answers"]
-    assert first == search(client, k=2)
-    assert last == search(client, query="steel kettle", k=1)
+    assert nameless(first) == search(client, k=2)
+    assert nameless(last) == search(client, query="steel kettle", k=1)
     assert empty["error"]["code"] == "empty_query"
     assert none["error"]["message"].startswith("k: Input should be greater")
     assert text["error"]["code"] == "invalid_request"
@@ -181,7 +182,7 @@ def test_facets(client: TestClient) -> None:
     counts = {"missing": 0, "values": [{"value": "Shirt", "count": 60}], "ranges": None, "low": None, "high": None}
     assert within["facets"] == {"category": counts}
     linked = client.get("/v1/search", params={"q": "red shirt", "facets": "category,price"}).json()
-    assert linked == search(client, facets=["category", "price"])
+    assert nameless(linked) == search(client, facets=["category", "price"])
     assert client.get("/v1/search", params={"filter": "price<9", "facets": json.dumps(wanted)}).status_code == 200
 
 

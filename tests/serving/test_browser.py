@@ -8,13 +8,13 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 PHONE = {"width": 360, "height": 740}
 
 
 def type_query(page: Page, text: str) -> None:
-    page.get_by_role("searchbox", name="Search products").press_sequentially(text)
+    page.get_by_role("combobox", name="Search products").press_sequentially(text)
     expect(page.locator("#status")).to_contain_text(f"for “{text}”")
 
 
@@ -41,7 +41,7 @@ def no_sideways_scroll(page: Page) -> bool:
 
 def test_typing_shows_pictures(page: Page) -> None:
     page.goto("/")
-    expect(page.get_by_role("searchbox")).to_be_focused()
+    expect(page.get_by_role("combobox", name="Search products")).to_be_focused()
     expect(page.locator(".example")).to_have_count(3)
     type_query(page, "red shirt")
     expect(page.locator(".results .card")).to_have_count(48)
@@ -61,7 +61,7 @@ def test_a_query_that_is_mostly_unknown_is_told_apart(page: Page) -> None:
     expect(page.locator("#status")).to_have_text(
         "Best 48 for “red 红色连衣裙”. 63 % of it is unknown here, so these may not fit"
     )
-    page.get_by_role("searchbox").fill("red 鞋")
+    page.get_by_role("combobox", name="Search products").fill("red 鞋")
     expect(page.locator("#status")).to_have_text("Best 48 for “red 鞋”")
 
 
@@ -181,7 +181,7 @@ def test_more_like_this(page: Page) -> None:
     expect(page.locator("#subject")).to_contain_text(f"like {title}")
     expect(page.locator("#subject img")).to_have_js_property("naturalWidth", 120)
     assert "like=item%2F" in page.url
-    expect(page.get_by_role("searchbox")).to_have_value("")
+    expect(page.get_by_role("combobox", name="Search products")).to_have_value("")
     expect(page.get_by_role("radio", name="Adaptive")).to_be_disabled()
     expect(page.locator("#gate")).to_be_hidden()
     page.locator(".results .card").first.click()
@@ -232,7 +232,7 @@ def test_keyboard_and_detail(page: Page) -> None:
     expect(page.locator(".results .card")).to_have_count(48)
     page.locator(".results .card").nth(1).focus()
     page.keyboard.press("/")
-    expect(page.get_by_role("searchbox")).to_be_focused()
+    expect(page.get_by_role("combobox", name="Search products")).to_be_focused()
     page.locator(".results .card").nth(1).press("Enter")
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading", name="Why this result")).to_be_visible()
@@ -245,7 +245,7 @@ def test_keyboard_and_detail(page: Page) -> None:
 def test_every_control_has_a_name_and_a_visible_focus(page: Page) -> None:
     page.goto("/?q=red+shirt")
     expect(page.locator(".results .card")).to_have_count(48)
-    page.get_by_role("searchbox").focus()
+    page.get_by_role("combobox", name="Search products").focus()
     reached = set()
     for _ in range(14):
         page.keyboard.press("Tab")
@@ -273,7 +273,7 @@ def test_stale_answers_are_dropped(page: Page) -> None:
 
     page.route("**/v1/search", hold)
     page.goto("/")
-    query = page.get_by_role("searchbox")
+    query = page.get_by_role("combobox", name="Search products")
     with page.expect_request("**/v1/search"):
         query.fill("red")
     query.fill("steel kettle")
@@ -289,7 +289,7 @@ def test_failure_and_recovery(browser: Browser, service: str) -> None:
         page.goto("/?q=red")
         expect(page.locator(".results .card")).to_have_count(48)
         context.set_offline(True)
-        page.get_by_role("searchbox").fill("blue")
+        page.get_by_role("combobox", name="Search products").fill("blue")
         expect(page.get_by_role("heading", name="That did not work")).to_be_visible()
         context.set_offline(False)
         page.get_by_role("button", name="Try again").click()

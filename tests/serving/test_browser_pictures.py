@@ -45,13 +45,13 @@ def test_a_chosen_picture(page: Page, picture: Path) -> None:
     expect(page.locator("#status")).to_contain_text("for your picture")
     expect(page.locator("#subject")).to_contain_text("your picture")
     expect(page.locator("#subject img")).to_have_js_property("naturalWidth", 60)
-    expect(page.get_by_role("searchbox")).to_have_value("")
+    expect(page.get_by_role("combobox", name="Search products")).to_have_value("")
     page.locator(".results .card").first.click()
     expect(page.get_by_role("dialog")).to_contain_text("Number 1 for your picture")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Search by words again").click()
     expect(page.get_by_role("heading", name="Say what it looks like.")).to_be_visible()
-    page.get_by_role("searchbox").fill("shirt")
+    page.get_by_role("combobox", name="Search products").fill("shirt")
     expect(page.locator("#status")).to_contain_text("for “shirt”")
 
 

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 from test_browser import PHONE, SHIFTS, answered, lines, settled, type_query
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 START = "Say what it looks like."
 CONTRAST = """() => {
     const style = getComputedStyle(document.documentElement), pen = document.createElement("canvas").getContext("2d",
@@ -32,7 +32,7 @@ def test_back_from_what_was_typed(page: Page) -> None:
     page.goto("/")
     type_query(page, "red shirt")
     page.keyboard.press("Enter")
-    page.get_by_role("searchbox").fill("steel kettle")
+    page.get_by_role("combobox", name="Search products").fill("steel kettle")
     expect(page.locator("#status")).to_contain_text("for “steel kettle”")
     page.go_back()
     expect(page.locator("#status")).to_contain_text("for “red shirt”")
@@ -58,7 +58,7 @@ def test_typing_leads_to_the_best_results(page: Page) -> None:
     expect(page.locator(".results .card")).to_have_count(48)
     page.mouse.wheel(0, 3000)
     expect(page.locator(".results .card").first).not_to_be_in_viewport()
-    page.get_by_role("searchbox").press_sequentially(" shirt")
+    page.get_by_role("combobox", name="Search products").press_sequentially(" shirt")
     expect(page.locator("#status")).to_contain_text("for “red shirt”")
     expect(page.locator(".results .card").first).to_be_in_viewport()
 
@@ -104,7 +104,7 @@ def test_nothing_moves_when_there_is_nothing_to_filter_by(page: Page, address: s
     expect(page.locator(".card img").first).to_have_js_property("naturalWidth", 120)
     settled(page)
     assert page.evaluate(SHIFTS) == []
-    page.get_by_role("searchbox").fill("steel kettle")
+    page.get_by_role("combobox", name="Search products").fill("steel kettle")
     expect(page.locator("#status")).to_contain_text("for “steel kettle”")
     expect(page.locator("#filters")).to_be_hidden()
 
@@ -122,12 +122,12 @@ def test_searching_works_without_the_panel(browser: Browser, service: str) -> No
         page.route("**/v1/about", busy)
         page.goto("/?q=red&category=Watch")
         expect(page.locator("#filters")).to_contain_text("No filters: too many")
-        page.get_by_role("searchbox").fill("blue")
+        page.get_by_role("combobox", name="Search products").fill("blue")
         expect(page.locator("#status")).to_contain_text("for “blue”")
         page.get_by_role("button", name="Remove filter Watch").click()
         expect(page.locator("#status")).to_have_text("Best 48 for “blue”")
         page.route("**/v1/search", busy)
-        page.get_by_role("searchbox").fill("green")
+        page.get_by_role("combobox", name="Search products").fill("green")
         expect(page.get_by_role("heading", name="That did not work")).to_be_visible()
         page.unroute("**/v1/search")
         page.unroute("**/v1/about")

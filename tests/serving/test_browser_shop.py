@@ -247,7 +247,7 @@ def test_filters_alone_browse(page: Page) -> None:
     expect(page.locator("#gate")).to_be_hidden()
     assert all("Watch" in text for text in page.locator(".results .facts").all_inner_texts())
     shown = titles(page)
-    page.get_by_role("searchbox").fill("red")
+    page.get_by_role("combobox", name="Search products").fill("red")
     expect(page.locator("#status")).to_have_text("20 products for “red”")
     page.go_back()
     expect(page.locator("#status")).to_have_text("20 products")

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from smar.search.local.delta import Items
+from smar.search.items import Items
 from smar.search.local.live import UpdatableIndex
 from smar.search.local.ready import plain
 from smar.search.protocol import Mode

@@ -11,17 +11,17 @@ import pytest
 from smar.search.local.build import build_index
 from smar.search.local.live import UpdatableIndex
 from tiny_index import write_embeddings
-from tiny_service import address, becomes, run_service
+from tiny_service import PATIENCE, address, becomes, run_service
 
 
-@pytest.fixture
-def folder(index_path: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(index_path, tmp_path / "index"))
+@pytest.fixture(scope="module")
+def folder(index_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(index_path, tmp_path_factory.mktemp("followed") / "index"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(folder: Path) -> Iterator[httpx.Client]:
-    with run_service(folder) as process, httpx.Client(base_url=address(process), timeout=20) as client:
+    with run_service(folder) as process, httpx.Client(base_url=address(process), timeout=PATIENCE) as client:
         client.stderr = process.stderr  # type: ignore[attr-defined]
         yield client
 
@@ -64,6 +64,8 @@ def test_no_request_fails_while_versions_come_and_go(client: httpx.Client, folde
 
 
 def test_a_damaged_version_is_reported_and_the_old_one_goes_on(client: httpx.Client, folder: Path) -> None:
+    whole = (folder / "current").read_bytes()
     (folder / "current").write_bytes(b"nothing")
     assert "cannot be read" in client.stderr.readline()  # type: ignore[attr-defined]
     assert client.post("/v1/search", json={"query": "red dress"}).json()["hits"]
+    (folder / "current").write_bytes(whole)

@@ -77,7 +77,7 @@ def test_an_ipv6_client_is_a_network(tmp_path: Path) -> None:
 
 
 def receive(*parts: bytes, then: float = 0.0, room: Room | None = None) -> Body:
-    """A body of these parts, of 10 bytes and 50 ms at most; before the last part the client waits."""
+    """A body of these parts, of 10 bytes and half of the time that the client waits before the last part at most."""
     messages: list[Message] = [
         {"type": "http.request", "body": part, "more_body": at < len(parts)} for at, part in enumerate(parts, start=1)
     ]
@@ -87,7 +87,7 @@ def receive(*parts: bytes, then: float = 0.0, room: Room | None = None) -> Body:
             await asyncio.sleep(then)
         return messages.pop(0) if messages else {"type": "http.disconnect"}
 
-    return Body(following, limit=10, patience=0.05, room=room or Room(100))
+    return Body(following, limit=10, patience=then / 2 or 60, room=room or Room(100))
 
 
 async def read(body: Body) -> bytes:
@@ -106,7 +106,7 @@ def test_bodies() -> None:
         asyncio.run(read(receive(b"12345", b"678901")))
     assert large.value.status_code == 413
     with pytest.raises(HTTPException) as slow:
-        asyncio.run(read(receive(b"1", b"2", then=20)))
+        asyncio.run(read(receive(b"1", b"2", then=0.2)))
     assert slow.value.status_code == 408
 
 

@@ -29,7 +29,7 @@ from smar.serving.writer_client import WriterAnswer, WriterClient, WriterDown
 from tiny_index import vectors_of
 from tiny_line import Line
 from tiny_service import address, becomes, run_service
-from tiny_writer import png, row
+from tiny_writer import PATIENCE, png, row
 
 pytestmark = pytest.mark.slow
 KEY = "0123456789abcdef"
@@ -81,11 +81,15 @@ def shop(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]
     index = line.copy("index", folder)
     with (
         run_service(index, "--model", str(line.run), "--keys", str(folder / "keys.txt")) as process,
-        httpx.Client(base_url=address(process), headers={"X-API-Key": KEY}, timeout=60) as client,
+        httpx.Client(base_url=address(process), headers={"X-API-Key": KEY}, timeout=PATIENCE) as client,
     ):
         shop = Shop(process, client, index)
-        assert becomes(shop.up, 180)
+        assert becomes(shop.up, PATIENCE)
         yield shop
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 2
+        process.kill()
+        assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []  # they end with their supervisor
 
 
 def test_a_column_changes_and_the_rest_stays(shop: Shop) -> None:
@@ -294,7 +298,7 @@ def test_no_acknowledged_change_is_lost_when_the_model_worker_is_killed(shop: Sh
     stop = threading.Event()
 
     def change(mine: list[str]) -> None:
-        with httpx.Client(base_url=shop.client.base_url, headers={"X-API-Key": KEY}, timeout=60) as client:
+        with httpx.Client(base_url=shop.client.base_url, headers={"X-API-Key": KEY}, timeout=PATIENCE) as client:
             for number in range(100_000):
                 name = mine[number % len(mine)]
                 answer = client.patch(f"/v1/items/{name}", json={"price": float(number)})
@@ -308,7 +312,7 @@ def test_no_acknowledged_change_is_lost_when_the_model_worker_is_killed(shop: Sh
         thread.start()
     assert becomes(lambda: len(acknowledged) == 50)
     os.kill(shop.writer().pid, signal.SIGKILL)
-    assert becomes(shop.up, 180)
+    assert becomes(shop.up, PATIENCE)
     stop.set()
     for thread in threads:
         thread.join()

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from smar.serving import protocol
 from smar.serving.protocol import HEAD_SECONDS, BoundedProtocol, _Joining
+from tiny_service import PATIENCE
 
 BODY = b'{"query": "red shirt", "k": 1}'
 SEARCH = b"POST /v1/search HTTP/1.1\r\nHost: shop\r\nContent-Length: %d\r\n" % len(BODY)
@@ -69,7 +70,7 @@ def test_nothing_is_lost_at_the_end() -> None:
 
 def connected(service: str) -> socket.socket:
     parts = urlsplit(service)
-    return socket.create_connection((parts.hostname, parts.port), timeout=20)
+    return socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE)
 
 
 @dataclass
@@ -209,4 +210,4 @@ def test_who_is_answered_early_has_to_hurry(monkeypatch: pytest.MonkeyPatch) -> 
         await serving
         return await answer
 
-    assert b"403 Forbidden" in asyncio.run(asyncio.wait_for(ask(), 4))
+    assert b"403 Forbidden" in asyncio.run(asyncio.wait_for(ask(), PATIENCE))

@@ -11,11 +11,11 @@ import pytest
 
 from smar.core.errors import InputError
 from smar.serving.supervise import listen, serve
-from tiny_service import run_service
+from tiny_service import PATIENCE, run_service
 
 
 def test_answers_over_the_network(service: str) -> None:
-    with httpx.Client(base_url=service) as client:
+    with httpx.Client(base_url=service, timeout=PATIENCE) as client:
         assert client.get("/readyz").json() == {"status": "ready"}
         hits = client.post("/v1/search", json={"query": "red shirt"}).json()["hits"]
         picture = next(hit["picture"] for hit in hits if hit["picture"])
@@ -50,16 +50,16 @@ def test_interrupt_ends_cleanly(index_path: Path) -> None:
         assert process.stderr is not None
         assert "items at http://127.0.0.1:" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
         assert process.stderr.read() == ""
 
 
-@pytest.mark.parametrize("module", ["smar.search.local.build", "smar.search.local.embedded", "smar.serving.app"])
-def test_neither_torch_nor_transformers(module: str, index_path: Path) -> None:
+def test_neither_torch_nor_transformers(index_path: Path) -> None:
     code = (
-        f"import sys, {module}; from pathlib import Path; from smar.serving.engine import Engine; "
+        "import sys, smar.search.local.build, smar.serving.app; from pathlib import Path; "
+        "from smar.serving.engine import Engine; "
         f"Engine.open(Path({str(index_path)!r})).check(); "
         "print(sorted({'torch', 'transformers', 'smar.model', 'smar.training'} & set(sys.modules)))"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

@@ -1,8 +1,8 @@
 """Where a model runs: what is chosen and refused, what would lie on the wrong device; batches that grow and shrink."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 from functools import partial
 
@@ -12,6 +12,7 @@ import torch
 from tiny_batch import WEIGHTS, batch_of, tiny
 from torch.overrides import TorchFunctionMode
 
+from preloaded import start
 from smar.core.errors import InputError
 from smar.core.sections.train import PictureSettings
 from smar.model import batches, device
@@ -211,26 +212,21 @@ def _never(*_):
     raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
 
 
-READ = """
-import numpy as np, torch, sys
-from smar.model.batches import read_ahead
-images = np.load(sys.argv[1], mmap_mode="r")
-rows = np.zeros((10_000, 1), np.int64)
-parts = [slice(at, at + 10) for at in range(0, 10_000, 10)]
-for _ in read_ahead(images, rows, parts, torch.device("cpu"), 2):
-    import multiprocessing
-    print(*[child.pid for child in multiprocessing.active_children()], flush=True)
-    sys.stdin.readline()
-"""
+def read_for_ever(file, told):
+    images, rows = np.load(file, mmap_mode="r"), np.zeros((10_000, 1), np.int64)
+    for _ in read_ahead(images, rows, [slice(at, at + 10) for at in range(0, 10_000, 10)], CPU, 2):
+        told.send([child.pid for child in multiprocessing.active_children()])
+        signal.pause()
 
 
 def test_readers_end_with_a_killed_encoder(pictures):
     images, _ = pictures
-    command = [sys.executable, "-c", READ, images.filename]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        children = [int(pid) for pid in process.stdout.readline().split()]
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    heard, told = multiprocessing.Pipe(duplex=False)
+    process = start(read_for_ever, images.filename, told)
+    told.close()
+    children = heard.recv()
+    process.kill()
+    process.join()
     assert len(children) == 2
     for pid in children:
         wait_for_end(pid)

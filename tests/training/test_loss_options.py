@@ -48,11 +48,10 @@ def plain(line, tmp_path_factory):
 @pytest.mark.parametrize(
     ("option", "changed"),
     [
-        ("train.loss.kind=hinge", {"stage1", "stage2"}),
         ("train.loss.symmetric=0.5", {"stage1", "stage2"}),
         ("train.negatives.uniform=8", {"stage1", "stage2"}),
         ("model.matryoshka=[8]", {"stage1", "stage2"}),
-        ("train.loss.margin=0.5", set()),
+        ("train.loss.temperature_bounds=[0.02, 0.2]", set()),
     ],
 )
 def test_an_option_changes_what_is_learned(line, plain, tmp_path, option, changed):
@@ -186,13 +185,12 @@ def test_evaluation_by_a_prefix_ranks_by_cut_vectors(line):
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("train.loss={kind: hinge, learn_temperature: true}", "no temperature to learn"),
         ("train.loss.temperature_bounds=[0.2, 0.1]", "0 < low < high"),
         ("train={temperature: 0.5, loss: {learn_temperature: true}}", "outside loss.temperature_bounds"),
         ("model.matryoshka=[64, 32]", "must rise, each below dim"),
         ("model.matryoshka=[128]", "must rise, each below dim"),
         ("evaluate.dim=256", "must not exceed model.dim"),
-        ("train.loss.kind=triplet", "hinge"),
+        ("train.loss.kind=triplet", "softmax"),
     ],
 )
 def test_contradictions_are_refused_when_the_settings_are_read(assignment, message):

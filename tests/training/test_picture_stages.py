@@ -18,6 +18,7 @@ from transformers import (
     ViTModel,
 )
 
+from preloaded import train_until_killed
 from smar.core.errors import InputError
 from smar.core.settings import load_settings
 from smar.data.dataset import Dataset
@@ -26,7 +27,6 @@ from smar.model.run import finished_stages, load_encoder
 from smar.model.start import freeze, new_model
 from smar.training.patches import PatchManifest, patch_states, weights_digest
 from smar.training.setup import TrainingData, new_processor
-from test_resume import kill_when
 from tiny_line import CONFIG, Line, smar
 
 pytestmark = pytest.mark.slow
@@ -86,20 +86,12 @@ def test_a_run_killed_in_stage_0_and_in_a_second_epoch_goes_on_bit_for_bit(
 ) -> None:
     pairs = len(Dataset.open(line.dataset).pairs("train"))
     assert pairs // EPOCH_IN_3 == 3
-    command = [
-        "-m",
-        "smar.cli",
-        "train",
-        line.dataset,
-        "--out",
-        tmp_path / "run",
-        "--config",
-        staged.parent / "shop.yaml",
-    ]
-    for checkpoint in ("stage0/checkpoint-2", "stage1/checkpoint-4"):
-        kill_when((tmp_path / "run" / checkpoint / "seal.json").exists, *command)
+    words = ("train", line.dataset, "--out", tmp_path / "run", "--config", staged.parent / "shop.yaml")
+    for checkpoints, newest in ((1, "stage0/checkpoint-2"), (3, "stage1/checkpoint-4")):
+        train_until_killed(checkpoints, *words)
+        assert (tmp_path / "run" / newest / "seal.json").exists()
         assert not (tmp_path / "run" / "stage2").exists()
-    done = smar(*command[2:])
+    done = smar(*words)
     assert done.code == 0, done.err
     assert done.says("smar stage1: going on from checkpoint-4")
     models = sorted(path.relative_to(staged) for path in staged.rglob("stage*/model.safetensors"))

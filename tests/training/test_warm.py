@@ -12,6 +12,7 @@ import yaml
 
 from checkpoints import checkpoint
 from later_shop import NEW_WORDS, later_tables, prepare_later
+from preloaded import train_until_killed
 from smar.core.errors import InputError
 from smar.core.files import sha256
 from smar.core.sections.model import ModelSettings
@@ -30,9 +31,9 @@ from smar.model.warm import contradictions, warm_model, warm_processor
 from smar.training.heldout import _pairs
 from smar.training.setup import TrainingData
 from smar.training.warm import WarmStart, warm_settings
-from test_resume import kill_when
 from tiny_line import Line, Outcome, prepare_words, smar
 
+pytestmark = pytest.mark.slow
 SHORT = [
     "--set",
     "train.bf16=false",
@@ -161,7 +162,7 @@ def test_killed_it_goes_on_bit_for_bit(shops: Path, tmp_path: Path):
         tmp_path / "warm",
         ["train", shops / "later", "--from", shops / "run", "--out", tmp_path / "warm", *SHORT],
     )
-    kill_when(lambda: any(run.glob("stage1/checkpoint-*/seal.json")), "-m", "smar.cli", *words)
+    train_until_killed(1, *words)
     assert not (run / "stage2" / "manifest.json").exists()
     written = sha256(run / "processor" / "tokenizer.json")
     refused(smar(*words[:2], "--out", run, *SHORT, "--config", shops / "run" / "config.yaml"), "same --from")

@@ -18,7 +18,11 @@ _STARTS = {
 
 
 class InputError(ValueError):
-    """The user's input is wrong. The message says what was seen, what is allowed and what to do."""
+    """The user's input is wrong. The message says what was seen, what is allowed and what to do.
+
+    >>> str(one_of("read", ["red", "blue"], "the colour"))
+    "the colour is 'read'; allowed: blue, red."
+    """
 
 
 class TrainingError(RuntimeError):

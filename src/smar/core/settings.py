@@ -5,16 +5,17 @@ read, with the key's full name, never hours later in training.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from smar.core.errors import InputError
 from smar.core.files import StrPath
 from smar.core.overrides import faults, merged, overridden
+from smar.core.registry import load_plugins
 from smar.core.sections.base import Section
 from smar.core.sections.data import AUTO, DataSettings
 from smar.core.sections.evaluate import AblateSettings, EvaluateSettings
@@ -28,8 +29,14 @@ except ImportError:
 
 
 class Settings(Section):
-    """The whole configuration."""
+    """The whole configuration.
 
+    >>> settings = Settings(train={"stage1": {"steps": 500}})
+    >>> settings.train.stage1.steps, settings.model.fusion
+    (500, 'cross')
+    """
+
+    plugins: tuple[str, ...] = Field((), description="modules that register fusions, losses and encoders")
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
@@ -137,16 +144,37 @@ def _refuse_other_data(given: DataSettings, prepared: dict[str, Any], assignment
         )
 
 
+Config = StrPath | Mapping[str, Any] | Settings | None
+"""A configuration: a YAML file, its content, or settings; None for the defaults."""
+
+
+def _tree(config: Config) -> dict[str, Any]:
+    if isinstance(config, Settings):
+        return config.model_dump(mode="json", exclude_unset=True)
+    if config is None or isinstance(config, Mapping):
+        return merged({}, config or {})
+    path = Path(config)
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=CSafeLoader) or {}
+    except FileNotFoundError:
+        raise InputError(f"configuration {path} does not exist.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"configuration {path} cannot be read as YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"configuration {path} must hold sections (data, model, train, evaluate).")
+    return tree
+
+
 def load_settings(
-    path: StrPath | None = None,
+    path: Config = None,
     assignments: Sequence[str] = (),
     data: dict[str, Any] | None = None,
     base: Settings | None = None,
 ) -> Settings:
-    """Read a YAML file (all defaults when None), apply ``section.key=value`` assignments, validate.
+    """Read a configuration (all defaults when None), apply ``section.key=value`` assignments, validate.
 
     Args:
-        path: the YAML file.
+        path: the YAML file, its content as a mapping, or settings, of which counts what they were given.
         assignments: ``section.key=value`` texts; a later one wins.
         data: the data section that a dataset was prepared with: it stands unless `assignments` say otherwise.
         base: what holds where the file says nothing, in place of the defaults; its data section is left out.
@@ -154,17 +182,7 @@ def load_settings(
     Raises:
         InputError: the file is missing or not YAML, or a key or value is wrong; the message names each one.
     """
-    path = None if path is None else Path(path)
-    tree: dict[str, Any] = {}
-    if path is not None:
-        try:
-            tree = yaml.load(path.read_text(encoding="utf-8"), Loader=CSafeLoader) or {}
-        except FileNotFoundError:
-            raise InputError(f"configuration {path} does not exist.") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"configuration {path} cannot be read as YAML: {error}") from None
-        if not isinstance(tree, dict):
-            raise InputError(f"configuration {path} must hold sections (data, model, train, evaluate).")
+    tree = _tree(path)
     try:
         if data is not None:
             _refuse_other_data(DataSettings.model_validate(tree.get("data", {})), data, assignments)
@@ -173,6 +191,8 @@ def load_settings(
             tree = merged(base.model_dump(mode="json", exclude={"data"}), tree)
         for assignment in assignments:
             _merge(tree, assignment)
+        if isinstance(plugins := tree.get("plugins"), list | tuple):
+            load_plugins([name for name in plugins if isinstance(name, str)])
         return Settings.model_validate(tree)
     except ValidationError as error:
         raise InputError("the configuration is not valid:\n  " + "\n  ".join(faults(error))) from None

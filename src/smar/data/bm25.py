@@ -60,7 +60,7 @@ def build(texts: Iterable[str], language: str | None = None) -> tuple[bm25s.BM25
 class Bm25:
     """An index of texts in memory; `language` is that of `smar.data.words.words`.
 
-    >>> Bm25(["red dress", "blue dress"]).scores("red").argmax()
+    >>> Bm25(["red dress", "blue dress"]).scores("red").argmax().item()
     0
     """
 

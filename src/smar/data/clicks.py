@@ -12,6 +12,7 @@ from smar.core.errors import InputError
 from smar.core.sections.data import DataSettings
 from smar.data.database import Engine, copy, literal, number, quote, script, set_variables
 from smar.data.log import open_log
+from smar.data.suggestions import write_suggestions
 from smar.data.tables import ROW, Table
 from smar.data.times import DAY_FIRST, day_first
 
@@ -93,6 +94,7 @@ def build_pairs(
     copy(con, script("qrels"), folder / "qrels.parquet")
     irrelevant = number(con, "SELECT count(*) FROM judged WHERE clicks = 0") if log.graded else None
     con.execute("DROP VIEW pair; DROP TABLE judged")
+    write_suggestions(con, settings, folder)
     seen = number(con, "SELECT count_if(seen_in_train) FROM (FROM valid UNION ALL FROM test)")
     notes = (
         *log.notes,

@@ -19,6 +19,8 @@ OWN_COLUMNS = frozenset({"image_row", "image_rows", "clicked_in_train"})
 """Item columns that only a dataset has: where its packed pictures are, and what its log says."""
 FORMAT: Final = "smar-dataset/1"
 Part = Literal["train", "valid", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
+SUGGESTIONS_FILE = "suggestions.parquet"
 
 
 class DatasetManifest(Manifest):
@@ -40,7 +42,14 @@ class DatasetManifest(Manifest):
 
 
 class Dataset:
-    """A dataset folder made by ``smar prepare``, opened for reading. Tables are read on first use."""
+    """A dataset folder made by ``smar prepare``, opened for reading. Tables are read on first use.
+
+    >>> dataset = Dataset.open("dataset")
+    >>> dataset.text_fields
+    ('title', 'category', 'brand')
+    >>> dataset.pairs("train").column_names[:2]
+    ['query', 'item_index']
+    """
 
     def __init__(self, path: Path, manifest: DatasetManifest) -> None:
         self.path = path
@@ -133,6 +142,10 @@ class Dataset:
         """Query attributes (query + the user's columns), None if none were given."""
         return self._read("queries.parquet") if "queries.parquet" in self.manifest.files else None
 
+    def suggestions(self) -> pa.Table | None:
+        """Frequent queries (query, asked), the most frequent first; None where none were to be kept."""
+        return self._read(SUGGESTIONS_FILE) if SUGGESTIONS_FILE in self.manifest.files else None
+
     def rejects(self) -> pa.Table:
         """Every rejected row: table, row, key, reason."""
         return self._read("rejects.parquet")
@@ -158,12 +171,13 @@ def _texts(column: pa.ChunkedArray) -> list[str]:
     if pa.types.is_string(column.type):  # in half the time
         texts: list[str] = pc.fill_null(column, "").to_pylist()
         return texts
-    return [_text(value) for value in column.to_pylist()]
+    return [as_text(value) for value in column.to_pylist()]
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
+    """A value of a text field as towers read it."""
     if value is None:
         return ""
     if isinstance(value, list | tuple):
-        return " ".join(map(_text, value))
+        return " ".join(map(as_text, value))
     return str(value)

@@ -242,14 +242,24 @@ def _decode(image: Image.Image, data: bytes, options: ImageOptions) -> Decoded:
     if image.format in ("JPEG", "MPO") and options.resample is None:
         image.draft(image.mode, _needed_size(width, height, options))
     image.load()  # before anything that may load by itself and hide the error
-    turn = _orientation(image)
-    upright, moved, problem = to_rgb(image)
-    if turn is not None:
-        upright = upright.transpose(turn)
+    upright, moved, problem = _upright(image)
     packed = fit_square(upright, options.size, options.fit, options.resample)
-    if kept is None or moved or turn is not None:
+    if kept is None or moved:
         kept = _display(upright, options.thumbnail) if options.thumbnail else b""
     return Decoded("ok", problem and f"{problem}: not applied", width, height, packed, kept)
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, bool, str]:
+    """The picture in sRGB as EXIF turns it, whether that changed it, and what is wrong with its colours."""
+    turn = _orientation(image)
+    upright, moved, problem = to_rgb(image)
+    return (upright, moved, problem) if turn is None else (upright.transpose(turn), True, problem)
+
+
+def square(image: Image.Image, options: ImageOptions) -> NDArray[np.uint8]:
+    """An opened picture as uint8 [S, S, 3]; raises what Pillow does where it is damaged."""
+    image.load()
+    return fit_square(_upright(image)[0], options.size, options.fit, options.resample)
 
 
 def _orientation(image: Image.Image) -> Image.Transpose | None:

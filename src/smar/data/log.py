@@ -51,7 +51,11 @@ def open_log(con: Engine, table: Table, settings: DataSettings) -> Log:
     graded, parted = "relevance" in read, "split" in read
     positioned = "position" in read and settings.position_bias
     relevance = as_number(table, "relevance") if graded else "CAST(NULL AS DOUBLE)"
+    user, moment = table.column("user_id"), f"CAST({ROW} AS VARCHAR)"
+    if timed:
+        moment = f"CAST({as_time(table, 'timestamp', settings.date_format)} AS VARCHAR)"
     columns = {
+        "asker": f"coalesce({as_text(table, 'user_id')}, {moment})" if user else moment,
         "query": words(as_text(table, "query"), settings),
         "item_id": as_text(table, "item_id"),
         "timestamp": as_time(table, "timestamp", settings.date_format) if timed else "CAST(NULL AS TIMESTAMP)",

@@ -2,7 +2,8 @@
 
 A SELECT sees the tables that were given, as views named `items`, `clicks`, `images` and `queries`, and nothing else: it
 runs in a database of its own that may not open other files. Its result becomes a Parquet file in the work folder and
-is then read like any table. One thread works on it, so that equal tables give equal rows in equal order.
+is then read like any table. One thread works on it, so that equal tables give equal rows in equal order. The SELECTs
+for tables of User Behavior Insights are here: `ubi`.
 """
 
 import re
@@ -16,7 +17,8 @@ import duckdb
 
 from smar.core.errors import InputError
 from smar.core.sections.data import ColumnMap, DataSettings, HeaderSettings
-from smar.data.database import Connection, copy, define_macros, literal, quote
+from smar.data.database import Connection, copy, define_macros, literal, quote, script
+from smar.data.events import UBI, event_folders, first_columns, write_log
 from smar.data.sources import Given, Source, as_list
 from smar.data.tables import ROW, Table, open_table
 
@@ -46,10 +48,15 @@ class Tables:
         Raises:
             InputError: the table cannot be read or made.
         """
-        select = getattr(self.settings.select, kind)
-        if select is None:
+        select, folders = self._select(kind), event_folders(self.given.get(kind, [])) if kind == "clicks" else []
+        if select is None and not folders:
             given = self.given.get(kind, [])
             table = open_table(self.con, given, kind, self.settings, self.work, text, declared)
+        elif select is None:
+            made = self.work / f"{kind}-events.parquet"
+            self.notes += write_log(folders, made)
+            table = open_table(self.con, made, kind, self.settings, self.work, text, declared)
+            table = replace(table, files=(Path(folders[0]),))
         else:
             made = self.work / f"{kind}-selected.parquet"
             self._make(kind, select, made)
@@ -62,13 +69,24 @@ class Tables:
 
     def open_optional(self, kind: str, text: tuple[str, ...] | None) -> Table | None:
         """Open a table that may be missing. A SELECT over this table alone says so in a note when it is."""
-        select = getattr(self.settings.select, kind)
+        select = self._select(kind)
         if select is None and kind not in self.given:
             return None
         if select is not None and kind not in self.given and self._names(select) == {kind}:
             self.notes.append(f"data.select.{kind} reads --{kind}, which was not given: there is no such table")
             return None
         return self.open(kind, text)
+
+    def _select(self, kind: str) -> str | None:
+        """The SELECT that makes a table: the configuration's, or the one for a layout that is known."""
+        select: str | None = getattr(self.settings.select, kind)
+        if select is None and kind in UBI and not getattr(self.settings.columns, kind):
+            select = "ubi" if UBI[kind] <= first_columns(self.given.get(kind, [])) else None
+        if select != "ubi" or kind not in UBI:
+            return select
+        if "queries" not in self.given:
+            raise InputError("--clicks are events of User Behavior Insights: give their --queries, too.")
+        return script(f"ubi_{kind}")
 
     def _names(self, select: str) -> set[str]:
         return {kind for kind in KINDS if re.search(rf"\b{kind}\b", select, re.IGNORECASE)}

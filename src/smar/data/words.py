@@ -56,6 +56,25 @@ def words(text: str, language: str | None = None) -> list[str]:
     return found if language is None else _stemmer(language).stemWords(found)
 
 
+def spaceless(text: str) -> bool:
+    """Whether a text is of scripts that set no blanks, or of which pairs of characters are searched, such as Hangul.
+
+    >>> spaceless("手机"), spaceless("iPhone手机")
+    (True, False)
+    """
+    return regex.fullmatch(rf"(?:{_SPACELESS}|\p{{M}})+", text, regex.V1) is not None
+
+
+def folded(text: str) -> str:
+    """A text in its normal form as words are compared: without what people type one way or another.
+
+    >>> folded("Crème Brûlée"), folded("紅色連衣裙")
+    ('creme brulee', '红色连衣裙')
+    """
+    normal = normalise(text)
+    return normal if normal.isascii() else _MARKS.sub("", "".join(map(_FOLDED.__getitem__, normal)))
+
+
 @by_token
 def _words_of(token: str) -> tuple[str, ...]:
     return tuple(word for run in _RUN.findall(normalise(token)) for word in _apart(run))

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from smar.core.errors import InputError
 from smar.core.files import Manifest, StrPath, atomic, link_or_copy, xxh3
 from smar.core.progress import track
-from smar.data.dataset import OWN_COLUMNS, Dataset
+from smar.data.dataset import OWN_COLUMNS, SUGGESTIONS_FILE, Dataset
+from smar.data.suggestions import with_filters
 from smar.embedding.shards import Shard, write_shards
 from smar.export.onnx import export_query
 from smar.model.device import CPU
@@ -91,6 +92,9 @@ def embed(
     )
     _write_payload(dataset, out)
     _write_valid(dataset, ids, out)
+    if (suggestions := with_filters(dataset)) is not None:
+        with atomic(out / SUGGESTIONS_FILE) as partial:
+            pq.write_table(suggestions, partial)
     encoder.model.to(CPU)  # where the graph is traced and compared
     export_query(encoder, out / QUERY_FOLDER, _probe(dataset))
     manifest.write(out)

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from smar.data.dataset import text_columns
 from smar.model.encoder import Encoder, Floats, ItemVectors
-from smar.search.local import EmbeddedIndex, Items, UpdatableIndex
+from smar.search.items import Items
+from smar.search.local import EmbeddedIndex, UpdatableIndex
 from smar.search.ranked import Rows
 
 _LEAST_SHARE = 0.01

@@ -96,13 +96,13 @@ def write_shard(encoder: Encoder, dataset: Dataset, shard: Shard) -> None:
     vectors = list(encoder.encode_items(fields, dataset.images, dataset.image_row[shard.part]))
     columns = {
         "item_id": items["item_id"].cast(pa.string()),
-        "text": _fixed(np.concatenate([v.text for v in vectors])),
-        "multimodal": _fixed(np.concatenate([v.served for v in vectors])),
+        "text": fixed(np.concatenate([v.text for v in vectors])),
+        "multimodal": fixed(np.concatenate([v.served for v in vectors])),
     }
     with atomic(shard.path) as partial:
         pq.write_table(pa.table(columns), partial, compression="none", write_page_checksum=True)
 
 
-def _fixed(matrix: Floats) -> pa.FixedSizeListArray:
+def fixed(matrix: Floats) -> pa.FixedSizeListArray:
     """Float32 [n, k] as a column of fixed-size lists."""
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel(), pa.float32()), matrix.shape[1])

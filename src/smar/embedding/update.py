@@ -19,7 +19,8 @@ from smar.embedding.kept import as_items, change_columns, words_of
 from smar.model.device import pick_device
 from smar.model.encoder import Encoder
 from smar.model.run import load_encoder, run_settings
-from smar.search.local import UpdatableIndex, fit
+from smar.search.items import fit
+from smar.search.local import UpdatableIndex
 from smar.search.protocol import INTERNAL_COLUMNS
 from smar.search.ranked import Rows
 
@@ -128,7 +129,7 @@ class Update:
         encoded = self._encoder.encode_items(fields, dataset.images, dataset.image_row[rows], BATCH)
         batches = zip(count(step=BATCH), encoded, strict=False)
         for start, vectors in track(batches, "update (batches)", -(-len(rows) // BATCH)):
-            pictures = _pictures(dataset.pictures, items.slice(start, BATCH))
+            pictures = pictures_of(dataset.pictures, items.slice(start, BATCH))
             index.upsert(as_items(self._encoder, payload.slice(start, BATCH), vectors, pictures))
 
     def _write_some(self, table: pa.Table) -> None:
@@ -143,7 +144,8 @@ class Update:
                 self._index.patch(part)
 
 
-def _pictures(path: Path, items: pa.Table) -> list[bytes | None]:
+def pictures_of(path: Path, items: pa.Table) -> list[bytes | None]:
+    """The encoded picture of each item, None where it has none."""
     with path.open("rb") as file:
         found: list[bytes | None] = []
         for offset, length in zip(

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import xxhash
 from PIL import Image
 
 from smar.data.dataset import Dataset
@@ -31,9 +32,22 @@ def save_pictures(dataset: Dataset, items: Iterable[int], out: Path) -> dict[int
     with dataset.pictures.open("rb") as file:
         for item in wanted:
             file.seek(offsets[item])
-            with Image.open(io.BytesIO(file.read(lengths[item]))) as picture:
-                small = picture.convert("RGB")
-            small.thumbnail((SIDE, SIDE))
-            small.save(folder / f"{item}.jpg", quality=80)
+            _save(file.read(lengths[item]), folder / f"{item}.jpg")
             paths[item] = f"pictures/{item}.jpg"
     return paths
+
+
+def shrink(content: bytes, out: Path, name: str) -> str:
+    """Write an encoded picture small below ``out/pictures``, unless it is there; returns its path from `out`."""
+    path = Path("pictures") / f"{xxhash.xxh3_64_hexdigest(name.encode())}.jpg"
+    if not (out / path).exists():
+        (out / path).parent.mkdir(exist_ok=True)
+        _save(content, out / path)
+    return path.as_posix()
+
+
+def _save(content: bytes, path: Path) -> None:
+    with Image.open(io.BytesIO(content)) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((SIDE, SIDE))
+    small.save(path, quality=80)

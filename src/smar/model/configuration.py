@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, BertConfig, PreTrainedConfig, ResNetConfig, ViTConfig
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from smar.core.errors import InputError
+from smar.core.registry import IMAGE_ENCODERS, TEXT_ENCODERS
 from smar.core.sections.losses import LossSettings
-from smar.core.sections.model import FusionName, Kind, ModelSettings, Pooling, TextSettings, VisionSettings
-from smar.model.bag import BagConfig
+from smar.core.sections.model import Kind, ModelSettings, Pooling, TextSettings, VisionSettings
 
 if TYPE_CHECKING:
     from smar.model.pretrained import Part
@@ -57,12 +57,13 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     """Configuration of SMAR and of its baselines (reference: docs/paper.md, "Model").
 
     `kind` is `smar`, `dpsr` (query and item-text tower), `dpsr-i` (query and item-image tower) or `clip` (all three
-    towers, added up instead of fused). `fusion` names a class of `smar.model.fusion.FUSIONS`. `dim` is k.
+    towers, added up instead of fused). `fusion` names a class of `smar.core.registry.FUSIONS`. `dim` is k.
     `threshold` is the image probability above which a routing service asks the pictures. `category_share`: P(category)
     of an item-side gate, with "" for every other category; None where the gate asks the query. `heads`: the `Head` of
     each tower by name. `residual`: what the multimodal vector begins as, `sum` of text and picture or `text`; "" for
     nothing. `logit_bias` of a pair that was trained with a sigmoid: the probability that query and item belong together
-    is ``sigmoid(cosine / temperature + logit_bias)``; no ranking depends on it.
+    is ``sigmoid(cosine / temperature + logit_bias)``; no ranking depends on it. `image_fit`, `image_resample`: how the
+    dataset's pictures were made square.
     """
 
     model_type = "smar"
@@ -79,7 +80,7 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     dim: int = DIM
     pooling: Pooling = "cls"
     share_text: bool = False
-    fusion: FusionName = "cross"
+    fusion: str = "cross"
     fusion_layers: int = 1
     query_length: int = QUERY_LENGTH
     text_length: int = TEXT_LENGTH
@@ -97,6 +98,8 @@ class SmarConfig(PreTrainedConfig):  # type: ignore[misc]
     initializer_range: float = 0.02
     heads: dict[str, dict[str, Any]] | None = None
     residual: str = ""
+    image_fit: str = "pad"
+    image_resample: str | None = None
 
     def head(self, tower: str) -> Head:
         """`Head` of `query_tower`, `text_tower` or `image_tower`; of a model saved before there were heads, too."""
@@ -242,43 +245,13 @@ def _residual(settings: ModelSettings, parts: Mapping[str, "Part"], kept: set[st
 def _text_config(tower: TextSettings, part: "Part | None", vocabulary: int, length: int) -> dict[str, Any]:
     if part is not None:
         return part.encoder.config.to_dict()  # type: ignore[no-any-return]
-    if tower.kind == "bag":
-        bag = BagConfig(vocab_size=vocabulary, hidden_size=tower.hidden, hidden_dropout_prob=tower.dropout)
-        return bag.to_dict()  # type: ignore[no-any-return]
-    config = BertConfig(
-        vocab_size=vocabulary,
-        hidden_size=tower.hidden,
-        num_hidden_layers=tower.layers,
-        num_attention_heads=tower.heads,
-        intermediate_size=4 * tower.hidden,
-        max_position_embeddings=max(128, length),
-        hidden_dropout_prob=tower.dropout,
-        attention_probs_dropout_prob=tower.dropout,
-        initializer_range=tower.init,
-    )
-    return config.to_dict()  # type: ignore[no-any-return]
+    return TEXT_ENCODERS[tower.kind](tower, vocabulary, length).to_dict()  # type: ignore[no-any-return]
 
 
 def _vision_config(tower: VisionSettings, part: "Part | None", image_size: int) -> dict[str, Any]:
     if part is not None:
         return part.encoder.config.to_dict()  # type: ignore[no-any-return]
-    if tower.kind == "resnet":
-        widths = [tower.hidden // 2 ** (tower.stages - 1 - stage) for stage in range(tower.stages)]
-        depths = [tower.layers] * len(widths)
-        config = ResNetConfig(embedding_size=widths[0], hidden_sizes=widths, depths=depths, layer_type="basic")
-    else:
-        config = ViTConfig(
-            hidden_size=tower.hidden,
-            num_hidden_layers=tower.layers,
-            num_attention_heads=tower.heads,
-            intermediate_size=4 * tower.hidden,
-            image_size=image_size,
-            patch_size=tower.patch,
-            hidden_dropout_prob=tower.dropout,
-            attention_probs_dropout_prob=tower.dropout,
-            initializer_range=tower.init,
-        )
-    return config.to_dict()  # type: ignore[no-any-return]
+    return IMAGE_ENCODERS[tower.kind](tower, image_size).to_dict()  # type: ignore[no-any-return]
 
 
 def attention_heads(config: Any, hidden: int) -> int:

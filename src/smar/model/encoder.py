@@ -81,6 +81,8 @@ class Encoder:
             with quiet():
                 model = SmarModel.from_pretrained(folder, config=config, attn_implementation="eager")
                 processor = SmarProcessor.from_pretrained(folder)
+        except InputError:  # a fusion that nobody registered
+            raise
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError) as error:
             raise InputError(
                 f"the model in {folder} is damaged and cannot be loaded: {error}. Train it again."

@@ -2,10 +2,23 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from smar.model.fusion.base import Modality
+from smar.model.tokens import Ints
+
+
+def rows_of(count: Ints) -> Ints:
+    """Rows of pictures that lie one after the other, by each item's number of them: int64 [n] or [n, most], -1: none.
+
+    >>> rows_of(np.array([2, 0, 1])).tolist()
+    [[0, 1], [-1, -1], [2, -1]]
+    """
+    first, number = np.cumsum(count) - count, np.arange(max(1, count.max(initial=0)))
+    rows = np.where(number < count[:, None], first[:, None] + number, -1)
+    return rows[:, 0] if rows.shape[1] == 1 else rows
 
 
 def place(states: Tensor, pooled: Tensor, pictures: Tensor) -> Modality:

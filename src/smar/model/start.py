@@ -43,6 +43,7 @@ def new_model(settings: Settings, model: ModelSettings, processor: SmarProcessor
         parts,
         tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id,
     )
+    config.image_fit, config.image_resample = settings.data.image_fit, settings.data.image_resample
     built = SmarModel._from_config(config, attn_implementation="eager")
     for name, part in parts.items():
         _fill(getattr(built, name), part)

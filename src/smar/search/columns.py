@@ -188,7 +188,7 @@ class Columns:
         """A text column as codes of `values` (NFC) at least; where it has too many others, they are all one."""
         codes = self.codes(name)
         if codes is None:
-            array = self.keep("array", name, lambda: _composed(_plain(self.table[name])))
+            array = self.keep("array", name, lambda: composed(_plain(self.table[name])))
             codes = Codes.of(values, pc.index_in(array, value_set=pa.array(values, array.type)))
         return codes
 
@@ -259,7 +259,7 @@ def _codes(array: pa.Array) -> Codes | None:
         if len(coded.dictionary) > _MAX_CODES:
             return None
     texts = coded.dictionary.cast(pa.string())
-    values = _composed(texts)
+    values = composed(texts)
     if values is texts:
         return Codes.of(texts.to_pylist(), coded.indices)
     merged = values.dictionary_encode()  # several spellings of a value are one
@@ -271,7 +271,7 @@ def _labels(columns: Columns, name: str) -> Codes | None:
     return _codes(pc.if_else(present, array, pa.scalar(None, array.type)))
 
 
-def _composed(texts: pa.Array) -> pa.Array:
+def composed(texts: pa.Array) -> pa.Array:
     """Texts in Unicode NFC; the array itself where they are that already."""
     if pc.all(pc.string_is_ascii(texts)).as_py() is not False:
         return texts

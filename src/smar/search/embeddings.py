@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from smar.core.errors import InputError
 from smar.core.files import Manifest, StrPath, verify, xxh3
+from smar.data.text import normalise
+from smar.search.query import QueryManifest
 
 PAYLOAD_FILE = "payload.parquet"
 PICTURES_FILE = "pictures.bin"
@@ -22,6 +24,9 @@ VALID_FILE = "valid.parquet"
 MADE_BY = "smar embed"
 _NORM_TOLERANCE = 1e-2  # vectors may have been stored through bf16
 _ROWS = 8_192  # joined at a time
+_SAMPLE_QUERIES = 300  # their mean recall errs by 0.19 points (standard error), that of 200 by 0.23
+DEFAULT_FIELDS = ("title", "category", "brand")
+"""Columns whose words are searched where embeddings do not say."""
 
 
 class ShardEntry(BaseModel):
@@ -183,3 +188,25 @@ def read_payload(path: Path, items: int, made_by: str) -> pa.Table:
         raise InputError(f"{path} cannot be read as Parquet: {error}. Run `{made_by}` again.") from None
     check_items(table, items, path, made_by)
     return table.cast(pa.schema([field.with_nullable(True) for field in table.schema], table.schema.metadata))
+
+
+def check_fingerprint(path: Path, fingerprint: str, dim: int) -> None:
+    """Refuse a query encoder folder at `path` made by another model than `fingerprint`."""
+    query = QueryManifest.read(path, "smar index")
+    if query.fingerprint != fingerprint or query.dim != dim:
+        raise InputError(
+            f"{path / 'manifest.json'}: the query encoder is of model {query.fingerprint} (dim {query.dim}), "
+            f"the vectors are of model {fingerprint} (dim {dim}); their scores would mean nothing. "
+            "Embed and index again."
+        )
+
+
+def sample_queries(valid: pa.Table | None, payload: pa.Table) -> list[str]:
+    """Validation queries; without them beginnings of titles, the nearest thing to a query that every catalogue has."""
+    random = np.random.default_rng(0)
+    if valid is not None and valid.num_rows:
+        queries = sorted(set(valid["query"].to_pylist()))
+        return [queries[at] for at in random.permutation(len(queries))[:_SAMPLE_QUERIES]]
+    column = "title" if "title" in payload.column_names else "item_id"
+    titles = payload[column].take(random.permutation(payload.num_rows)[:_SAMPLE_QUERIES]).to_pylist()
+    return [normalise(" ".join((title or "").split()[: 1 + at % 4])) for at, title in enumerate(titles)]

@@ -58,7 +58,7 @@ class Comparison:
             return np.zeros(len(columns), np.bool_)
         if self.kind is Kind.TEXT:
             return texts[self.column].among(self.values)
-        if self.op in _ORDER:
+        if self.op in ORDER:
             return _ordered(columns, self.column, self.op, self.values[0])
         return _among(columns, self.column, self.values)
 
@@ -107,6 +107,12 @@ class Not:
         return np.logical_not(mask, out=mask)
 
 
+class Hidden(Not):
+    """Complement of what a shop hides: no choice of the shopper's, so no facet is counted without it."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Both:
     """Intersection of `terms`, or their union when `any_of`."""
@@ -146,6 +152,8 @@ class Filter:
 def columns_of(node: Node) -> set[str]:
     """The columns that a part of a filter names."""
     match node:
+        case Hidden():
+            return set()
         case Comparison(column) | Holds(column) | Exists(column):
             return {column}
         case Not(term):
@@ -168,6 +176,14 @@ def without(filter: Filter | None, column: str) -> Filter | None:
     return Filter(Both(kept, any_of=False) if len(kept) > 1 else kept[0]) if kept else None
 
 
+def along(filter: Filter | None, node: Node) -> Filter:
+    """What passes a filter, None for everything, and a node."""
+    if filter is None:
+        return Filter(node)
+    terms = filter.root.terms if isinstance(filter.root, Both) and not filter.root.any_of else (filter.root,)
+    return Filter(Both((*terms, node), any_of=False))
+
+
 def _texts(node: Node) -> Iterator[tuple[str, str]]:
     """Text columns and what they are compared with."""
     match node:
@@ -181,8 +197,8 @@ def _texts(node: Node) -> Iterator[tuple[str, str]]:
 
 
 _MANY = 8
-_EXACT = Context(prec=10_000, Emin=MIN_EMIN, Emax=MAX_EMAX)
-_ORDER: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Decimal], int]]] = {
+EXACT = Context(prec=10_000, Emin=MIN_EMIN, Emax=MAX_EMAX)
+ORDER: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Decimal], int]]] = {
     "<": (operator.lt, math.ceil),
     "<=": (operator.le, math.floor),
     ">": (operator.gt, math.floor),
@@ -192,8 +208,8 @@ _ORDER: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Decimal], int]]] = 
 
 
 def _ordered(columns: Columns, name: str, op: str, value: Decimal) -> Mask:
-    numbers, (compare, whole) = columns.numbers(name), _ORDER[op]
-    value = value.scaleb(columns.scale(name), _EXACT)
+    numbers, (compare, whole) = columns.numbers(name), ORDER[op]
+    value = value.scaleb(columns.scale(name), EXACT)
     with np.errstate(over="ignore"):  # a literal beyond a float32 column becomes inf, which compares right
         mask: Mask = compare(numbers, float(value) if numbers.dtype.kind == "f" else whole(value))
     return mask
@@ -202,7 +218,7 @@ def _ordered(columns: Columns, name: str, op: str, value: Decimal) -> Mask:
 def _among(columns: Columns, name: str, values: tuple[Decimal, ...]) -> Mask:
     """Membership; a literal that the column cannot hold, such as a fraction among whole numbers, matches nothing."""
     numbers, scale = columns.numbers(name), columns.scale(name)
-    scaled = [value.scaleb(scale, _EXACT) for value in values]
+    scaled = [value.scaleb(scale, EXACT) for value in values]
     if numbers.dtype.kind == "f":
         with np.errstate(over="ignore"):
             return any_equal(numbers, [float(value) for value in scaled])

@@ -1,4 +1,4 @@
-"""What every index back-end offers: a batch of query vectors in, ranked hits out.
+"""What every engine offers: query vectors in, ranked hits out; items in and out of the catalogue.
 
 An item has a text vector S_t and a multimodal vector S_m; a query has a vector Q and the gate's probability p
 that pictures help. Adaptive search ranks by ``p * Q.S_m + (1-p) * Q.S_t``. With item vectors ``[S_m ; S_t]``
@@ -6,19 +6,23 @@ and query vectors ``[p*Q ; (1-p)*Q]`` that sum is one inner product, so one inde
 mode exactly.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from smar.core.errors import member
+from smar.search.counts import ColumnCounts
 from smar.search.filters import Filter
-from smar.search.query import QueryVectors
+from smar.search.query import QueryEncoder, QueryVectors
 from smar.search.ranked import Corrections, Found
+
+if TYPE_CHECKING:
+    from smar.search.items import Items
 
 MAX_HITS = 1000
 """Largest k of one search: the hits' exact scores are computed one by one."""
@@ -45,6 +49,11 @@ class Hit:
     `score` is what it was ranked by; `text_score` and `multimodal_score` are exact inner products from the
     stored vectors; `words_score` is the BM25 score where words take part, else None. `rank_text` is its rank (from 1)
     had pictures been left out; None when not asked for or beyond `MAX_HITS`.
+
+    >>> from smar.serving.engine import Engine
+    >>> hit = Engine.open("index").search("red dress", k=1).hits[0]
+    >>> sorted(hit.payload)[:3], hit.payload["item_id"] == hit.item_id
+    (['brand', 'category', 'group'], True)
     """
 
     item_id: str
@@ -90,6 +99,20 @@ class Ranked:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def scored(self, score: npt.NDArray[np.float32]) -> "Ranked":
+        """The same ranked by another score [n]."""
+        return replace(self, score=score)
+
+    def followed(self, other: "Ranked") -> "Ranked":
+        """With others of the same search after them; their rank without pictures is not known."""
+        names = ("rows", "score", "text_score", "multimodal_score")
+        rows, *scores = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in names)
+        ranks = None if self.rank_text is None else np.append(self.rank_text, np.full(len(other), -1))
+        parts = [part for part in (self.words_score, other.words_score) if part is not None]
+        score, text_score, multimodal_score = scores
+        words_score = np.concatenate(parts) if parts else None
+        return Ranked(rows, score, text_score, multimodal_score, ranks, words_score, self.corrected)
+
     def pick(self, places: npt.NDArray[np.int64]) -> "Ranked":
         """Some of them."""
         ranks = None if self.rank_text is None else self.rank_text[places]
@@ -99,7 +122,11 @@ class Ranked:
 
 
 class Index(Protocol):
-    """A searchable catalogue, whatever holds it."""
+    """A searchable catalogue of one model, whatever holds it: the embedded engine, or one behind a URL.
+
+    `smar.search.local.LocalIndex` and `smar.search.remote.RemoteIndex` are the two that there are; one contract
+    (``tests/search/test_engines.py``) holds both to exact search.
+    """
 
     @property
     def fingerprint(self) -> str:
@@ -113,18 +140,12 @@ class Index(Protocol):
     def schema(self) -> pa.Schema:
         """Item columns that filters may name."""
 
+    @property
+    def encoder(self) -> QueryEncoder:
+        """Of the model that made the vectors; raises InputError where it is of another one, or damaged."""
+
     def __len__(self) -> int:
         """Number of items."""
-
-    def rank(
-        self,
-        vectors: QueryVectors,
-        k: int = 10,
-        mode: Mode | str = Mode.ADAPTIVE,
-        filter: Filter | None = None,
-        explain: bool = False,
-    ) -> list[Ranked]:
-        """As `search`, without the items themselves."""
 
     def search(
         self,
@@ -134,7 +155,44 @@ class Index(Protocol):
         filter: Filter | None = None,
         explain: bool = False,
     ) -> list[list[Hit]]:
-        """The best `k` items of each query, best first; fewer only when fewer match the filter."""
+        """The best `k` (1..MAX_HITS) items of each query, best first; fewer only when fewer match the filter.
+
+        Raises:
+            InputError: `k` is out of range, there is no such mode, or the engine does not answer it.
+            EngineDown: the engine does not answer at all.
+        """
+
+    def similar(self, item_id: str, k: int = 10, filter: Filter | None = None) -> list[Hit]:
+        """The `k` (1..999) items most like an item, best first, without itself; InputError where there is no such."""
+
+    def count(self, filter: Filter | None = None) -> int:
+        """How many items match."""
+
+    def facet(self, name: str, filter: Filter | None = None, top: int = 30) -> ColumnCounts:
+        """How often the values of a column occur among all that matches."""
+
+    def item(self, item_id: str) -> Mapping[str, Any] | None:
+        """The columns of an item, None when there is none."""
+
+    def picture(self, item_id: str) -> bytes | None:
+        """The encoded picture of an item, None when it has none."""
+
+    def upsert(self, items: "Items") -> int:
+        """Add items, replacing those of the same id; returns their number. Durable once it has returned.
+
+        Raises:
+            RefusedItems: the items do not fit the index, or (OtherModel) are of another model.
+        """
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Remove items; returns how many there were."""
+
+    def check(self) -> None:
+        """Run a real query; raises RuntimeError or EngineDown where it gives no ranked item."""
+
+
+class EngineDown(OSError):
+    """The engine behind an index does not answer; the message names the engine and what it said."""
 
 
 def weigh(vectors: QueryVectors, mode: Mode | str) -> npt.NDArray[np.float32]:

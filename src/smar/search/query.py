@@ -7,7 +7,7 @@ it, `smar index` and the service carry it along.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 from smar.core.errors import InputError, member
 from smar.core.files import Manifest, StrPath, verify
 from smar.data.voices import VOICES_FILE, Voices
+from smar.search.expansion import Expansion
 
 MODEL_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
@@ -82,7 +83,7 @@ class QueryVectors:
 
     Routing asks the pictures where the probability exceeds `threshold`. Hybrid search needs `texts` [n], the queries
     in their normal form. `unknown` float32 [n] is the share of each query's characters that the vocabulary lacks, 0..1;
-    None where vectors come from elsewhere.
+    None where vectors come from elsewhere. `expansions` [n] are their synonyms, None for none at all.
     """
 
     embedding: npt.NDArray[np.float32]
@@ -90,14 +91,23 @@ class QueryVectors:
     threshold: float = 0.5
     texts: tuple[str, ...] | None = None
     unknown: npt.NDArray[np.float32] | None = None
+    expansions: tuple[Expansion | None, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.embedding)
 
+    def readings(self, at: int) -> tuple[str, ...]:
+        """A query's text, and those with a synonym in place."""
+        assert self.texts is not None
+        own = None if self.expansions is None else self.expansions[at]
+        return (self.texts[at], *(() if own is None else own.texts))
+
     def __getitem__(self, part: slice) -> "QueryVectors":
         texts = None if self.texts is None else self.texts[part]
         unknown = None if self.unknown is None else self.unknown[part]
-        return QueryVectors(self.embedding[part], self.image_probability[part], self.threshold, texts, unknown)
+        expansions = None if self.expansions is None else self.expansions[part]
+        vectors = (self.embedding[part], self.image_probability[part])
+        return QueryVectors(*vectors, self.threshold, texts, unknown, expansions)
 
 
 class QueryEncoder:
@@ -148,6 +158,36 @@ class QueryEncoder:
         encode = self._encode if 0 < len(texts) <= _BATCH else self._by_length
         embedding, probability, unknown = encode(texts, spent)
         return QueryVectors(embedding, probability, self.manifest.threshold, tuple(texts), unknown)
+
+    def encode_expanded(
+        self,
+        texts: Sequence[str],
+        expansions: Sequence[Expansion | None],
+        timings: dict[str, float] | None = None,
+    ) -> QueryVectors:
+        """Encode queries with their synonyms: the mean of the vectors of a query's readings, at length 1.
+
+        Of these only the ones of which the vocabulary lacks least count. The gate's word is their mean, too.
+        """
+        readings = [(text, *(() if own is None else own.texts)) for text, own in zip(texts, expansions, strict=True)]
+        each = self.encode([text for own in readings for text in own], timings)
+        assert each.unknown is not None
+        counts = np.array([len(own) for own in readings])
+        starts = np.cumsum(counts) - counts
+        unknown = np.minimum.reduceat(each.unknown, starts)
+        known = (each.unknown <= np.repeat(unknown, counts)).astype(np.float32)
+        embedding, several = each.embedding[starts], counts > 1
+        sums = np.add.reduceat(each.embedding * known[:, None], starts)[several]
+        embedding[several] = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+        probability = np.add.reduceat(each.image_probability * known, starts) / np.add.reduceat(known, starts)
+        return replace(
+            each,
+            embedding=embedding,
+            image_probability=probability.astype(np.float32),
+            texts=tuple(texts),
+            unknown=unknown,
+            expansions=tuple(expansions),
+        )
 
     def _by_length(self, texts: Sequence[str], timings: dict[str, float]) -> tuple[npt.NDArray[np.float32], ...]:
         embedding = np.empty((len(texts), self.manifest.dim), np.float32)

@@ -21,6 +21,8 @@ from smar.search.local import PLAIN, EmbeddedIndex, Others, Page
 from smar.search.protocol import MAX_HITS, Ranked
 from smar.search.ranked import Rows
 from smar.serving.engine import Question, SearchResult
+from smar.serving.highlight import Marked, marked
+from smar.serving.rulebook import Active
 
 _encode = msgspec.json.Encoder().encode
 _DECIMALS = 7
@@ -56,7 +58,9 @@ def _behind(item: bytes, root: bytes) -> bytes:
     return item if item[at : at + 1] != b'"' else item[: at + 1] + root + item[at + 1 :]
 
 
-def hits_out(index: EmbeddedIndex, page: Page, fields: Sequence[str] | None = None) -> msgspec.Raw:
+def hits_out(
+    index: EmbeddedIndex, page: Page, fields: Sequence[str] | None = None, marks: Sequence[Marked] | None = None
+) -> msgspec.Raw:
     """The hits of a page as a JSON array; see `schemas.HitOut`. Items are JSON already; `fields` as in `result_out`.
 
     Scores are float32, of which seven decimals are all there is. Pieces that are joined once cost half of a struct for
@@ -69,6 +73,10 @@ def hits_out(index: EmbeddedIndex, page: Page, fields: Sequence[str] | None = No
     items = [item[1:] for item in (whole if fields is None else _with(index, whole, fields))]  # braces are the hit's
     if page.others is not None:
         items = [b'"others":%b,%b' % both for both in zip(map(_encode_told, page.others), items, strict=True)]
+    if page.moved is not None:
+        items = [b'"moved":%b,%b' % both for both in zip(map(_encode, page.moved), items, strict=True)]
+    if marks is not None:
+        items = [b'"highlight":%b,%b' % both for both in zip(map(_encode, marks), items, strict=True)]
     if page.factors is not None:
         items = [b'"factors":%b,%b' % both for both in zip(map(_encode, page.factors), items, strict=True)]
     ranks = _RANKS[page.first : page.first + size]
@@ -104,8 +112,14 @@ def _numbers(values: npt.NDArray[np.float32]) -> list[bytes]:
     return _encode(np.round(values.astype(np.float64), _DECIMALS).tolist())[1:-1].split(b",")
 
 
-def result_out(result: SearchResult, fields: Sequence[str] | None = None) -> dict[str, Any]:
-    """A search's answer as `schemas.SearchResponse` describes it; items with the columns `fields`, None for all."""
+def result_out(
+    result: SearchResult, fields: Sequence[str] | None = None, highlight: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A search's answer as `schemas.SearchResponse` describes it; items with the columns `fields`, None for all.
+
+    In those of `highlight` matched words are marked.
+    """
+    marks = marked(result, highlight) if highlight else None
     return {
         "query": result.query,
         "mode": result.mode,
@@ -113,16 +127,22 @@ def result_out(result: SearchResult, fields: Sequence[str] | None = None) -> dic
         "routed": result.routed,
         "corrected": result.found.corrected,
         "unknown": round(result.unknown, _DECIMALS),
-        **page_out(result.index, result.page, fields),
+        **({} if result.note is None else {"note": result.note}),
+        **page_out(result.index, result.page, fields, marks),
     }
 
 
-def page_out(index: EmbeddedIndex, page: Page, fields: Sequence[str] | None = None) -> dict[str, Any]:
+def page_out(
+    index: EmbeddedIndex, page: Page, fields: Sequence[str] | None = None, marks: Sequence[Marked] | None = None
+) -> dict[str, Any]:
     """What every answer says of its hits; what was not asked for is left out."""
     told: dict[str, Any] = {"total": page.total}
-    further = {"ranked": page.ranked, "sorted": page.sorted, "facets": page.facets}
+    further: dict[str, Any] = {"redirect": page.redirect, "rules": page.rules, "cutoff": page.cut}
+    further |= {"ranked": page.ranked, "sorted": page.sorted, "facets": page.facets}
     told |= {name: value for name, value in further.items() if value is not None}
-    return told | {"hits": hits_out(index, page, fields)}
+    if page.near is not None:
+        told["near"] = hits_out(index, Page(page.near, 0, page.total), fields)
+    return told | {"hits": hits_out(index, page, fields, marks)}
 
 
 def server_timing(timings: Mapping[str, float]) -> dict[str, str]:
@@ -136,24 +156,25 @@ def as_json(value: Any) -> bytes:
 
 
 class Cache:
-    """Finished answers by question, up to `size` bytes of both; it empties itself when the index changes."""
+    """Finished answers by question, up to `size` bytes of both; emptied when the index or the rules change."""
 
     def __init__(self, size: int) -> None:
         self._kept: LRUCache[Question, tuple[bytes, int]] = LRUCache(size, getsizeof=itemgetter(1))
         self._index: EmbeddedIndex | None = None
+        self._rules: Active | None = None
 
-    def get(self, index: EmbeddedIndex, question: Question) -> bytes | None:
-        """The answer of this index to the question, None when it must be searched."""
-        if index is not self._index:
+    def get(self, index: EmbeddedIndex, question: Question, rules: Active | None = None) -> bytes | None:
+        """The answer of this index under these rules to the question, None when it must be searched."""
+        if index is not self._index or rules is not self._rules:
             self._kept.clear()
-            self._index = index
+            self._index, self._rules = index, rules
         kept = self._kept.get(question)
         return None if kept is None else kept[0]
 
-    def keep(self, index: EmbeddedIndex, question: Question, answer: bytes) -> None:
-        """Remember an answer that `index` gave, unless another index has taken its place meanwhile."""
+    def keep(self, index: EmbeddedIndex, question: Question, answer: bytes, rules: Active | None = None) -> None:
+        """Remember an answer that `index` gave, unless another index or other rules have taken its place meanwhile."""
         size = len(answer) + sum(map(sys.getsizeof, (question.query, question.filter))) + _ENTRY
-        if question.shape is not PLAIN or question.fields:
+        if question.shape is not PLAIN or question.fields or question.highlight:
             size += len(repr(question))
-        if index is self._index and size <= self._kept.maxsize:
+        if index is self._index and rules is self._rules and size <= self._kept.maxsize:
             self._kept[question] = answer, size

@@ -1,6 +1,8 @@
 """The ASGI application: API, page and documentation; the page may load nothing from elsewhere."""
 
+import contextlib
 import importlib.resources
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from smar import __version__
 from smar.serving.changes import build_changes_router
 from smar.serving.engine import Engine
 from smar.serving.errors import add_error_handlers
+from smar.serving.events import PATH as EVENTS
+from smar.serving.events import Events, build_events_router
 from smar.serving.follow import following
 from smar.serving.guard import Guard
 from smar.serving.health import build_health_router
@@ -25,6 +29,7 @@ from smar.serving.listing import add_listing
 from smar.serving.options import ServiceOptions
 from smar.serving.routes import SEARCH, build_router
 from smar.serving.strict import refuse_unknown
+from smar.serving.suggest import add_suggest
 
 WEB = Path(__file__).parent / "web"
 
@@ -32,8 +37,9 @@ WEB = Path(__file__).parent / "web"
 def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     """The ASGI application over an opened engine, which follows changes of its index."""
     options = options or ServiceOptions()
+    events = None if options.events is None else Events(options)
     app = FastAPI(
-        lifespan=lambda _: following(engine),
+        lifespan=lambda _: _running(engine, events),
         title="smar",
         version=__version__,
         summary="Product search that reads words and looks at pictures.",
@@ -45,10 +51,19 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     add_error_handlers(app)
     # before the item's own routes: an id may hold slashes, so `{item_id:path}` would take "/similar" along
     app.include_router(build_changes_router(engine, options))
-    router = build_router(engine, options)
+    router = build_router(engine, options, events)
     add_listing(router, engine)
+    add_suggest(router, engine, options)
     app.include_router(router)
     app.include_router(build_health_router(engine, options))
+    app.include_router(reports := build_events_router(events))
+    add_pages(app, options)
+    routes = {SEARCH: router, EVENTS: reports}
+    return Guard(app, options, {("POST", path): _direct(app, one, path) for path, one in routes.items()})
+
+
+def add_pages(app: FastAPI, options: ServiceOptions) -> None:
+    """The page, the documentation, and the description of the API."""
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -66,16 +81,23 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     app.mount("/static", StaticFiles(directory=WEB))
     # the package is used only for the Swagger UI files that it carries
     app.mount("/swagger", StaticFiles(directory=str(importlib.resources.files("fastapi_offline") / "static")))
-    return Guard(app, options, {("POST", SEARCH): _direct(app, router)})
 
 
-def _direct(app: FastAPI, router: APIRouter) -> ASGIApp:
-    """The search route without what finds it, its arguments and its errors: a quarter of a search's time in Python.
+@contextlib.asynccontextmanager
+async def _running(engine: Engine, events: Events | None) -> AsyncIterator[None]:
+    """What goes on while the application runs."""
+    async with following(engine), events.collecting() if events is not None else contextlib.nullcontext():
+        yield
+
+
+def _direct(app: FastAPI, router: APIRouter, path: str) -> ASGIApp:
+    """The POST route of a path without what finds it, its arguments and its errors, a quarter of a search's time in
+    Python.
 
     What it raises is raised once more where the handlers of errors are.
     """
     routes = (route for route in router.routes if isinstance(route, APIRoute))
-    route = next(route for route in routes if route.path == SEARCH and "POST" in (route.methods or ()))
+    route = next(route for route in routes if route.path == path and "POST" in (route.methods or ()))
     handlers = dict(app.exception_handlers)
     last = handlers.pop(Exception)  # it answers, and the error goes on to who logs it
 

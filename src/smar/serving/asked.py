@@ -110,7 +110,14 @@ class SearchRequest(BaseModel):
         ge=1,
         le=MAX_HITS,
         strict=True,
-        description="how many of the best hits are sorted, or made cards of (more of these where a page needs them)",
+        description="how many of the best hits are sorted, ranked anew by `rank` or rules, or made cards of (more of "
+        f"these where a page needs them); with `cutoff` {MAX_HITS} where nothing is said",
+    )
+    cutoff: bool = Field(
+        False,
+        strict=True,
+        description="leave out hits below the score from which on they are relevant to this query; `total` then counts "
+        "the others, and where there are none, `near` has the best ones below",
     )
     collapse: str | CollapseIn | None = Field(
         None, description="one card for all items with the same value of this column, the best one's", examples=[None]
@@ -124,12 +131,19 @@ class SearchRequest(BaseModel):
     fields: Names | None = Field(
         None, max_length=100, description="columns of the items to show; all when not given", examples=[None]
     )
+    highlight: Names = Field(
+        (),
+        max_length=20,
+        description="columns of texts to show as HTML in which the words that match the query are in <em>",
+        examples=[[]],
+    )
 
     @property
     def shape(self) -> Shape:
         """How the hits are arranged."""
         facets = FacetsIn(columns=self.facets) if isinstance(self.facets, tuple) else self.facets
-        if not (self.rank or self.sort or self.collapse or self.diversify or facets):
+        arranged = self.rank or self.sort or self.collapse or self.diversify or facets or self.cutoff
+        if not arranged and self.candidates == CANDIDATES:
             return PLAIN
         cards, wish = self.collapse, self.diversify
         if isinstance(cards, str):
@@ -140,7 +154,8 @@ class SearchRequest(BaseModel):
             collapse=None if cards is None else Collapse(cards.column, cards.ids),
             diversify=None if wish is None else Diversify(wish.column, wish.most, wish.among),
             facets=None if facets is None else Facets(facets.columns, facets.of, facets.top, facets.within),
-            candidates=self.candidates,
+            candidates=self.candidates if "candidates" in self.model_fields_set or not self.cutoff else MAX_HITS,
+            cutoff=self.cutoff,
         )
 
 

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from smar.core.errors import InputError
 from smar.search.local import EmbeddedIndex, Page, by_vector, check_place, page_of, similar
 from smar.search.protocol import MAX_HITS
+from smar.serving.answered import identified
 from smar.serving.answers import as_json, page_out, server_timing
 from smar.serving.asked import MAX_K
 from smar.serving.bulk import Written as Refresh
@@ -87,7 +88,7 @@ def _passed_on(answer: WriterAnswer) -> Response:
 
 def _hits(index: EmbeddedIndex, page: Page, timings: dict[str, float]) -> Response:
     with timed(timings, "fetch"):
-        answer = as_json(page_out(index, page))
+        _, answer = identified(as_json(page_out(index, page)))
     observe_stages(timings)
     return Response(answer, media_type=JSON, headers=server_timing(timings))
 
@@ -151,7 +152,7 @@ def _add_searches(router: APIRouter, engine: Engine, client: WriterClient | None
             return item_response(engine.index, f"{item_id}/similar")
         index, timings = engine.index, dict[str, float]()
         row = row_of(index, item_id)
-        chosen = engine.prepared(filter, index, timings)
+        chosen = engine.shown(engine.prepared(filter, index, timings), index)
         with timed(timings, "search"):
             page = page_of(index, similar(index, item_id, offset + k, chosen), chosen, offset, row)
         return _hits(index, page, timings)
@@ -181,7 +182,7 @@ def _add_searches(router: APIRouter, engine: Engine, client: WriterClient | None
         vector, index = PictureVector.of(answer), engine.index  # which may be another one meanwhile
         if vector.fingerprint != index.fingerprint:
             raise WriterDown("the model worker is still of another model than the index")
-        chosen = engine.prepared(filter, index, timings)
+        chosen = engine.shown(engine.prepared(filter, index, timings), index)
         with timed(timings, "search"):
             page = page_of(index, by_vector(index, vector.embedding, offset + k, chosen), chosen, offset)
         return _hits(index, page, timings)

@@ -15,12 +15,14 @@ import pyarrow as pa
 from smar.core.errors import InputError, member
 from smar.core.files import StrPath
 from smar.data.text import normalise
+from smar.search.expansion import Expansion
 from smar.search.filter_parser import check_length, parse_filter
 from smar.search.filters import Filter
 from smar.search.local import (
     PLAIN,
     EmbeddedIndex,
     FacetCounts,
+    Influence,
     Page,
     Plan,
     Shape,
@@ -33,6 +35,7 @@ from smar.search.local import search as search_index
 from smar.search.protocol import Hit, Mode, Ranked
 from smar.search.query import QueryEncoder, QueryVectors
 from smar.serving.asked import MAX_K, MAX_QUERY
+from smar.serving.rulebook import NOTHING_TOLD, Active, Rulebook, Told
 
 _TOGETHER = 8
 _but_words = attrgetter("browses", "k", "offset", "mode", "filter", "explain", "shape")
@@ -51,7 +54,11 @@ class SearchResult:
     """Hits of one query, the gate's word on it, milliseconds by stage, and the index that answered.
 
     `unknown` is the share of the query that neither the model's vocabulary nor the items' words hold, 0..1. Of what was
-    browsed the query is empty, and the gate says 0.
+    browsed the query is empty, and the gate says 0. `note` says what an engine leaves out.
+
+    >>> found = Engine.open("index").search("red dress", k=3)
+    >>> len(found.hits), 0 <= found.image_probability <= 1
+    (3, True)
     """
 
     query: str
@@ -62,6 +69,9 @@ class SearchResult:
     page: Page
     timings: dict[str, float] = field(compare=False)
     index: EmbeddedIndex = field(compare=False, repr=False)
+    rules: Active | None = field(default=None, compare=False, repr=False)
+    expansion: Expansion | None = None
+    note: str | None = None
 
     @property
     def found(self) -> Ranked:
@@ -84,7 +94,7 @@ class Question:
     """A search that was asked: `query` in its normal form, the rest as given. Equal questions have equal answers.
 
     `k` hits are wanted from number `offset` + 1 on; without a query, of what the filter leaves. `fields` are the
-    columns that the answer shows, None for all.
+    columns that the answer shows, None for all, and `highlight` those whose matched words it marks.
     """
 
     query: str
@@ -95,6 +105,7 @@ class Question:
     offset: int = 0
     shape: Shape = PLAIN
     fields: tuple[str, ...] | None = None
+    highlight: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -107,6 +118,7 @@ class Question:
         offset: int = 0,
         shape: Shape = PLAIN,
         fields: tuple[str, ...] | None = None,
+        highlight: tuple[str, ...] = (),
     ) -> "Question":
         """Checked.
 
@@ -120,7 +132,7 @@ class Question:
         check_place(offset, k)
         filter = check_filter(filter)
         query = check_query(query, empty=bool(filter or shape.rank or shape.sort or shape.facets))
-        return cls(query, k, mode, filter, explain, offset, shape, fields)
+        return cls(query, k, mode, filter, explain, offset, shape, fields, highlight)
 
     @property
     def browses(self) -> bool:
@@ -131,15 +143,20 @@ class Question:
 class Engine:
     """An index that may change while it is searched, with the query encoder of its model."""
 
-    def __init__(self, live: UpdatableIndex) -> None:
-        self.live = live
+    def __init__(self, live: UpdatableIndex, rules: Rulebook | None = None) -> None:
+        self.live, self.rules = live, rules
         self._parse = lru_cache(maxsize=256)(_parse)
 
     @classmethod
-    def open(cls, path: StrPath, check: bool = True) -> Self:
-        """Open an index folder; raises InputError naming the file when it is damaged or does not fit."""
-        path = Path(path)
-        return cls(UpdatableIndex.open(path, check))
+    def open(cls, path: StrPath, check: bool = True, rules: StrPath | None = None, kept: StrPath | None = None) -> Self:
+        """Open an index folder, with a file of `rules` that is followed; see `Rulebook` for `kept`.
+
+        Raises InputError naming the file when it is damaged or does not fit.
+        """
+        live = UpdatableIndex.open(Path(path), check)
+        if rules is None:
+            return cls(live)
+        return cls(live, Rulebook.open(Path(rules), live.snapshot, None if kept is None else Path(kept)))
 
     @property
     def index(self) -> EmbeddedIndex:
@@ -186,46 +203,66 @@ class Engine:
         time out evenly.
         """
         index = self.index  # one and the same for the whole batch: a new version may have another model
-        timings: dict[str, float] = {}
-        vectors = index.encoder.encode([question.query for question in questions], timings)
+        active, timings = self.active(index), dict[str, float]()
+        texts, told = [question.query for question in questions], [NOTHING_TOLD] * len(questions)
+        if active is not None:
+            told = [active.told(text) for text in texts]
+        if active is not None and any(expansions := [each.expansion for each in told]):
+            vectors = index.encoder.encode_expanded(texts, expansions, timings)
+        else:
+            vectors = index.encoder.encode(texts, timings)
         shared = {stage: spent / len(questions) for stage, spent in timings.items()}
-        for first, last in _alike(questions):
+        for first, last in _alike(questions, told):
             try:
-                yield from self._answer(index, questions[first:last], vectors[first:last], shared)
+                part = slice(first, last)
+                yield from self._answer(index, questions[part], vectors[part], shared, told[part], active)
             except Exception as error:
                 yield from [error] * (last - first)
 
     def _answer(
-        self, index: EmbeddedIndex, alike: Sequence[Question], vectors: QueryVectors, shared: dict[str, float]
+        self,
+        index: EmbeddedIndex,
+        alike: Sequence[Question],
+        vectors: QueryVectors,
+        shared: dict[str, float],
+        told: Sequence[Told],
+        active: Active | None,
     ) -> list[SearchResult]:
         timings: dict[str, float] = {}
-        asked = alike[0]
+        asked, influence = alike[0], told[0].influence
         if asked.browses:
-            return [self._browse(index, question) for question in alike]
+            return [self._browse(index, question, influence, active) for question in alike]
         with timed(timings, "gate"):
             probability = vectors.image_probability.tolist()
             routed = [share > vectors.threshold for share in probability]
         chosen = self.prepared(asked.filter, index, timings)
         with timed(timings, "search"):
-            plan = Plan.of(asked.shape, index.schema)
+            plan = Plan.of(asked.shape, index.schema, influence)
             found = search_index(index, vectors, asked.k, asked.mode, chosen, asked.explain, asked.offset, plan)
         assert vectors.unknown is not None  # they come from the index's own encoder
         unknown = [
-            min(share, index.unheld(question.query)) if share else 0.0
-            for question, share in zip(alike, vectors.unknown.tolist(), strict=True)
+            min(share, *map(index.unheld, vectors.readings(at))) if share else 0.0
+            for at, share in enumerate(vectors.unknown.tolist())
         ]
         each = shared | {stage: spent / len(alike) for stage, spent in timings.items()}
         return [
-            SearchResult(question.query, question.mode, share, yes, new, items, dict(each), index)
-            for question, share, yes, new, items in zip(alike, probability, routed, unknown, found, strict=True)
+            SearchResult(
+                question.query, question.mode, share, yes, new, items, dict(each), index, active, own.expansion
+            )
+            for question, share, yes, new, items, own in zip(
+                alike, probability, routed, unknown, found, told, strict=True
+            )
         ]
 
-    def _browse(self, index: EmbeddedIndex, asked: Question) -> SearchResult:
+    def _browse(
+        self, index: EmbeddedIndex, asked: Question, influence: Influence, active: Active | None
+    ) -> SearchResult:
         timings: dict[str, float] = {}
         chosen = self.prepared(asked.filter, index, timings)
         with timed(timings, "search"):
-            page = browse(index, asked.k, chosen, asked.offset, Plan.of(asked.shape, index.schema))
-        return SearchResult("", asked.mode, 0.0, False, 0.0, page, timings, index)
+            plan = Plan.of(asked.shape, index.schema, influence)
+            page = browse(index, asked.k, chosen, asked.offset, plan, asked.explain)
+        return SearchResult("", asked.mode, 0.0, False, 0.0, page, timings, index, active)
 
     def search_many(
         self, queries: Sequence[str], k: int = 50, mode: Mode | str = Mode.ADAPTIVE, filter: str | None = None
@@ -252,7 +289,7 @@ class Engine:
     def facets(self, filter: str | None, top: int) -> FacetCounts:
         """Count the items that match; raises RequestError when the filter is wrong."""
         index = self.index
-        return index.facets(self.filter(filter, index), top)
+        return index.facets(self.shown(self.filter(filter, index), index), top)
 
     def refresh(self) -> bool:
         """Take in updates and new versions; 26 microseconds when there are none. Returns whether there were."""
@@ -261,6 +298,19 @@ class Engine:
             for segment in self.index.segments:
                 segment.catalogue.settle()
         return changed
+
+    def active(self, index: EmbeddedIndex) -> Active | None:
+        """The rules that hold now, None where there are none."""
+        return None if self.rules is None else self.rules.active(index)
+
+    def shown(self, filter: Filter | None, index: EmbeddedIndex) -> Filter | None:
+        """A filter without what rules hide everywhere, for what is not asked for in words."""
+        active = self.active(index)
+        return filter if active is None else active.everywhere.shown(filter)
+
+    def refresh_rules(self) -> bool:
+        """Take in a changed file of rules; raises InputError when it is wrong, and the rules before stay."""
+        return self.rules is not None and self.rules.refresh(self.live.snapshot)
 
     def prepared(self, text: str | None, index: EmbeddedIndex, timings: dict[str, float]) -> Filter | None:
         """As `filter`, and what matches it is found; its milliseconds are noted in `timings`."""
@@ -280,8 +330,8 @@ class Engine:
             raise RequestError("invalid_filter", str(error)) from None
 
 
-def _alike(questions: Sequence[Question]) -> Iterator[tuple[int, int]]:
-    """First and last + 1 of neighbours that differ in their words only, `_TOGETHER` at most.
+def _alike(questions: Sequence[Question], told: Sequence[Told]) -> Iterator[tuple[int, int]]:
+    """First and last + 1 of neighbours that differ in their words only, and have the same rules; `_TOGETHER` at most.
 
     At 1 M items a query of 8 that are searched together takes 0.35 ms, one alone 0.43: the centres of the lists are
     read once. More would keep other requests waiting.
@@ -289,6 +339,7 @@ def _alike(questions: Sequence[Question]) -> Iterator[tuple[int, int]]:
     first = 0
     for at in range(1, len(questions) + 1):
         same = at < len(questions) and _but_words(questions[at]) == _but_words(questions[first])
+        same = same and told[at].influence is told[first].influence
         if not same or at - first == _TOGETHER:
             yield first, at
             first = at

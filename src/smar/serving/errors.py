@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from smar.core.errors import InputError
 from smar.search.local import UnreadableIndex
+from smar.search.protocol import EngineDown
 from smar.serving.batcher import Busy
 from smar.serving.engine import RequestError
 from smar.serving.metrics import REFUSED, count
@@ -54,8 +55,10 @@ def unreadable_response(error: Exception | str) -> JSONResponse:
 _AGAIN = {"Retry-After": str(RETRY_SECONDS)}
 
 
-def told(error: InputError | ValidationError | Busy) -> ErrorBody:
+def told(error: InputError | ValidationError | Busy | EngineDown) -> ErrorBody:
     """What is said of a search that cannot be answered."""
+    if isinstance(error, EngineDown):
+        return ErrorBody(code="engine_down", message=str(error))
     if isinstance(error, Busy):
         return ErrorBody(code="busy", message=_TOO_MANY)
     if isinstance(error, ValidationError):
@@ -85,6 +88,10 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(UnreadableIndex)
     async def unreadable(_: Request, error: UnreadableIndex) -> JSONResponse:
         return unreadable_response(error)
+
+    @app.exception_handler(EngineDown)
+    async def engine_down(_: Request, error: EngineDown) -> JSONResponse:
+        return error_response(503, "engine_down", str(error), _AGAIN)
 
     @app.exception_handler(RequestValidationError)
     async def wrong_shape(_: Request, error: RequestValidationError) -> JSONResponse:

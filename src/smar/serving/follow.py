@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from smar.serving import metrics
 from smar.serving.engine import Engine
+from smar.serving.rulebook import Rulebook
 
 INTERVAL = 0.25
 """Seconds between looks at the index folder; one look takes less than 0.1 ms."""
@@ -19,6 +20,8 @@ async def follow(engine: Engine, interval: float = INTERVAL) -> None:
     said = ""
     while True:
         await asyncio.sleep(interval)
+        if engine.rules is not None:
+            await _follow_rules(engine, engine.rules)
         try:
             # in a thread: opening a new version reads all of it, and searches go on meanwhile
             if await asyncio.to_thread(engine.refresh):
@@ -31,6 +34,15 @@ async def follow(engine: Engine, interval: float = INTERVAL) -> None:
             if (told := f"{type(error).__name__}: {error}") != said:
                 said = told
                 logger.error("the index changed and cannot be read, the old one stays: %s", said)
+
+
+async def _follow_rules(engine: Engine, rules: Rulebook) -> None:
+    try:
+        if await asyncio.to_thread(engine.refresh_rules):
+            logger.info("the rules of %s are taken in", rules.path)
+    except Exception as error:  # a wrong file is said once, as it is read once
+        logger.error("the rules changed and are wrong, those before stay: %s", error)
+    metrics.RULES_UNREADABLE.set(rules.problem is not None)
 
 
 def report(engine: Engine) -> None:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from smar.core.logs import ACCESS
 from smar.serving.answers import ROOT
 from smar.serving.errors import error_response, http_error_response
+from smar.serving.events import PATH as EVENTS
 from smar.serving.limits import Body, Keys, RateLimiter, Room, too_large
 from smar.serving.metrics import LATENCY, REFUSED, REQUESTS, count, observe
 from smar.serving.options import ServiceOptions
@@ -37,11 +38,11 @@ _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECUR
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _WRITES = ("PUT", "PATCH", "DELETE")
 _BULK = ("POST", "/v1/items/bulk")
-_KINDS = ("changes", "pictures", "words")
+_KINDS = ("changes", "events", "pictures", "words")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _CORS: dict[str, Any] = {
     "allow_methods": _METHODS,
-    "allow_headers": ("Authorization", "Content-Type", "If-None-Match", "X-API-Key", "X-Request-ID"),
+    "allow_headers": ("Authorization", "Content-Type", "If-None-Match", "X-API-Key", "X-Request-ID", "X-Session-ID"),
     "expose_headers": ("ETag", "Retry-After", "Server-Timing", "X-Request-ID"),
 }
 _UPLOADS = ("/v1/items/", "/v1/search/picture")
@@ -139,7 +140,7 @@ class Guard:
             return error_response(503, "too_many_connections", "too many connections are open; try again shortly.",
                                   {"Retry-After": "1", "Connection": "close"})  # fmt: skip
         client = scope["client"][0] if scope.get("client") else ""
-        if self.limiter is not None and not _shown(scope) and (wait := self.limiter.wait(client)):
+        if self.limiter is not None and not _apart(scope) and (wait := self.limiter.wait(client)):
             after = {"Retry-After": str(int(wait) + 1)}
             return error_response(429, "too_many_requests", f"more than {self.options.rate:g} requests a second", after)
         if self.limiter is not None:
@@ -182,13 +183,17 @@ def _kind(scope: Scope) -> str:
     """Whose memory a request's body takes."""
     if scope["path"] == "/v1/search/picture":
         return "pictures"
+    if scope["path"] == EVENTS:
+        return "events"
     return "changes" if scope["path"].startswith(_UPLOADS) else "words"
 
 
-def _shown(scope: Scope) -> bool:
-    """Whether it is what a page of results is made of: some 50 pictures and files at once, each read from memory."""
+def _apart(scope: Scope) -> bool:
+    """Whether `--rate` does not count it: events have a rate of their own, and a page of results is made of
+    some 50 pictures and files at once, each read from memory.
+    """
     path: str = scope["path"]
-    return scope["method"] == "GET" and (path.endswith("/picture") or path.startswith("/static/"))
+    return path == EVENTS or (scope["method"] == "GET" and (path.endswith("/picture") or path.startswith("/static/")))
 
 
 def _route(scope: Scope) -> str:

@@ -38,7 +38,8 @@ def build_health_router(engine: Engine, options: ServiceOptions) -> APIRouter:
             raise NotReady(f"a probe query failed: {type(error).__name__}: {error}") from error
         if engine.live.problem is not None:
             raise NotReady(f"the index on disk cannot be read, an older state answers: {engine.live.problem}")
-        return Readiness(status="ready", writes=None if client is None else await _unwritable(client))
+        rules = None if engine.rules is None else engine.rules.problem
+        return Readiness(status="ready", writes=None if client is None else await _unwritable(client), rules=rules)
 
     @router.get("/metrics", response_class=Response, summary="Figures for Prometheus", tags=["health"])
     async def get_metrics() -> Response:

@@ -57,15 +57,18 @@ class RateLimiter:
         self.rate, self.burst = rate, burst
         self._buckets = shared_array(file, (_SLOTS, 3), np.float64)  # owner, tokens, last seen
 
-    def wait(self, client: str) -> float:
-        """Count one request; returns 0 when it may pass, else the seconds until the next one may."""
+    def wait(self, client: str, cost: int = 1) -> float:
+        """Count one request, or what costs as much as some, at most `burst`.
+
+        Returns 0 when it may pass, else the seconds until it may.
+        """
         number = int.from_bytes(hashlib.blake2b(network(client).encode(), digest_size=8).digest(), "little")
         bucket, owner, now = self._buckets[number % _SLOTS], float(number // _SLOTS), time.monotonic()
         tokens = float(bucket[1]) + (now - float(bucket[2])) * self.rate if bucket[0] == owner else float(self.burst)
         tokens = min(tokens, self.burst)
-        passes = tokens >= 1
-        bucket[:] = owner, tokens - passes, now
-        return 0.0 if passes else (1 - tokens) / self.rate
+        passes = tokens >= cost
+        bucket[:] = owner, tokens - cost * passes, now
+        return 0.0 if passes else (cost - tokens) / self.rate
 
 
 class Room:

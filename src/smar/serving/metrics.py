@@ -35,10 +35,14 @@ BATCH = Histogram("smar_batch_size", "Searches encoded at once", buckets=(1, 2, 
 WAITING = Gauge("smar_queue_depth", "Searches that wait in the workers", multiprocess_mode="livesum")
 GATE = Counter("smar_gate", "What the gate said of answered searches", ["decision"])
 CACHE = Counter("smar_cache", "Searches answered from the cache or not", ["result"])
+EVENTS = Counter("smar_events", "Events of shoppers: accepted, rejected, lost", ["result"])
 REFUSED = Counter("smar_refused", "Requests refused to protect the service", ["reason"])
 ITEMS = Gauge("smar_index_items", "Items that can be found", multiprocess_mode="livemax")
 VERSION = Gauge("smar_index_version", "Version of the index that each worker serves", multiprocess_mode="liveall")
 REFRESHED = Counter("smar_index_refreshes", "Changes of the index taken in")
+RULES_UNREADABLE = Gauge(
+    "smar_rules_unreadable", "1 while the file of rules is wrong and earlier rules hold", multiprocess_mode="livemax"
+)
 UNREADABLE = Gauge("smar_index_unreadable", "1 while a changed index cannot be read", multiprocess_mode="livemax")
 
 _EVERY_SECONDS = 0.2
@@ -48,9 +52,9 @@ _shown: dict[Gauge, float] = {}
 _flushing: asyncio.TimerHandle | None = None
 
 
-def count(counter: Counter, *labels: str) -> None:
-    """One more; written with others some times a second, as a search's figures one by one cost 65 us."""
-    _counted[counter, *labels] += 1
+def count(counter: Counter, *labels: str, by: int = 1) -> None:
+    """One more, or some; written with others some times a second, as a search's figures one by one cost 65 us."""
+    _counted[counter, *labels] += by
     _flush_soon()
 
 

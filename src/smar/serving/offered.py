@@ -55,7 +55,7 @@ def offered(
     column, _, noun = options.collapse.partition(":")
     cards = column and usable(column, Shape(collapse=Collapse(column)))
     named = dict.fromkeys([*facets, *(name.removeprefix("-") for name in sorts)])
-    fitted = getattr(index.manifest, "cutoff", None)
+    fitted = index.manifest.cutoff
     return {
         "cutoffs": [] if fitted is None else list(fitted.modes),
         "facets": facets,

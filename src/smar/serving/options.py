@@ -43,6 +43,7 @@ class ServiceOptions(BaseModel):
     body_bytes: int = Field(64 << 10, ge=1024, description="largest body of a search")
     upload_bytes: int = Field(20 << 20, ge=1024, description="largest item or picture")
     hang: float = Field(30.0, gt=0, description="a worker that shows no sign of life for so long is killed")
+    deadline: float = Field(2.0, gt=0, description="time that an engine behind a URL has for an answer; then 503")
     patience: float = Field(15.0, gt=0, description="time for a client to send its request")
     facets: Names = Field(USUAL, description="columns that the page offers to filter by, in this order")
     sort: Names = Field((), description="columns that the page offers to sort by, a minus before those downwards")
@@ -50,9 +51,16 @@ class ServiceOptions(BaseModel):
     log: Literal["errors", "requests", "queries"] = Field(
         "errors", description="errors only; a line for each request; the same with the query's text"
     )
+    events: Path | None = Field(None, description="folder for events of shoppers; none are taken without")
+    events_sessions: bool = Field(False, description="events keep hashes of the ids of session and client")
+    events_rate: float = Field(100.0, ge=0, description="events a second and client, over all workers; 0 for no limit")
+    events_burst: int = Field(1000, ge=1, description="events that a client may send at once before the rate counts")
+    events_part_bytes: int = Field(16 << 20, ge=1024, description="size at which a journal of events becomes a part")
+    events_part_seconds: float = Field(3600.0, gt=0, description="age at which a journal of events becomes a part")
     cors: tuple[str, ...] = Field((), description="origins whose pages may call the service; * for any")
     root_path: str = Field("", description="where a proxy shows the service, such as /search")
     trusted_proxies: str = Field("127.0.0.1", description="addresses whose X-Forwarded-For is believed")
+    rules: Path | None = Field(None, description="file of rules that is followed")
     shared: Path | None = Field(None, description="private folder of one service's processes")
     writer: bool = Field(False, description="whether a model worker listens in that folder")
 
@@ -71,8 +79,14 @@ class ServiceOptions(BaseModel):
             raise ValueError(f"{path!r} is no prefix; give it with a slash at its beginning only, such as /search")
         return path
 
+    @property
+    def kept_rules(self) -> Path | None:
+        """Where the service keeps the rules that were right last."""
+        return None if self.shared is None else self.shared / "rules.yaml"
 
-_OWN = {"workers", "keys", "cors", "root_path", "facets", "sort", "collapse", "shared", "writer"}
+
+_OWN = {"workers", "keys", "cors", "root_path", "rules", "facets", "sort", "collapse", "shared", "writer"}
+_OWN |= {"events", "events_sessions"}
 _SETTABLE = sorted(set(ServiceOptions.model_fields) - _OWN)
 
 

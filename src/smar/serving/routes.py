@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,6 +22,7 @@ from smar.search.local import EmbeddedIndex, content_type
 from smar.search.protocol import Mode
 from smar.serving import metrics
 from smar.serving.address import address_parameters, read_address
+from smar.serving.answered import identified, note_search
 from smar.serving.answers import Cache, as_json, items_json, result_out, server_timing
 from smar.serving.asked import BatchRequest, SearchRequest, batch_schema
 from smar.serving.batcher import Batcher, Busy
@@ -32,6 +33,9 @@ from smar.serving.offered import Offer
 from smar.serving.options import ServiceOptions
 from smar.serving.schemas import About, BatchResponse, ErrorResponse, FacetsOut, ItemOut, SearchResponse
 from smar.serving.strict import Answers, StrictRoute
+
+if TYPE_CHECKING:
+    from smar.serving.events import Events
 
 M = TypeVar("M", bound=BaseModel)
 JSON = "application/json"
@@ -58,10 +62,10 @@ _PICTURE: Answers = {
 }
 
 
-def build_router(engine: Engine, options: ServiceOptions) -> APIRouter:
+def build_router(engine: Engine, options: ServiceOptions, events: "Events | None" = None) -> APIRouter:
     """All routes that need the index alone."""
     router = APIRouter(route_class=StrictRoute)
-    _add_search(router, Searches(engine, options))
+    _add_search(router, Searches(engine, options, events))
     _add_facets(router, engine)
     _add_items(router, engine)
     _add_about(router, engine, options)
@@ -71,8 +75,8 @@ def build_router(engine: Engine, options: ServiceOptions) -> APIRouter:
 class Searches:
     """Answers searches: cache, batcher, figures."""
 
-    def __init__(self, engine: Engine, options: ServiceOptions) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, options: ServiceOptions, events: "Events | None" = None) -> None:
+        self._engine, self._events = engine, events
         self._log_query = options.log == "queries"
         self._cache = Cache(options.cache_bytes)
         self._batcher: Batcher[Question, SearchResult] = Batcher(engine.answer, options.batch, options.queue)
@@ -82,46 +86,58 @@ class Searches:
         asked = await read_body(request, SearchRequest)
         question = question_of(asked)
         answer, timing = await self._found(question, lambda **more: self._note(request, question, **more))
-        return Response(answer, media_type=JSON, headers=timing)
+        return Response(self._identified(request, question, answer), media_type=JSON, headers=timing)
 
     async def linked(self, request: Request) -> Response:
         """``GET /v1/search``: the same from the address; whoever has the answer is told when it is still right."""
         question = question_of(read_address(request.query_params.multi_items()))
         answer, headers = await self._found(question, lambda **more: self._note(request, question, **more))
-        return tagged(request, answer, {"Cache-Control": "no-cache", **headers})
+        found = tagged(request, answer, {"Cache-Control": "no-cache", **headers}, weak=True)
+        if found.status_code == 200:  # else the client's copy keeps its query_id
+            found.body = self._identified(request, question, answer)
+            found.headers["content-length"] = str(len(found.body))
+        return found
 
     async def batch(self, request: Request) -> Response:
         """``POST /v1/search/batch``: each search has its answer or its error, in their order."""
         asked = (await read_body(request, BatchRequest)).searches
         count_further = request.scope.get(RATE, lambda: 0.0)
         answers = await asyncio.gather(
-            *(self._one(each, at > 0 and count_further() > 0) for at, each in enumerate(asked))
+            *(self._one(request, each, at > 0 and count_further() > 0) for at, each in enumerate(asked))
         )
         request.state.log = {"searches": len(asked)}
         return Response(as_json({"answers": answers}), media_type=JSON)
 
-    async def _one(self, asked: object, too_many: bool) -> msgspec.Raw:
+    async def _one(self, request: Request, asked: object, too_many: bool) -> msgspec.Raw:
         try:
             if too_many:
                 raise RequestError("too_many_requests", "more requests a second than are allowed; try again shortly.")
             question = question_of(SearchRequest.model_validate(asked))
             answer, _ = await self._found(question, lambda **_: None)
+            answer = self._identified(request, question, answer)
         except (InputError, ValidationError, Busy) as error:
             answer = as_json(ErrorResponse(error=told(error)).model_dump(exclude_none=True))
         return msgspec.Raw(answer)
 
+    def _identified(self, request: Request, question: Question, answer: bytes) -> bytes:
+        """The answer with an id of its own, noted where events are taken."""
+        query_id, whole = identified(answer)
+        note_search(self._events, request, query_id, question, answer)
+        return whole
+
     async def _found(self, question: Question, note: Callable[..., None]) -> tuple[bytes, dict[str, str]]:
         """The answer as bytes, and the header with its times; `note` takes what the log tells of it."""
         started = time.perf_counter()
-        kept = self._cache.get(self._engine.index, question)
+        index = self._engine.index
+        kept = self._cache.get(index, question, self._engine.active(index))
         metrics.count(metrics.CACHE, "miss" if kept is None else "hit")
         if kept is not None:
             note(cached=True)
             return kept, server_timing({"cache": 1000 * (time.perf_counter() - started)})
         result = await self._batcher.ask(question)
         with timed(result.timings, "fetch"):
-            answer = as_json(result_out(result, question.fields))
-        self._cache.keep(result.index, question, answer)
+            answer = as_json(result_out(result, question.fields, question.highlight))
+        self._cache.keep(result.index, question, answer, result.rules)
         metrics.observe_stages(result.timings)
         if not question.browses:
             metrics.count(metrics.GATE, "pictures" if result.routed else "words")
@@ -138,9 +154,8 @@ class Searches:
 
 def question_of(asked: SearchRequest) -> Question:
     """Checked; raises RequestError."""
-    return Question.of(
-        asked.query, asked.k, asked.mode, asked.filter, asked.explain, asked.offset, asked.shape, asked.fields
-    )
+    further = asked.offset, asked.shape, asked.fields, asked.highlight
+    return Question.of(asked.query, asked.k, asked.mode, asked.filter, asked.explain, *further)
 
 
 def _add_search(router: APIRouter, searches: Searches) -> None:
@@ -212,6 +227,8 @@ def _add_about(router: APIRouter, engine: Engine, options: ServiceOptions) -> No
             modes=list(Mode),
             **offer.of(index),
             picture_search=options.writer,
+            events=options.events is not None,
+            events_sessions=options.events is not None and options.events_sessions,
             writable=options.writer and bool(options.keys),
         )
 
@@ -237,9 +254,11 @@ def refuse_encoded(request: Request) -> None:
         raise HTTPException(415, message, {"Accept-Encoding": "identity"})
 
 
-def tagged(request: Request, content: bytes, headers: dict[str, str], media_type: str = JSON) -> Response:
-    """An answer with an ETag; 304 where the client has just that."""
-    tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+def tagged(
+    request: Request, content: bytes, headers: dict[str, str], media_type: str = JSON, weak: bool = False
+) -> Response:
+    """An answer with an ETag, a weak one where it is not the same byte for byte; 304 where the client has just that."""
+    tag = f'{"W/" * weak}"{hashlib.sha256(content).hexdigest()[:16]}"'
     headers = {**headers, "ETag": tag}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)

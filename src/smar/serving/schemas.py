@@ -17,6 +17,22 @@ class OthersOut(BaseModel):
     ids: list[str] | None = Field(None, description="up to 100 of them, the best first, where they were asked for")
 
 
+class MovedOut(BaseModel):
+    """What has moved a hit."""
+
+    by: Literal["rank", "boost", "bury", "pin", "synonyms"]
+    rule: str | None = Field(None, description="its name; left out of what the request's own `rank` did")
+    amount: float | None = Field(None, description="what it added to the score, before the next one of them")
+    place: int | None = Field(None, description="of a pin")
+
+
+class RuleOut(BaseModel):
+    """A rule that held for a search."""
+
+    rule: str
+    effects: list[str] = Field(description="pin, hide, redirect, boost, bury, synonyms")
+
+
 class HitOut(BaseModel):
     """One found item."""
 
@@ -31,6 +47,10 @@ class HitOut(BaseModel):
     item: dict[str, Any] = Field(description="the item's own columns")
     others: OthersOut | None = Field(None, description="left out where nothing was collapsed")
     factors: dict[str, float] | None = Field(None, description="with `explain`, the values that its rank was made of")
+    moved: list[MovedOut] | None = Field(None, description="with `explain`, what moved it, where anything could")
+    highlight: dict[str, str | list[str] | None] | None = Field(
+        None, description="columns that were asked for, as HTML with matched words in <em>"
+    )
 
 
 class ValueOut(BaseModel):
@@ -81,9 +101,22 @@ class SortedOut(BaseModel):
     all: bool = Field(description="whether these are all that match")
 
 
+class CutoffOut(BaseModel):
+    """Where hits were cut off."""
+
+    score: float | None = Field(
+        description="the lowest score that stays, of this query, before any `rank`; null where nothing here answers it"
+    )
+    precision: float = Field(
+        description="of queries of which a hit stays, in an even mix of the log's and of made-up ones, the share that "
+        "was the log's: measured when the index was built, on queries that the cut-off was not fitted to"
+    )
+
+
 class SearchResponse(BaseModel):
     """What was found."""
 
+    query_id: str = Field(description="of this answer; events name it")
     query: str = Field(description="the query as it was understood")
     mode: Mode
     image_probability: float = Field(description="the gate: how likely pictures help this query, 0 to 1")
@@ -95,7 +128,14 @@ class SearchResponse(BaseModel):
         description="share of the query that neither the model's vocabulary nor the items' words hold, 0 to 1; above "
         "0.5 the hits have little to do with it"
     )
+    note: str | None = Field(None, description="what an engine leaves out; left out itself where that is nothing")
     total: TotalOut
+    redirect: str | None = Field(None, description="address that a rule sends the shopper to; left out where none does")
+    rules: list[RuleOut] | None = Field(None, description="with `explain`, the rules that held, where there are any")
+    cutoff: CutoffOut | None = Field(None, description="left out where it was not asked for")
+    near: list[HitOut] | None = Field(
+        None, description="where all hits were cut off, the best of them; left out otherwise, and on further pages"
+    )
     ranked: RankedOut | None = Field(None, description="left out where no expression ranked")
     sorted: SortedOut | None = Field(None, description="left out where nothing was sorted")
     facets: dict[str, FacetOut] | None = Field(None, description="by column; left out where none were asked for")
@@ -105,6 +145,7 @@ class SearchResponse(BaseModel):
 class HitsResponse(BaseModel):
     """What looks alike."""
 
+    query_id: str = Field(description="of this answer; events name it")
     total: TotalOut
     hits: list[HitOut]
 
@@ -215,6 +256,8 @@ class About(BaseModel):
     cutoffs: list[Mode] = Field(description="modes whose searches know a cut-off, below which nothing is relevant")
     kinds: dict[str, ColumnKind] = Field(description="what the columns of `facets` and `sorts` hold")
     picture_search: bool = Field(description="whether a model worker can encode pictures and items")
+    events: bool = Field(description="whether impressions and clicks can be reported")
+    events_sessions: bool = Field(description="whether events keep the session's id, as a hash")
     writable: bool = Field(description="whether items can be changed over HTTP, with an API key")
 
 
@@ -229,6 +272,9 @@ class Readiness(BaseModel):
 
     status: str
     writes: str | None = Field(None, description="why nothing can be written now; left out when that works")
+    rules: str | None = Field(
+        None, description="why the file of rules as it is now does not hold; left out when it does"
+    )
 
 
 class ErrorBody(BaseModel):
@@ -262,3 +308,18 @@ class BulkResult(BaseModel):
     updated: bool | None = Field(None, description="patch")
     deleted: bool | None = Field(None, description="delete")
     error: ErrorBody | None = None
+
+
+class RejectedEvent(BaseModel):
+    """An event that was not taken."""
+
+    number: int = Field(description="of the event in the body, from 1")
+    error: ErrorBody
+
+
+class EventsResponse(BaseModel):
+    """What became of the events of one request."""
+
+    accepted: int = Field(description="events that survive a crash from now on")
+    rejected: int
+    errors: list[RejectedEvent] = Field(description="the first 20 that were rejected")

@@ -52,14 +52,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    index: Path,
+    index: Path | str,
     host: str = "127.0.0.1",
     port: int = 8080,
     options: ServiceOptions | None = None,
     run: Path | None = None,
     device: str = "auto",
+    folder: Path | None = None,
+    encode: bool = False,
 ) -> None:
     """Serve an index until interrupted; with `run`, the run of its model, items and pictures can be encoded, too.
+
+    `index` is a folder or an engine's URL; `folder` and `encode` as of `WorkerTask`.
 
     `device` (`auto`, `cpu` or `cuda`) encodes them.
 
@@ -75,8 +79,9 @@ def serve(
     ):
         (metrics := Path(shared) / "metrics").mkdir()
         options = options.model_copy(update={"shared": Path(shared), "writer": run is not None})
-        workers = [_worker(index, options, listener, metrics, number) for number in range(options.workers)]
-        writers = [] if run is None else [_writer(index, run, device, options, metrics)]
+        task = WorkerTask(index=str(index), descriptor=listener.fileno(), options=options, folder=folder, encode=encode)
+        workers = [_worker(task.model_copy(update={"number": number}), metrics) for number in range(options.workers)]
+        writers = [] if run is None else [_writer(Path(index), run, device, options, metrics)]
         try:
             _run(workers, writers, stop, listener, host)
         finally:
@@ -86,14 +91,14 @@ def serve(
                 child.wait()
 
 
-def _worker(index: Path, options: ServiceOptions, listener: socket.socket, metrics: Path, number: int) -> Child:
+def _worker(task: WorkerTask, metrics: Path) -> Child:
     # the first one compares every byte with the checksums before the others start: once is enough
-    task = WorkerTask(index=index, descriptor=listener.fileno(), number=number, options=options)
+    options, number = task.options, task.number
     assert options.shared is not None  # made by `serve`
     return Child(
         "smar.serving.worker",
         task,
-        inherited=[listener.fileno()],
+        inherited=[task.descriptor],
         metrics=metrics,
         life=SignOfLife(life_file(options.shared, number), options.hang),
         unchecked=number > 0,

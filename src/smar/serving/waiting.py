@@ -75,7 +75,8 @@ class Waiting:
                 continue
             logger.error("the index cannot be read, all requests are answered with 503: %s", self._said)
             try:
-                engine = await asyncio.to_thread(Engine.open, self._folder)
+                rules = self._options.rules, self._options.kept_rules
+                engine = await asyncio.to_thread(Engine.open, self._folder, True, *rules)
                 engine.check()
                 return engine
             except Exception as error:  # whatever it is, it may be mended

@@ -19,9 +19,15 @@ if TYPE_CHECKING:
 
 
 class WorkerTask(BaseModel):
-    """What a worker is to do, the one of this `number`; `descriptor` is the listening socket that it inherited."""
+    """What a worker is to do, the one of this `number`; `descriptor` is the listening socket that it inherited.
 
-    index: Path
+    `index` is a folder, or an engine's URL with the `folder` of its query encoder where that is another one than it was
+    loaded from; with `encode`, a folder whose query encoder alone is served.
+    """
+
+    index: str
+    folder: Path | None = None
+    encode: bool = False
     descriptor: int
     number: int = 0
     options: ServiceOptions
@@ -32,17 +38,36 @@ def life_file(shared: Path, number: int) -> Path:
     return shared / f"alive-{number}"
 
 
+def _elsewhere(task: WorkerTask) -> "tuple[Guard, int]":
+    """The application over an engine's URL, or the one without items; and how many items it has."""
+    if task.encode:
+        from smar.serving.encode import create_encode_app
+
+        return create_encode_app(Path(task.index), task.options), 0
+    from smar.serving.remote import RemoteEngine
+    from smar.serving.remote_app import create_remote_app
+
+    engine = RemoteEngine.open(task.index, task.folder, task.options.deadline)
+    if AGAIN in sys.argv:  # it answered when the service was started, and will again
+        return create_remote_app(engine, task.options), 0
+    engine.index.check()
+    return create_remote_app(engine, task.options), len(engine.index)
+
+
 def main() -> int:
     """Serve until SIGTERM or the supervisor's end."""
     supervisor = Supervisor()
     task = supervisor.task(WorkerTask)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one query is no work for a pool of threads
     from smar.core.logs import configure_logs
+    from smar.search.engines import is_url
     from smar.serving.engine import Engine
 
     configure_logs(requests=task.options.log != "errors")
     with ThreadPoolExecutor(1) as pool:  # while the index is read, the other half of the modules is
-        opened = pool.submit(Engine.open, task.index, UNCHECKED not in sys.argv)
+        local = not (task.encode or is_url(task.index))
+        rules = task.options.rules, task.options.kept_rules
+        opened = pool.submit(Engine.open, task.index, UNCHECKED not in sys.argv, *rules) if local else None
         import uvicorn
 
         from smar.serving.accept import FairServer, Shares
@@ -52,17 +77,20 @@ def main() -> int:
         from smar.serving.waiting import Waiting
     app: Guard | Waiting
     try:
-        engine = opened.result()
-        engine.check()
-        if AGAIN not in sys.argv:  # afterwards a new version may lack a column that the page offered
-            offered(task.options, engine.index)
-        app = create_app(engine, task.options)
-        supervisor.ready(len(engine.index))
+        if opened is None:
+            app, items = _elsewhere(task)
+        else:
+            engine = opened.result()
+            engine.check()
+            if AGAIN not in sys.argv:  # afterwards a new version may lack a column that the page offered
+                offered(task.options, engine.index)
+            app, items = create_app(engine, task.options), len(engine.index)
+        supervisor.ready(items)
     except Exception as error:
         said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        if AGAIN not in sys.argv:
+        if AGAIN not in sys.argv or opened is None:
             supervisor.refuse(said)
-        app = Waiting(task.index, said, task.options)
+        app = Waiting(Path(task.index), said, task.options)
     config = uvicorn.Config(
         app,
         http=BoundedProtocol,

@@ -20,6 +20,7 @@ from smar.model.start import freeze
 from smar.model.towers import Tower
 from smar.training.alignment import AlignmentItems, ItemKeys
 from smar.training.batches import Collator
+from smar.training.callbacks import Callback
 from smar.training.catalogue import CatalogueQueries
 from smar.training.distributed import in_turn
 from smar.training.gate import training_shares
@@ -43,6 +44,7 @@ class Workshop:
     processor: SmarProcessor
     pairs: Collator
     device: torch.device = CPU
+    callbacks: tuple[Callback, ...] = ()
 
     @property
     def settings(self) -> Settings:

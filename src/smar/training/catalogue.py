@@ -62,7 +62,7 @@ class CatalogueQueries:
     >>> queries = CatalogueQueries.of([["red cotton dress"], ["Acme"]], 1.0, 0, lambda texts: [[1]] * len(texts))
     >>> made = queries.draw(np.array([3]))  # of the batch of pair 3
     >>> made.items, made.queries
-    (array([0]), ['acme red'])
+    (array([0]), ['red cotton dreess'])
     """
 
     fields: Sequence[Sequence[str]]

@@ -12,6 +12,7 @@ RUN/baselines/<name>/stage1, ...   the same for each baseline; processor/ where 
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,7 @@ from smar.model.seen import SEEN_FILE, Seen
 from smar.model.start import new_model, start_digest, start_notes
 from smar.training.batches import Collator
 from smar.training.build import Workshop
+from smar.training.callbacks import Callback, check_callbacks, of_stage
 from smar.training.card import write_card
 from smar.training.checkpoints import Spent, StageCallback, latest
 from smar.training.distributed import barrier, check_shared, in_turn, largest, processes, rank, world
@@ -81,7 +83,12 @@ class TrainSummary:
 
 
 def train(
-    dataset: Dataset, run: StrPath, settings: Settings, source: StrPath | None = None, device: str = "auto"
+    dataset: Dataset,
+    run: StrPath,
+    settings: Settings,
+    source: StrPath | None = None,
+    device: str = "auto",
+    callbacks: Sequence[Callback] = (),
 ) -> TrainSummary:
     """Train everything `settings` asks for into `run`, or finish a run that was interrupted.
 
@@ -91,12 +98,14 @@ def train(
         settings: all of them; with `source` those of `smar.training.warm.warm_settings`, or what fits its weights.
         source: a finished run whose models are where these begin.
         device: `auto`, `cpu` or `cuda`; no part of the run, which may go on elsewhere.
+        callbacks: of every stage that is trained now, after our own.
 
     Raises:
         InputError: `run` belongs to another dataset or configuration, a checkpoint is damaged, or the settings or the
             dataset do not fit the models of `source`.
     """
     run = Path(run)
+    check_callbacks(callbacks)
     if source is not None and Path(source).resolve() == run.resolve():
         raise InputError(f"--from {source} is the run itself: a warm start is a run of its own, name another --out.")
     if settings.train.threads:
@@ -116,7 +125,7 @@ def train(
         configs = in_turn(lambda: [_tried(job, processor, data, warm) for job, processor in planned])
         for (job, processor), config in zip(planned, configs, strict=True):
             pairs = data.collator(processor, config, own=job.folder == run)
-            records += _train_job(Workshop(job, run, data, processor, pairs, chosen), warm)
+            records += _train_job(Workshop(job, run, data, processor, pairs, chosen, tuple(callbacks)), warm)
         notes = [("runs in", precision(chosen, settings.train.bf16))]
         notes += [
             (f"{job.name} starts with", note)
@@ -236,7 +245,10 @@ def _train_stage(workshop: Workshop, name: str, model: SmarModel, start: str | N
         model,
         examples,
         args=arguments,
-        callbacks=[board, *([validation] if validation else []), clock],
+        callbacks=[
+            *(board, *([validation] if validation else []), clock),
+            *of_stage(workshop.callbacks, job.name, name),
+        ],
     )
     trainer.optimizer = optimizer(trainer.model, job, stage)
     trainer.remove_callback(PrinterCallback)

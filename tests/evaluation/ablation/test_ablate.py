@@ -4,15 +4,14 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from preloaded import command, quick_spawn, start
 from smar.data.dataset import Dataset
 from smar.evaluation.ablation.questions import Answers, rank_modes, validation_qrels
 from smar.evaluation.ablation.run import read_answers, write_answers
@@ -22,8 +21,8 @@ from smar.evaluation.scores import Task
 from smar.evaluation.significance import holm, sign_flip
 from smar.evaluation.systems import encode_catalogue
 from smar.model.run import load_encoder
-from test_resume import kill_when
 from tiny_line import CONFIG, Line, Outcome, smar
+from tiny_service import becomes
 
 pytestmark = pytest.mark.slow
 LONGER = {"train.stage1.steps": 6, "train.stage2.steps": 3, "curve": "smar", "note": "half more"}
@@ -50,12 +49,12 @@ def write(folder: Path, **changes: object) -> Path:
 def made(line: Line, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     """The table of the variants above, made by two worker processes."""
     root = tmp_path_factory.mktemp("ablation")
-    command = ["ablate", write(root), line.dataset, "--out", root / "out", "--workers", "2"]
-    judged = ["--qrels", line.shop / "qrels.parquet"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "smar.cli", *map(str, command + judged)], capture_output=True, text=True
-    )
-    return root / "out", Outcome(ended.returncode, ended.stdout, ended.stderr)
+    words = ("ablate", write(root), line.dataset, "--out", root / "out", "--workers", "2")
+    words = (*words, "--qrels", line.shop / "qrels.parquet")
+    with quick_spawn("smar.evaluation.ablation.run.multiprocessing.get_context"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["smar", *map(str, words)])
+        patch.setenv("OMP_NUM_THREADS", "1")
+        return root / "out", smar(*words)
 
 
 @pytest.fixture(scope="module")
@@ -215,31 +214,19 @@ def gone(process: int) -> bool:
 def test_killed_workers_end_and_the_next_call_goes_on_bit_for_bit(
     line: Line, made: tuple[Path, Outcome], tmp_path: Path
 ) -> None:
-    out, started = tmp_path / "out", []
-
-    def seen() -> bool:
-        started[:] = children(os.getpid())
-        return any(out.glob("*/seed-*/stage*/checkpoint-*/seal.json"))
-
+    out = tmp_path / "out"
     words = ["ablate", write(tmp_path), line.dataset, "--out", out, "--only", "longer", "--workers", "2"]
-    workers: list[int] = []
-
-    def watch() -> bool:
-        found = seen()
-        for process in started:
-            workers.extend(child for child in children(process) if child not in workers)
-        return found
-
-    kill_when(watch, "-m", "smar.cli", *words)
+    parent = start(command, tuple(words))
+    try:
+        assert becomes(lambda: any(out.glob("*/seed-*/stage*/checkpoint-*/seal.json")), 600)
+        workers = children(parent.pid)
+    finally:
+        parent.kill()
     assert len(workers) >= 2
-    for _ in range(600):
-        if all(map(gone, workers)):
-            break
-        time.sleep(0.1)
-    else:
+    if not becomes(lambda: all(map(gone, workers))):
         for worker in workers:
             os.kill(worker, signal.SIGKILL)
-        pytest.fail("workers outlived their parent by a minute")
+        pytest.fail("workers outlived their parent")
     assert not list(out.rglob("row.json"))
     done = smar(*words[:-2])
     assert done.code == 0, done.err

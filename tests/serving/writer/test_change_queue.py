@@ -12,8 +12,8 @@ import pytest
 
 from smar.core.errors import InputError
 from smar.embedding.kept import Words
+from smar.search.items import Items, OtherModel, RefusedItems
 from smar.search.local.build import build_index
-from smar.search.local.delta import Items, OtherModel, RefusedItems
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.live import LastItem, UpdatableIndex
 from smar.search.local.updates import UpdateLog

@@ -21,7 +21,7 @@ def test_it_ends_when_it_is_told_to_even_as_something_is_written() -> None:
             await asyncio.sleep(0)
         compactor.wake()
         task.cancel()
-        await asyncio.wait([task], timeout=5)
+        await asyncio.wait([task], timeout=60)
         assert task.cancelled()
 
     asyncio.run(end())

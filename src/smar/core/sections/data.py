@@ -110,6 +110,9 @@ class DataSettings(Section):
     memory_limit: str = Field("2GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$")
     test_share: float = Field(0.1, gt=0, lt=1, description="last share of the log's time, when no date is given")
     valid_share: float = Field(0.03, gt=0, lt=1, description="last share of the time before the test period")
+    suggest_from: int = Field(
+        5, ge=0, description="suggest queries that at least so many shoppers asked; 0 keeps none of the log's queries"
+    )
     order_weight: float = Field(2.0, ge=0, description="what an order adds to a click's weight of 1")
     position_bias: bool = Field(True, description="divide clicks by the position's relative click rate")
     max_position_weight: float = Field(5.0, ge=1)

@@ -1,17 +1,17 @@
 """Losses and negatives."""
 
-from typing import Literal, Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from smar.core.registry import LOSSES
 from smar.core.sections.base import Section
 
 
 class LossSettings(Section):
     """How scores become losses (reference: docs/paper.md, "loss")."""
 
-    kind: Literal["softmax", "hinge"] = "softmax"
-    margin: float = Field(0.1, gt=0, le=2, description="of the hinge: how far a positive must lie above a negative")
+    kind: Annotated[str, AfterValidator(LOSSES.check)] = "softmax"
     symmetric: float = Field(0.0, ge=0, description="weight of the direction item -> query; 0 leaves it out")
     learn_temperature: bool = False
     temperature_bounds: tuple[float, float] = Field((0.01, 0.2), description="a learned temperature stays inside")
@@ -21,8 +21,6 @@ class LossSettings(Section):
         low, high = self.temperature_bounds
         if not 0 < low < high:
             raise ValueError(f"temperature_bounds are [{low}, {high}]: give 0 < low < high")
-        if self.kind == "hinge" and self.learn_temperature:
-            raise ValueError("a hinge has no temperature to learn: set kind=softmax or learn_temperature=false")
         return self
 
 

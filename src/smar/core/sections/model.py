@@ -1,10 +1,11 @@
 """What is built: towers, fusion, gate."""
 
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from smar.core.registry import FUSIONS, IMAGE_ENCODERS, TEXT_ENCODERS
 from smar.core.sections.base import Section
 
 
@@ -39,7 +40,7 @@ class TextSettings(TowerSettings):
     (`smar.model.bag`); it knows the catalogue's words before its first step, and a step costs a tenth.
     """
 
-    kind: Literal["bert", "bag"] = "bert"
+    kind: Annotated[str, AfterValidator(TEXT_ENCODERS.check)] = "bert"
 
 
 class VisionSettings(TowerSettings):
@@ -50,7 +51,7 @@ class VisionSettings(TowerSettings):
     over square patches. Fewer `stages` make a finer grid: 2 give one token per 8 x 8 pixels.
     """
 
-    kind: Literal["resnet", "vit"] = "resnet"
+    kind: Annotated[str, AfterValidator(IMAGE_ENCODERS.check)] = "resnet"
     layers: int = Field(1, ge=1)
     stages: int = Field(3, ge=2, le=4, description="stages of a resnet; one token is 2 ** (stages + 1) pixels wide")
     patch: int = Field(8, ge=2, description="side of a vit's patch in pixels; must divide data.image_size")
@@ -58,7 +59,6 @@ class VisionSettings(TowerSettings):
 
 Kind = Literal["smar", "dpsr", "dpsr-i", "clip"]
 Pooling = Literal["mean", "cls"]
-FusionName = Literal["cross", "reverse", "both", "merge", "gated", "concat"]
 
 
 class ModelSettings(Section):
@@ -75,7 +75,7 @@ class ModelSettings(Section):
         "own", description="the checkpoint's own, mean for fresh encoders; cls is the paper's"
     )
     share_text: bool = Field(True, description="query and item text share one encoder, each with its own projection")
-    fusion: FusionName = "cross"
+    fusion: Annotated[str, AfterValidator(FUSIONS.check)] = "cross"
     fusion_layers: int = Field(1, ge=1)
     gate: Literal["query", "category"] = Field("query", description="the gate asks the query, or the item's category")
     vocabulary: int = Field(

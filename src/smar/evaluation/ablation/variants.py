@@ -93,8 +93,6 @@ def _techniques(base: Settings) -> dict[str, dict[str, Any]]:
     return {
         "no-cross-attention": {"model.fusion": "concat", "note": "an MLP over both pooled vectors"},
         **{name: {"model.fusion": fusion} for name, fusion in fusions.items()},
-        "softmax": {"train.loss.kind": "softmax"},
-        "hinge": {"train.loss.kind": "hinge"},
         "one-direction": {"train.loss.symmetric": 0},
         "both-directions": {"train.loss.symmetric": 1},
         "fixed-temperature": {"train.loss.learn_temperature": False},

@@ -8,7 +8,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Modality:
-    """One modality of n items: `states` [n, t, h]; `mask` bool [n, t], True where a token is real; `pooled` [n, h]."""
+    """One modality of n items: `states` [n, t, h]; `mask` bool [n, t], True where a token is real; `pooled` [n, h].
+
+    >>> Modality(torch.zeros(2, 5, 8), torch.ones(2, 5, dtype=torch.bool), torch.zeros(2, 8)).pooled.shape
+    torch.Size([2, 8])
+    """
 
     states: Tensor
     mask: Tensor
@@ -20,6 +24,15 @@ class Fusion(nn.Module):
 
     An item without a picture is encoded like any other: the learned null-image token stands in for the picture, and
     masks hide the padding. So S_m depends on nothing but its item, and degrades towards S_t.
+
+    >>> from smar.model import Fusion, register_fusion
+    >>> @register_fusion("words-only")
+    ... class WordsOnly(Fusion):
+    ...     def forward(self, text, image):
+    ...         return text.pooled
+    >>> fusion = WordsOnly(hidden=8, image_hidden=4, heads=2, layers=1, pooling="mean")
+
+    and the configuration says ``model: {fusion: words-only}`` (docs/python.md, "Own fusions, losses and encoders").
     """
 
     def __init__(self, hidden: int, image_hidden: int, heads: int, layers: int, pooling: str) -> None:

@@ -2,7 +2,8 @@
 
 Reading order: `embedded` opens and searches a version (`vectors` and `lists` find near vectors, `words` and `postings`
 the words, `fusion` makes one ranking of both); `arrange` makes a page of what was found (`shape` says what may be
-asked, then `sorting`, `cards`, `counted`); `build` writes a version (`forming`, `tuning`, `payload`); `live` adds
+asked, then `sorting`, `cards`, `counted`; `influence`, `asked` and
+`synonyms` are a shop's rules); `build` writes a version (`forming`, `tuning`, `payload`); `live` adds
 changes (`updates` is the write-ahead log, `delta` the delta segment, `compact` makes a version of both), and
 `versions` is the folder that holds it all.
 """
@@ -12,16 +13,19 @@ from smar.search.local.build import RECALL_TARGET, build_index
 from smar.search.local.cards import Collapse, Diversify, Others
 from smar.search.local.catalogue import content_type
 from smar.search.local.counted import MOST_COLUMNS, MOST_VALUES, Facets, Of
-from smar.search.local.delta import Items, OtherModel, RefusedItems, fit
 from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.engine import LocalIndex
 from smar.search.local.expression_parser import EXAMPLE as RANK_EXAMPLE
 from smar.search.local.expression_parser import MAX_LENGTH as MAX_RANK_LENGTH
 from smar.search.local.facets import FacetCounts
+from smar.search.local.found import FoundItems
+from smar.search.local.influence import NO_INFLUENCE, Influence, Pin, Rule, moved_by
 from smar.search.local.live import DELTA_LIMIT, Attempts, LastItem, UpdatableIndex
 from smar.search.local.neighbours import by_vector, similar
 from smar.search.local.ready import picture_url, plain
 from smar.search.local.segment import CatalogueView
-from smar.search.local.shape import CANDIDATES, PLAIN, Page, Plan, Relation, Shape
+from smar.search.local.shape import CANDIDATES, PLAIN, Page, Plan, Relation, Shape, Total
+from smar.search.local.suggestions import Prefixes, Suggestions
 from smar.search.local.vectors import exact_top
 from smar.search.local.versions import UnreadableIndex, rollback
 
@@ -31,6 +35,7 @@ __all__ = [
     "MAX_RANK_LENGTH",
     "MOST_COLUMNS",
     "MOST_VALUES",
+    "NO_INFLUENCE",
     "PLAIN",
     "RANK_EXAMPLE",
     "RECALL_TARGET",
@@ -41,16 +46,21 @@ __all__ = [
     "EmbeddedIndex",
     "FacetCounts",
     "Facets",
-    "Items",
+    "FoundItems",
+    "Influence",
     "LastItem",
+    "LocalIndex",
     "Of",
-    "OtherModel",
     "Others",
     "Page",
+    "Pin",
     "Plan",
-    "RefusedItems",
+    "Prefixes",
     "Relation",
+    "Rule",
     "Shape",
+    "Suggestions",
+    "Total",
     "UnreadableIndex",
     "UpdatableIndex",
     "browse",
@@ -59,7 +69,7 @@ __all__ = [
     "check_place",
     "content_type",
     "exact_top",
-    "fit",
+    "moved_by",
     "page_of",
     "picture_url",
     "plain",

@@ -6,21 +6,24 @@ A search without any of this is a page of the ranking, and costs no more than it
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
 from smar.core.errors import InputError
 from smar.search.columns import Mask
+from smar.search.counts import ColumnCounts
 from smar.search.filters import Filter, without
+from smar.search.local.asked import Asked
 from smar.search.local.cards import COUNTED, Collapse, Others, Variants, best_of_each, card_ids, diverse
-from smar.search.local.counted import ColumnCounts, count_column
+from smar.search.local.counted import count_column
+from smar.search.local.cutoff import HEAD, Cut, cuts
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.expressions import Expression
+from smar.search.local.influence import NO_INFLUENCE, Moved, Pin, category_of, in_places, pinned
 from smar.search.local.segment import Segment, place
 from smar.search.local.shape import NOTHING, Page, Plan, RankedBy, Relation, Shape, Sorted, Total
 from smar.search.local.sorting import sorted_places
-from smar.search.local.taken import matching
+from smar.search.local.taken import by_segment, matching
 from smar.search.protocol import MAX_HITS, Mode, Ranked
 from smar.search.query import QueryVectors
 from smar.search.ranked import Rows
@@ -51,26 +54,41 @@ def search(
         InputError: the page does not lie among the first `MAX_HITS` hits, or what is asked of it is impossible.
     """
     check_place(offset, k)
-    depth = plan.depth(offset + k)
-    found = index.rank(vectors, depth, mode, filter, explain)
-    if plan is NOTHING:
+    shown = plan.influence.shown(filter)
+    found = index.rank(vectors, plan.depth(offset + k), mode, shown, explain)
+    if plan is NOTHING and not (explain and vectors.expansions):
         return [page_of(index, items, filter, offset) for items in found]
-    pages = []
-    for at, items in enumerate(found):
-        page = _arranged(index, items, k, filter, explain, offset, plan)
-        if not plan.fixed and len(page.hits) < k and len(items) == depth < MAX_HITS:  # most of them share few cards
-            (items,) = index.rank(vectors[at : at + 1], MAX_HITS, mode, filter, explain)
-            page = _arranged(index, items, k, filter, explain, offset, plan)
-        if plan.shape.facets is not None:
-            own, most = vectors[at : at + 1], plan.shape.candidates
-            again = partial(_best_rows, index, own, most, mode)
-            page = replace(page, facets=_facets(index, plan.shape, filter, items.rows[:most], again))
-        pages.append(page)
-    return pages
+    limits: Sequence[Cut | None] = [None] * len(found)
+    if plan.shape.cutoff:
+        known = shown is None and plan.depth(offset + k) >= HEAD  # a cut-off is the same under every filter
+        limits = cuts(index, vectors, mode, found if known else index.rank(vectors, HEAD, mode))
+    return [
+        _page(Asked(index, vectors[at : at + 1], mode, explain, plan, cut), items, filter, k, offset)
+        for at, (items, cut) in enumerate(zip(found, limits, strict=True))
+    ]
 
 
-def _best_rows(index: EmbeddedIndex, vectors: QueryVectors, most: int, mode: Mode, filter: Filter | None) -> Rows:
-    return index.rank(vectors, most, mode, filter)[0].rows
+def _page(asked: Asked, items: Ranked, filter: Filter | None, k: int, offset: int) -> Page:
+    index, depth = asked.index, asked.plan.depth(offset + k)
+    before = asked.plan.influence.shown(filter)
+    if asked.plan.influence.conditional:
+        asked = asked.settled(items)
+    plan, filter = asked.plan, asked.plan.influence.shown(filter)
+    if filter != before or plan.depth(offset + k) > depth:  # by what rules for the category of the hits say
+        depth = max(depth, plan.depth(offset + k))
+        items = asked.rank(depth, filter)
+    whole, items = items, asked.kept(items)
+    page = arranged(asked, items, k, filter, offset, more=len(items) == depth)
+    few = not plan.fixed and asked.cut is None and len(page.hits) < k  # most of them share few cards
+    if few and len(items) == depth < MAX_HITS:
+        items = asked.rank(MAX_HITS, filter)
+        page = arranged(asked, items, k, filter, offset)
+    if plan.shape.facets is not None:
+        best = asked.with_pinned(items.pick(np.arange(min(plan.shape.candidates, len(items)))), filter)
+        page = replace(page, facets=_facets(index, plan.shape, filter, best.rows, asked.best_rows))
+    if asked.cut is not None and not len(page.hits) and offset == 0:
+        page = replace(page, near=whole.pick(_cards(index.segments, whole.rows, plan.shape)[:k]))
+    return page
 
 
 def _facets(
@@ -99,39 +117,81 @@ def _facets(
     return counts
 
 
-def _arranged(
-    index: EmbeddedIndex, found: Ranked, k: int, filter: Filter | None, explain: bool, offset: int, plan: Plan
-) -> Page:
+def arranged(asked: Asked, items: Ranked, k: int, filter: Filter | None, offset: int, more: bool = False) -> Page:
+    """A page of what was found: ranked anew, sorted, made cards, cut. Of what was cut off there may be `more`."""
+    index, plan, cut = asked.index, asked.plan, asked.cut
     segments, shape, total = index.segments, plan.shape, _matching(index, filter)
-    everything = total.relation is Relation.EXACT and total.value == len(found)
-    before, ranked, told, others = found, None, None, None
+    hits, ranked, told, others = asked.with_synonyms(asked.with_pinned(items, filter)), None, None, None
+    if cut is not None:
+        total = Total(len(hits.now), Relation.AT_LEAST if more and total.value > len(items) else Relation.EXACT)
+    everything = total.relation is Relation.EXACT and total.value == len(hits.now)
     if plan.rank is not None:
-        found, before, ranked = _ranked(segments, plan.rank, found)
+        hits, ranked = _ranked(segments, plan.rank, hits)
+    defined = len(hits.now) - (0 if ranked is None else ranked.undefined)
+    hits = hits.by(segments, plan.influence.moves, min(shape.candidates, defined))
     if plan.sort:
-        order = sorted_places(segments, plan.sort, found.rows, len(found))
-        found, before, told = found.pick(order), before.pick(order), Sorted(shape.sort, len(found), everything)
-    cards = _cards(segments, found.rows, shape)
-    places = cards[offset : offset + k]
-    shown = found.pick(places)
+        order = sorted_places(segments, plan.sort, hits.now.rows, len(hits.now))
+        hits, told = hits.pick(order), Sorted(shape.sort, len(order), everything)
+    pins = _pins(segments, plan, filter)
+    hits = hits.pick(_first_of_all(hits.now.rows, pins)) if pins else hits
+    cards = in_places(_cards(segments, hits.now.rows, shape), [pin.place for _, pin in pins])
+    shown = hits.pick(cards[offset : offset + k])
     if plan.fixed:
-        total = Total(len(found))
+        total = Total(len(hits.now))
     if shape.collapse is not None:
-        masks, all_known = _masks(index, filter), everything or plan.fixed
-        others, total = _others(index, shape.collapse, shown.rows, found.rows, masks, len(cards), all_known)
-    factors = _factors(segments, plan.rank, before.pick(places)) if explain else None
-    return Page(shown, offset, total, ranked, told, others, factors=factors)
+        masks = _masks(index, filter) if cut is None else _only(index, hits.now.rows)
+        all_known, relation = everything or plan.fixed, total.relation
+        others, total = _others(index, shape.collapse, shown.now.rows, hits.now.rows, masks, len(cards), all_known)
+        if cut is not None:
+            total = replace(total, relation=relation)
+    page = Page(shown.now, offset, total, ranked, told, others, cut=cut, redirect=plan.influence.redirect)
+    synonyms = () if asked.expansion is None else asked.expansion.rules
+    return _explained(page, segments, plan, shown, pins, synonyms) if asked.explain else page
 
 
-def _ranked(segments: Sequence[Segment], rank: Expression, found: Ranked) -> tuple[Ranked, Ranked, RankedBy]:
-    """What was found in the order that an expression gives, with its values as scores and with the scores before."""
+def _pins(segments: Sequence[Segment], plan: Plan, filter: Filter | None) -> list[tuple[int, Pin]]:
+    """Rows of what is pinned and matches; a sort is the shopper's own order, and has no places for them."""
+    return pinned(segments, plan.influence.pins, filter) if plan.influence.pins and not plan.sort else []
+
+
+def _first_of_all(rows: Rows, pins: Sequence[tuple[int, Pin]]) -> Rows:
+    """Places in `rows` with those of the pinned ones at the beginning."""
+    own = np.array([row for row, _ in pins], np.int64)
+    order = np.argsort(rows)
+    first = order[np.searchsorted(rows, own, sorter=order)]
+    rest = np.ones(len(rows), np.bool_)
+    rest[first] = False
+    return np.concatenate([first, np.flatnonzero(rest)])
+
+
+def _explained(
+    page: Page,
+    segments: Sequence[Segment],
+    plan: Plan,
+    shown: Moved,
+    pins: Sequence[tuple[int, Pin]],
+    synonyms: Sequence[str] = (),
+) -> Page:
+    """The page with what has moved its hits."""
+    factors, moved = _factors(segments, plan.rank, shown.before), shown.told()
+    own = dict(pins)
+    for row, steps in zip(page.hits.rows.tolist(), moved, strict=True):
+        if row in own:
+            steps.append({"by": "pin", "rule": own[row].rule, "place": own[row].place})
+    told = shown.steps or plan.influence is not NO_INFLUENCE
+    rules = plan.influence.told() + [{"rule": name, "effects": ["synonyms"]} for name in synonyms]
+    return replace(page, factors=factors, moved=moved if told else None, rules=rules or None)
+
+
+def _ranked(segments: Sequence[Segment], rank: Expression, hits: Moved) -> tuple[Moved, RankedBy]:
+    """Hits in the order that an expression gives, with its values as scores."""
+    found = hits.now
     values = rank.values(segments, found)
     with np.errstate(over="ignore"):
         undefined = ~np.isfinite(values.astype(np.float32))
     values = np.where(undefined, 0, values)
-    order = np.lexsort((-values, undefined))
-    before = found.pick(order)
     told = RankedBy(rank.text, len(found), int(np.count_nonzero(undefined)))
-    return replace(before, score=values[order].astype(np.float32)), before, told
+    return hits.step(values, by="rank").pick(np.lexsort((-values, undefined))), told
 
 
 def _factors(segments: Sequence[Segment], rank: Expression | None, found: Ranked) -> list[dict[str, float]] | None:
@@ -197,39 +257,68 @@ def _matching(index: EmbeddedIndex, filter: Filter | None) -> Total:
     return Total(sum(part.count for part in allowed if part is not None))
 
 
-def browse(index: EmbeddedIndex, k: int, filter: Filter | None, offset: int = 0, plan: Plan = NOTHING) -> Page:
+def browse(
+    index: EmbeddedIndex,
+    k: int,
+    filter: Filter | None,
+    offset: int = 0,
+    plan: Plan = NOTHING,
+    explain: bool = False,
+) -> Page:
     """A page of all that matches, sorted; in the catalogue's order without a sort. Scores are 0: nothing was asked.
 
     Raises:
         InputError: as `search`.
     """
     check_place(offset, k)
-    segments, masks = index.segments, _masks(index, filter)
-    found, ranked = _unscored(matching(segments, masks)), None
+    if plan.shape.cutoff:
+        raise InputError("cutoff: nothing is typed, so nothing is more relevant than the rest; ask without cutoff.")
+    segments, filter = index.segments, plan.influence.shown(filter)
+    if (influence := plan.influence).conditional:
+        seen = category_of(segments, influence.column, matching(segments, _masks(index, filter)), browsed=True)
+        plan = replace(plan, influence=influence.of(seen))
+        filter = plan.influence.shown(filter)
+    masks = _masks(index, filter)
+    hits, ranked = Moved.of(_unscored(matching(segments, masks))), None
     if plan.rank is not None:
-        if len(found) > COUNTED:
+        if len(hits.now) > COUNTED:
             raise InputError(
-                f"rank: {len(found):,} items match, of which at most {COUNTED:,} are ranked; filter further."
+                f"rank: {len(hits.now):,} items match, of which at most {COUNTED:,} are ranked; filter further."
             )
-        found, _, ranked = _ranked(segments, plan.rank, found)
+        hits, ranked = _ranked(segments, plan.rank, hits)
+    if len(hits.now) <= COUNTED:
+        moves = [move for move in plan.influence.moves if move.adds or plan.rank is not None]
+        hits = hits.by(segments, moves, len(hits.now) - (0 if ranked is None else ranked.undefined))
+    pins = _pins(segments, plan, filter)
+    hits = hits.pick(_first_of_all(hits.now.rows, pins)) if pins else hits
+    found = hits.now
     for first in (_BROWSED, len(found)):
         order = sorted_places(segments, plan.sort, found.rows, min(first, len(found)))
-        cards = _cards(segments, found.rows[order], plan.shape)
+        cards = in_places(_cards(segments, found.rows[order], plan.shape), [pin.place for _, pin in pins])
         if len(cards) >= offset + k:
             break
-    shown, others, total = found.pick(order[cards[offset : offset + k]]), None, Total(len(found))
+    shown, others, total = hits.pick(order[cards[offset : offset + k]]), None, Total(len(found))
     if (wish := plan.shape.collapse) is not None:
         ranking, all_known = found.rows[order], len(order) == len(found)
-        others, total = _others(index, wish, shown.rows, ranking, masks, len(cards), all_known)
+        others, total = _others(index, wish, shown.now.rows, ranking, masks, len(cards), all_known)
     facets = None if plan.shape.facets is None else _facets(index, plan.shape, filter, found.rows, None)
     told = Sorted(plan.shape.sort, len(found), True) if plan.sort else None
-    return Page(shown, offset, total, ranked, told, others, facets)
+    page = Page(shown.now, offset, total, ranked, told, others, facets, redirect=plan.influence.redirect)
+    return _explained(page, segments, plan, shown, pins) if explain else page
 
 
 def _masks(index: EmbeddedIndex, filter: Filter | None) -> list[Mask | None]:
     """The rows that match in each segment, None for all."""
     allowed = [segment.allowed(filter) for segment in index.segments]
     return [None if part is None else part.mask for part in allowed]
+
+
+def _only(index: EmbeddedIndex, rows: Rows) -> list[Mask]:
+    """The same of some rows."""
+    masks = [np.zeros(len(segment.store), np.bool_) for segment in index.segments]
+    for segment, _, own in by_segment(index.segments, rows):
+        masks[index.segments.index(segment)][own] = True
+    return masks
 
 
 def _unscored(rows: Rows) -> Ranked:

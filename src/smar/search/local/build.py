@@ -11,20 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import faiss
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smar.core.errors import InputError
 from smar.core.files import StrPath, describe, link_or_copy
 from smar.core.progress import track
-from smar.data.text import normalise
-from smar.search.embeddings import PICTURES_FILE, QUERY_FOLDER, VALID_FILE, Embeddings
+from smar.data.dataset import SUGGESTIONS_FILE
+from smar.search.embeddings import (
+    DEFAULT_FIELDS,
+    PICTURES_FILE,
+    QUERY_FOLDER,
+    VALID_FILE,
+    Embeddings,
+    check_fingerprint,
+    sample_queries,
+)
 from smar.search.local.catalogue import Catalogue
-from smar.search.local.embedded import FAISS_FILE, IndexedFile, IndexManifest, check_fingerprint
+from smar.search.local.cutoff_fit import describe_cutoff, fit_cutoff
+from smar.search.local.embedded import FAISS_FILE, EmbeddedIndex, IndexedFile, IndexManifest
 from smar.search.local.fitting import describe_fit, fit_hybrid
 from smar.search.local.forming import write_lists
-from smar.search.local.fusion import HybridFit
 from smar.search.local.lists import EXACT_FILE, Lists
 from smar.search.local.payload import write_payload
 from smar.search.local.ready import map_npy, write_npy
@@ -33,12 +40,11 @@ from smar.search.local.tuning import tuned
 from smar.search.local.updates import UpdateLog
 from smar.search.local.vectors import EXACT_LIMIT, Probes, VectorStore
 from smar.search.local.versions import MADE_BY, building, locked, publish_version
-from smar.search.local.words import DEFAULT_FIELDS, WORDS_FOLDER, write_words
+from smar.search.local.words import WORDS_FOLDER, write_words
 from smar.search.query import QueryEncoder
 from smar.search.ranked import Vectors, in_blocks
 
 RECALL_TARGET = 0.98
-_SAMPLE_QUERIES = 300  # their mean recall errs by 0.19 points (standard error), that of 200 by 0.23
 _UNORDERED = "unordered.npy"
 
 
@@ -46,7 +52,7 @@ _UNORDERED = "unordered.npy"
 class IndexSummary:
     """What was built; `recall` is recall@50 of the worst mode against exact search, None when exact.
 
-    `hybrid` says how words and vectors are fused and what that gains or loses.
+    `hybrid` says how words and vectors are fused and what that gains or loses, `cutoff` what the cut-off is worth.
     """
 
     items: int
@@ -55,6 +61,7 @@ class IndexSummary:
     probes: Probes | None
     recall: float | None
     hybrid: str
+    cutoff: str
     size: int
     version: str
     seconds: float
@@ -65,8 +72,9 @@ class Source:
     """What a version is made of, wherever it comes from.
 
     `blocks` yields float32 [n, 2k] of ``[S_m ; S_t]`` in item order; `write_pictures` makes the pictures file that the
-    payload's offsets point into; `valid` holds held-out queries, None when there are none; `fields` are
-    the columns whose words hybrid search reads, shortened by the stemmer of `language` where there is one.
+    payload's offsets point into; `valid` holds held-out queries, None when there are none, and `suggestions` is a file
+    that may be there; `fields` are the columns whose words hybrid search reads, shortened by the stemmer of `language`
+    where there is one.
     """
 
     fingerprint: str
@@ -76,6 +84,7 @@ class Source:
     blocks: Iterable[Vectors]
     payload: pa.Table
     query: Path
+    suggestions: Path
     valid: pa.Table | None
     fields: tuple[str, ...]
     language: str | None
@@ -120,6 +129,7 @@ def build_index(
         manifest.probes,
         manifest.recall,
         describe_fit(manifest.hybrid),
+        describe_cutoff(manifest.cutoff),
         size,
         version.name,
         seconds,
@@ -159,6 +169,7 @@ def _of_embeddings(path: Path, query: Path) -> Source:
         blocks=_blocks(embeddings),
         payload=embeddings.payload,
         query=query,
+        suggestions=path / SUGGESTIONS_FILE,
         valid=embeddings.valid(),
         fields=manifest.text_fields or DEFAULT_FIELDS,
         language=manifest.language,
@@ -185,17 +196,11 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
         vectors = map_npy(partial / EXACT_FILE, MADE_BY)
         index = Lists(partial, source.items, 2 * source.dim, MADE_BY)
         kind = f"IVF{index.count},PQ{source.dim // 2}x4fs"
-        sample = encoder.encode(_sample_queries(source))
+        sample = encoder.encode(sample_queries(source.valid, source.payload))
         probes, reached = tuned(vectors, index, sample, recall)
     store = VectorStore(index, vectors, probes)
-    hybrid = _add_words(payload, source, store, encoder, partial / WORDS_FOLDER)
-    del vectors, index, store
-    (partial / _UNORDERED).unlink()  # a Flat index holds the very same floats, lists have them in their order
-    write_payload(payload, partial)
-    shutil.copytree(source.query, partial / QUERY_FOLDER)
-    if source.valid is not None:
-        pq.write_table(source.valid, partial / VALID_FILE)
-    source.write_pictures(partial / PICTURES_FILE)
+    words = write_words(payload, source.fields, partial / WORDS_FOLDER, source.language)
+    served = Segment(store, Catalogue(payload.select(["item_id"]), None), words=words)
     manifest = IndexManifest(
         fingerprint=source.fingerprint,
         kind=source.kind,
@@ -206,19 +211,23 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
         probes=probes,
         recall=reached,
         recall_target=None if exact else recall,
-        hybrid=hybrid,
-        files=describe(partial, IndexedFile.of),
+        hybrid=fit_hybrid(served, words, encoder, source.valid),
+        files={},
     )
+    cutoff = fit_cutoff(EmbeddedIndex(partial, manifest, [served], encoder), source.valid)
+    del vectors, index, store, served
+    (partial / _UNORDERED).unlink()  # a Flat index holds the very same floats, lists have them in their order
+    write_payload(payload, partial)
+    shutil.copytree(source.query, partial / QUERY_FOLDER)
+    if source.suggestions.exists():
+        link_or_copy(source.suggestions, partial / SUGGESTIONS_FILE)
+    if source.valid is not None:
+        pq.write_table(source.valid, partial / VALID_FILE)
+    source.write_pictures(partial / PICTURES_FILE)
+    manifest = manifest.model_copy(update={"cutoff": cutoff, "files": describe(partial, IndexedFile.of)})
     manifest.write(partial)
     UpdateLog(partial).create()
     return manifest
-
-
-def _add_words(payload: pa.Table, source: Source, store: VectorStore, encoder: QueryEncoder, folder: Path) -> HybridFit:
-    """Write the words of the items, and fit their fusion with the vectors to the validation clicks."""
-    words = write_words(payload, source.fields, folder, source.language)
-    catalogue = Catalogue(payload.select(["item_id"]), None)
-    return fit_hybrid(Segment(store, catalogue, words=words), words, encoder, source.valid)
 
 
 def _write_flat(vectors: Vectors, path: Path) -> Any:
@@ -230,14 +239,3 @@ def _write_flat(vectors: Vectors, path: Path) -> Any:
     except RuntimeError as error:  # it tells a line of its own source
         raise OSError(f"{path} could not be written; is the disk full?") from error
     return index
-
-
-def _sample_queries(source: Source) -> list[str]:
-    """Validation queries; without them beginnings of titles, the nearest thing to a query that every catalogue has."""
-    random = np.random.default_rng(0)
-    if source.valid is not None and source.valid.num_rows:
-        queries = sorted(set(source.valid["query"].to_pylist()))
-        return [queries[at] for at in random.permutation(len(queries))[:_SAMPLE_QUERIES]]
-    column = "title" if "title" in source.payload.column_names else "item_id"
-    titles = source.payload[column].take(random.permutation(source.items)[:_SAMPLE_QUERIES]).to_pylist()
-    return [normalise(" ".join((title or "").split()[: 1 + at % 4])) for at, title in enumerate(titles)]

@@ -22,7 +22,11 @@ COUNTED = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Collapse:
-    """One card for all items with the same value of `column`; `ids` also tells those of the others."""
+    """One card for all items with the same value of `column`; `ids` also tells those of the others.
+
+    >>> Collapse("brand", ids=True).column
+    'brand'
+    """
 
     column: str
     ids: bool = False
@@ -30,7 +34,11 @@ class Collapse:
 
 @dataclass(frozen=True, slots=True)
 class Diversify:
-    """At most `most` hits with the same value of `column` among the first `among`."""
+    """At most `most` hits with the same value of `column` among the first `among`.
+
+    >>> Diversify("brand", most=2).among
+    24
+    """
 
     column: str
     most: int
@@ -92,7 +100,11 @@ def diverse(ids: Sequence[int], most: int, among: int) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """Items that match beside the one on a card: how many, and some of their ids where they were asked for."""
+    """Items that match beside the one on a card: how many, and some of their ids where they were asked for.
+
+    >>> Others(2, ("F001", "F002")).count
+    2
+    """
 
     count: int
     ids: tuple[str, ...] | None = None

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from smar.core.errors import InputError
-from smar.search.embeddings import QUERY_FOLDER, read_valid
+from smar.data.dataset import SUGGESTIONS_FILE
+from smar.search.embeddings import DEFAULT_FIELDS, QUERY_FOLDER, read_valid
 from smar.search.local.build import RECALL_TARGET, Source, write_version
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.segment import Segment
 from smar.search.local.updates import UpdateLog
 from smar.search.local.vectors import EXACT_LIMIT
 from smar.search.local.versions import building, current_version, locked, publish_version
-from smar.search.local.words import DEFAULT_FIELDS
 from smar.search.ranked import Rows, Vectors
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def _of_index(index: EmbeddedIndex) -> Source:
         blocks=_blocks(parts),
         payload=payload.append_column("picture_length", pa.array(lengths)),
         query=index.path / QUERY_FOLDER,
+        suggestions=index.path / SUGGESTIONS_FILE,
         valid=read_valid(index.path),
         fields=DEFAULT_FIELDS if hybrid is None else hybrid.fields,
         language=None if hybrid is None else hybrid.language,

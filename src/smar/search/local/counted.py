@@ -8,7 +8,6 @@ counts once. Where items are shown as cards, cards are counted.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Literal
 
@@ -19,9 +18,9 @@ import pyarrow as pa
 from smar.core.errors import InputError
 from smar.data.text import compose
 from smar.search.columns import Columns, Kind, Mask, inner_kind, kind_of
+from smar.search.counts import ColumnCounts, RangeCount, ValueCount, day, round_borders
 from smar.search.filters import Filter
 from smar.search.local.cards import COUNTED, card_ids
-from smar.search.local.facets import round_borders
 from smar.search.local.segment import Segment
 from smar.search.local.taken import by_segment, floats, matching, take
 from smar.search.ranked import Rows
@@ -42,40 +41,15 @@ class Facets:
     """Which `columns` to count, the `top` most frequent values of each, among the `hits` or all `matches`.
 
     A facet is counted as if nothing had been chosen of it, unless `within`.
+
+    >>> Facets(("brand", "category"), of="matches", top=5).top
+    5
     """
 
     columns: tuple[str, ...]
     of: Of = "hits"
     top: int = 30
     within: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ValueCount:
-    """Items with a value, named as a filter names it."""
-
-    value: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class RangeCount:
-    """Items with ``low <= value < high``; None where a range is open."""
-
-    low: float | str | None
-    high: float | str | None
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnCounts:
-    """One facet: `missing` items have no value; `low` and `high` are the lowest and highest of the others."""
-
-    missing: int
-    values: tuple[ValueCount, ...] | None = None
-    ranges: tuple[RangeCount, ...] | None = None
-    low: float | str | None = None
-    high: float | str | None = None
 
 
 def check_facets(wanted: Facets | None, schema: pa.Schema) -> None:
@@ -180,7 +154,7 @@ def _ranges(segments: Sequence[Segment], rows: Rows, name: str, top: int, cards:
         counts = np.bincount(bins, minlength=len(borders) + 1)
     else:
         counts = np.bincount(_pairs(bins, cards[held]), minlength=len(borders) + 1)
-    shown: Callable[[float], float | str] = _day if base.kind(name) is Kind.MOMENT else float
+    shown: Callable[[float], float | str] = day if base.kind(name) is Kind.MOMENT else float
     ends: list[float | str | None] = [None, *map(shown, borders.tolist()), None]
     ranges = tuple(RangeCount(*each) for each in zip(ends[:-1], ends[1:], counts.tolist(), strict=True))
     labels = [segment.catalogue.columns.labels(name) for segment in segments]
@@ -188,11 +162,6 @@ def _ranges(segments: Sequence[Segment], rows: Rows, name: str, top: int, cards:
     values = _best(_count(_values(segments, rows, name), cards), top) if few else None
     low, high = (shown(end) for end in (numbers[held].min(), numbers[held].max())) if held.any() else (None, None)
     return ColumnCounts(_missing(held, cards), values, ranges if len(ranges) > 1 else None, low, high)
-
-
-def _day(days: float) -> str:
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=round(days * 86_400e6))
-    return moment.date().isoformat() if moment.time() == datetime.min.time() else moment.isoformat()
 
 
 def _borders(columns: Columns, name: str) -> npt.NDArray[np.float64]:

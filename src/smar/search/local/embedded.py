@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
@@ -16,13 +17,16 @@ from smar.core.errors import InputError, member
 from smar.core.files import StrPath, verify, xxh3
 from smar.data.voices import Voices
 from smar.data.words import words as words_of
-from smar.search.embeddings import QUERY_FOLDER
+from smar.search.embeddings import QUERY_FOLDER, check_fingerprint
+from smar.search.expansion import Expansion
 from smar.search.filters import Filter
 from smar.search.local.counted import matches_counter
+from smar.search.local.cutoff import Cutoff
 from smar.search.local.facets import FacetCounts, count_facets, price_borders
 from smar.search.local.fusion import Blend, HybridFit, as_read, ask_all, blend_of, fuse, parts_of, voices_of
 from smar.search.local.lists import EXACT_FILE, Lists
 from smar.search.local.payload import open_payload
+from smar.search.local.postings import WordQuery
 from smar.search.local.ready import map_npy
 from smar.search.local.sealed import Sealed
 from smar.search.local.segment import CatalogueView, Segment, place, top_of
@@ -30,7 +34,7 @@ from smar.search.local.vectors import Probes, VectorStore
 from smar.search.local.versions import MADE_BY, current_version
 from smar.search.local.words import WORDS_FOLDER, WordIndex
 from smar.search.protocol import MAX_HITS, Hit, Mode, Ranked, weigh
-from smar.search.query import QueryEncoder, QueryManifest, QueryVectors
+from smar.search.query import QueryEncoder, QueryVectors
 from smar.search.ranked import Corrections, Queries, Rows, Vectors
 
 FAISS_FILE = "vectors.faiss"
@@ -65,18 +69,8 @@ class IndexManifest(Sealed):
     recall: float | None = Field(None, description="recall@50 of the worst mode against exact search; None when exact")
     recall_target: float | None = None
     hybrid: HybridFit | None = Field(None, description="None in a version from before there was hybrid search")
+    cutoff: Cutoff | None = Field(None, description="what tells relevant hits from others; None where nothing fits it")
     files: dict[str, IndexedFile]
-
-
-def check_fingerprint(path: Path, fingerprint: str, dim: int) -> None:
-    """Refuse a query encoder folder at `path` made by another model than `fingerprint`."""
-    query = QueryManifest.read(path, MADE_BY)
-    if query.fingerprint != fingerprint or query.dim != dim:
-        raise InputError(
-            f"{path / 'manifest.json'}: the query encoder is of model {query.fingerprint} (dim {query.dim}), "
-            f"the vectors are of model {fingerprint} (dim {dim}); their scores would mean nothing. "
-            "Embed and index again."
-        )
 
 
 def _verify(path: Path, manifest: IndexManifest) -> None:
@@ -129,10 +123,29 @@ def _words(path: Path, manifest: IndexManifest) -> WordIndex | None:
     return WordIndex(path / WORDS_FOLDER, manifest.items, fit.fields, fit.mean_length, fit.language)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """Queries as a mode searches with them.
+
+    `vectors` are as their words are read, `queries` have the mode's share of the multimodal score. `words` and how they
+    are blended are there where words take part.
+    """
+
+    vectors: QueryVectors
+    queries: Queries
+    words: Sequence[WordQuery] | None = None
+    blends: Sequence[Blend | None] = ()
+
+
 class EmbeddedIndex:
     """An opened index: one version of it, with the updates since when `UpdatableIndex` made it.
 
     It never changes, so searching is safe from several threads while a newer one takes its place.
+
+    >>> index = EmbeddedIndex.open("index")
+    >>> hits = index.search(index.encoder.encode(["red dress"]), k=3, mode="text")[0]
+    >>> len(hits)
+    3
     """
 
     def __init__(
@@ -145,6 +158,7 @@ class EmbeddedIndex:
         if encoder is not None:
             self.encoder = encoder
         self.facets = _counter(self.segments)
+        self._read = _reader(self.segments)
         self.counts = matches_counter(self.segments)
 
     @classmethod
@@ -230,22 +244,14 @@ class EmbeddedIndex:
         """
         _check_k(k)
         mode = member(Mode, mode, "mode")
-        voices = self._voices(vectors) if mode is Mode.ADAPTIVE else None
-        spoken = mode is Mode.HYBRID or voices is not None
-        asked = ask_all(self.segments, vectors.texts) if spoken else []
-        if asked:
-            vectors = as_read(vectors, asked, self.encoder)
-        share = weigh(vectors, mode)
-        blends: Sequence[Blend | None] = [blend_of(self.manifest.hybrid)] * len(asked)
-        if voices is not None:
-            blends, share = voices_of(self.segments, vectors, asked, voices)
-        queries = Queries(vectors.embedding, share)
+        ready = self.prepared(vectors, mode)
+        vectors, queries = ready.vectors, ready.queries
         words: list[Vectors | None] = [None] * len(queries)
         corrected: list[Corrections | None] = [None] * len(queries)
-        if spoken:
-            fused = fuse(self.segments, blends, queries, asked, k, filter)
+        if ready.words is not None:
+            fused = fuse(self.segments, ready.blends, queries, ready.words, k, filter)
             found, words = [items for items, _ in fused], [scores for _, scores in fused]
-            corrected = [query.corrected() for query in asked]
+            corrected = [query.corrected() for query in ready.words]
         else:
             found = top_of(self.segments, queries, k, filter)
         ranks: list[Rows | None] = [None] * len(found)
@@ -255,6 +261,31 @@ class EmbeddedIndex:
             by_text = top_of(self.segments, Queries(vectors.embedding, weigh(vectors, Mode.TEXT)), MAX_HITS, filter)
             ranks = [_ranks(items.rows, text.rows) for items, text in zip(found, by_text, strict=True)]
         return [Ranked.of(*parts) for parts in zip(found, ranks, words, corrected, strict=True)]
+
+    def prepared(self, vectors: QueryVectors, mode: Mode) -> Prepared:
+        """Queries as `rank` searches with them."""
+        voices = self._voices(vectors) if mode is Mode.ADAPTIVE else None
+        if mode is not Mode.HYBRID and voices is None:
+            return Prepared(vectors, Queries(vectors.embedding, weigh(vectors, mode)))
+        words = self.words(vectors.texts, vectors.expansions)
+        vectors = as_read(vectors, words, self.encoder)
+        share = weigh(vectors, mode)
+        blends: Sequence[Blend | None] = [blend_of(self.manifest.hybrid)] * len(words)
+        if voices is not None:
+            blends, share = voices_of(self.segments, vectors, words, voices)
+        return Prepared(vectors, Queries(vectors.embedding, share), words, blends)
+
+    def words(
+        self, texts: Sequence[str] | None, expansions: Sequence[Expansion | None] | None = None
+    ) -> list[WordQuery]:
+        """The words of some queries with their synonyms, and what stands in for those that no item holds.
+
+        Raises:
+            InputError: the queries come without their texts, or the index was built without words.
+        """
+        if texts is None or expansions:
+            return ask_all(self.segments, texts, expansions)
+        return [self._read(text) for text in texts]
 
     def _voices(self, vectors: QueryVectors) -> Voices | None:
         """Fitted shares of words and vectors; None where the model, the index or the queries come without words."""
@@ -283,6 +314,17 @@ class EmbeddedIndex:
         segment, at = place(self.segments, row)
         own = np.array(segment.store.vectors[at], np.float32)
         return own[: self.dim], own[self.dim :]
+
+    def sample(self, most: int) -> Rows:
+        """Rows of the version's items at even distances, ascending: int64 [most], or all there are."""
+        items = len(self.segments[0].store)
+        return np.linspace(0, items - 1, min(most, items)).astype(np.int64)
+
+    def idf(self, word: str) -> float:
+        """Weight of a word by its rarity."""
+        base = self.segments[0].words
+        assert isinstance(base, WordIndex)
+        return base.idf(word)
 
     def unheld(self, text: str) -> float:
         """Share of a text's words, by length, that no item holds any more; 1 where it or the index has none."""
@@ -317,6 +359,16 @@ class EmbeddedIndex:
 def _check_k(k: int) -> None:
     if not 1 <= k <= MAX_HITS:
         raise InputError(f"k is {k}; allowed: 1 to {MAX_HITS}.")
+
+
+def _reader(segments: Sequence[Segment]) -> Callable[[str], WordQuery]:
+    """The words of one query, kept for the latest ones; a function of the segments alone, as `_counter`."""
+
+    @lru_cache(maxsize=2048)
+    def read(text: str) -> WordQuery:
+        return ask_all(segments, [text])[0]
+
+    return read
 
 
 def _counter(segments: Sequence[Segment]) -> Callable[..., FacetCounts]:

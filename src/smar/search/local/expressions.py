@@ -45,10 +45,11 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """Whether an item passes a comparison of the filter's."""
+    """Whether an item passes a comparison of the filter's; `again` where the same one is asked for again and again."""
 
     filter: Filter
     columns: tuple[str, ...]
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +97,21 @@ def _value(term: Term, segments: Sequence[Segment], rows: Rows, scores: Mapping[
             return scores[name]
         case Name(name):
             return floats(segments, name, rows)[0]
-        case Matches(filter, columns):
-            return _matches(filter, columns, segments, rows)
+        case Matches():
+            return _matches(term, segments, rows)
         case Call(_, apply, terms):
             return apply(*(_value(each, segments, rows, scores) for each in terms))
 
 
-def _matches(filter: Filter, names: Sequence[str], segments: Sequence[Segment], rows: Rows) -> Values:
-    """Looked up in those rows alone: what matches among all items may never be asked for again."""
+def _matches(term: Matches, segments: Sequence[Segment], rows: Rows) -> Values:
+    """Looked up in those rows alone where what matches among all items may never be asked for again."""
     found = np.zeros(len(rows))
     for segment, places, own in by_segment(segments, rows):
-        table = segment.catalogue.table.select(list(names)).take(pa.array(own, pa.int64()))
-        found[places] = filter.mask(Columns(table))
+        if term.again and (allowed := segment.allowed(term.filter)) is not None:
+            found[places] = allowed.mask[own]
+        else:
+            table = segment.catalogue.table.select(list(term.columns)).take(pa.array(own, pa.int64()))
+            found[places] = term.filter.mask(Columns(table))
     return found
 
 

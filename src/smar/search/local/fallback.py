@@ -20,8 +20,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from smar.search.columns import Mask
+from smar.search.expansion import Expansion
 from smar.search.local.grams import Like, has_likes
 from smar.search.local.postings import Postings, Reading, WordQuery
+from smar.search.local.synonyms import with_synonyms
 from smar.search.local.words import WordIndex
 
 _WORDS = 8  # of a query that are read: what has more is no query of words
@@ -54,23 +56,28 @@ class Part:
         return not (self.dead[rows[:_FEW]].all() and self.dead[rows].all())
 
 
-def ask(parts: Sequence[Part], text: str) -> WordQuery:
-    """The words of a query, and what stands in for those that no item holds; the first of `parts` is the version."""
+def ask(parts: Sequence[Part], text: str, expansion: Expansion | None = None) -> WordQuery:
+    """The words of a query with its synonyms, and what stands in for those that no item holds.
+
+    The first of `parts` is the version.
+    """
     base = parts[0].postings
     assert isinstance(base, WordIndex)
     query = base.query(text)
     reader = _Reader(base, parts)
-    unknown = [word for word in dict.fromkeys(query.order) if not reader.held(word)][:_WORDS]
-    if not unknown:
+    if expansion is not None:
+        query = with_synonyms(query, base, expansion, reader.held)
+    unknown = [word for word in query.own if not reader.held(word)][:_WORDS]
+    if not unknown and not query.synonyms:
         return query
-    readings = {word: found for word in unknown if (found := reader.read(word, query.order))}
+    query = replace(query, readings={word: found for word in unknown if (found := reader.read(word, query.order))})
 
     def weight(word: str) -> float:
-        sums = [sum(factor * base.idf(one) for one, factor in reading) for reading in readings.get(word, ())]
+        sums = [sum(factor * base.idf(one) for one, factor in reading) for reading in query.stand_ins(word) or ()]
         return query.counts[word] * max(sums, default=base.idf(word))
 
     weightiest = sorted(query.counts, key=lambda word: (-weight(word), word))
-    return replace(query, counts={word: query.counts[word] for word in weightiest}, readings=readings)
+    return replace(query, counts={word: query.counts[word] for word in weightiest})
 
 
 class _Reader:

@@ -28,6 +28,7 @@ from smar.core.errors import InputError
 from smar.data.voices import Voices, features_of
 from smar.data.words import words
 from smar.search.columns import Mask
+from smar.search.expansion import Expansion
 from smar.search.filters import Filter
 from smar.search.local.fallback import Part, ask
 from smar.search.local.postings import Entries, Postings, WordQuery, best_rows, word_scores
@@ -111,8 +112,10 @@ class Candidates:
         return order
 
 
-def ask_all(segments: Sequence[Segment], texts: Sequence[str] | None) -> list[WordQuery]:
-    """The words of some queries.
+def ask_all(
+    segments: Sequence[Segment], texts: Sequence[str] | None, expansions: Sequence[Expansion | None] | None = None
+) -> list[WordQuery]:
+    """The words of some queries, with their synonyms.
 
     Raises:
         InputError: the queries come without their texts, or the index was built without words.
@@ -123,7 +126,7 @@ def ask_all(segments: Sequence[Segment], texts: Sequence[str] | None) -> list[Wo
             "Encode with QueryEncoder.encode, or give QueryVectors its texts."
         )
     parts = parts_of(segments)
-    return [ask(parts, text) for text in texts]
+    return [ask(parts, text, own) for text, own in zip(texts, expansions or [None] * len(texts), strict=True)]
 
 
 def parts_of(segments: Sequence[Segment]) -> list[Part]:
@@ -136,7 +139,14 @@ def as_read(vectors: QueryVectors, asked: Sequence[WordQuery], encoder: QueryEnc
     places = [at for at, query in enumerate(asked) if query.readings]
     if not places or vectors.texts is None:
         return vectors
-    read = encoder.encode([asked[at].as_read(vectors.texts[at]) for at in places])
+    texts = [asked[at].as_read(vectors.texts[at]) for at in places]
+    if vectors.expansions is None:
+        read = encoder.encode(texts)
+    else:
+        own = [vectors.expansions[at] for at in places]
+        read = encoder.encode_expanded(
+            texts, [each and asked[at].expansion_as_read(each) for at, each in zip(places, own, strict=True)]
+        )
     embedding, probability = vectors.embedding.copy(), vectors.image_probability.copy()
     embedding[places], probability[places] = read.embedding, read.image_probability
     return replace(vectors, embedding=embedding, image_probability=probability)
@@ -237,6 +247,20 @@ def gather(
     words = _scores(segments, entries, together.rows)
     ranks = [_ranks(together.rows, ranking) for ranking in (found.rows, by_words)]
     return Candidates(together, words, ranks[0], ranks[1], asked.unit)
+
+
+def words_scores(segments: Sequence[Segment], asked: WordQuery, rows: Rows) -> Vectors:
+    """BM25 scores of ascending `rows` of the index for one query."""
+    return _scores(segments, [Entries.of(_words(segment), asked) for segment in segments], rows)
+
+
+def words_held(segments: Sequence[Segment], asked: WordQuery, rows: Rows) -> Mask:
+    """Which words of a query, or what stands in for them, each of ascending `rows` of the index holds [words, n]."""
+    parts = [
+        np.array([word.of(own.astype(np.int32)) > 0 for word in Entries.of(_words(segment), asked).words])
+        for segment, own in _split(segments, rows)
+    ]
+    return np.concatenate([part.reshape(len(asked.counts), -1) for part in parts], axis=1)
 
 
 def _scored(segments: Sequence[Segment], query: Query, rows: Rows) -> Found:

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.core.files import StrPath
-from smar.search.local.delta import Delta, Items, RefusedItems, fit
+from smar.search.items import Items, RefusedItems, fit
+from smar.search.local.delta import Delta
 from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.updates import OpenLog, UpdateLog
 from smar.search.local.versions import CURRENT_FILE, Stamp, UnreadableIndex, current_version, file_stamp, locked
@@ -33,6 +34,10 @@ class Attempts:
     """When to read an index again that could not be read: once something was done about it, or after a while.
 
     Not at every look: to verify it takes reading a gigabyte or more.
+
+    >>> attempts = Attempts(Path("index"))
+    >>> attempts.due(), attempts.due()
+    (True, False)
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,7 +69,12 @@ class LastItem(InputError):
 
 
 class UpdatableIndex:
-    """An index folder open for searching and changing; safe to share between threads."""
+    """An index folder open for searching and changing; safe to share between threads.
+
+    >>> index = UpdatableIndex.open("index")
+    >>> len(index.snapshot)
+    300
+    """
 
     def __init__(self, folder: StrPath, check: bool) -> None:
         folder = Path(folder)

@@ -7,7 +7,7 @@ and sorts an array over all items, which takes 130 ms of CPU at 1 M items of 8 w
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smar.search.columns import Mask
+from smar.search.expansion import Expansion
 from smar.search.local.grams import Like
 from smar.search.ranked import Corrections, Rows, Vectors
 
@@ -72,19 +73,35 @@ class WordQuery:
     """A query's words with their counts; `unit` is the idf of a word that no item holds, the highest there is.
 
     `order` are the words as they follow each other, `readings` what stands in for those that no item holds
-    (`smar.search.local.fallback`).
+    (`smar.search.local.fallback`). A part of the query that has `synonyms` counts as one word, of their names.
     """
 
     counts: Mapping[str, int]
     unit: float
     order: Sequence[str]
     readings: Mapping[str, Sequence[Reading]] = field(default_factory=dict)
+    synonyms: Mapping[str, Sequence[Reading]] = field(default_factory=dict)
+
+    @property
+    def own(self) -> list[str]:
+        """The different words, as they follow each other, but for those that synonyms stand for."""
+        if not self.synonyms:
+            return list(dict.fromkeys(self.order))
+        return [word for word in dict.fromkeys(self.order) if word in self.counts and word not in self.synonyms]
+
+    def stand_ins(self, word: str) -> Sequence[Reading] | None:
+        """What a word is read as; None for itself."""
+        return self.synonyms.get(word) or self.readings.get(word)
 
     def as_read(self, text: str) -> str:
         """The query with the likeliest reading of each word that no item holds."""
         for word, found in self.corrected().items():
             text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", found[0], text)
         return text
+
+    def expansion_as_read(self, expansion: Expansion) -> Expansion:
+        """The same of all readings of the query."""
+        return replace(expansion, texts=tuple(map(self.as_read, expansion.texts)))
 
     def corrected(self) -> Corrections:
         """The words that stand in for each word that no item holds, the best first; those of a pair with a blank."""
@@ -128,7 +145,7 @@ class Entries:
         """Look up every word."""
         words = []
         for word, count in query.counts.items():
-            readings = query.readings.get(word)
+            readings = query.stand_ins(word)
             rows, weights = postings.posting(word) if readings is None else _read_as(postings, readings)
             most = postings.most(word) if readings is None else float(weights.max(initial=0))
             words.append(Entry(rows, weights, count, count * most))

@@ -113,7 +113,13 @@ def place(segments: Sequence[Segment], row: int) -> tuple[Segment, int]:
 
 
 class CatalogueView:
-    """The items of all segments by the index's row numbers; deleted ones are not found by id."""
+    """The items of all segments by the index's row numbers; deleted ones are not found by id.
+
+    >>> from smar.search.local import EmbeddedIndex
+    >>> catalogue = EmbeddedIndex.open("index").catalogue
+    >>> len(catalogue), catalogue.row_of("no such item")
+    (300, None)
+    """
 
     def __init__(self, segments: Sequence[Segment]) -> None:
         self._segments = segments

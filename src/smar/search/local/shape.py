@@ -1,16 +1,20 @@
 """How a search's hits are arranged, as it was asked for and as it is told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
+from typing import Any
 
 import pyarrow as pa
 
 from smar.core.errors import InputError
+from smar.search.counts import ColumnCounts
 from smar.search.local.cards import Collapse, Diversify, Others, check_cards
-from smar.search.local.counted import ColumnCounts, Facets, check_facets
+from smar.search.local.counted import Facets, check_facets
+from smar.search.local.cutoff import Cut
 from smar.search.local.expression_parser import parse_expression
 from smar.search.local.expressions import Expression
+from smar.search.local.influence import FIRST, NO_INFLUENCE, Influence
 from smar.search.local.sorting import SortKey, parse_sort
 from smar.search.protocol import MAX_HITS, Ranked
 
@@ -23,7 +27,10 @@ class Shape:
     """How what is found is arranged, as it was asked for.
 
     `sort` are columns (``-price`` for downwards), `rank` is an expression (see `expressions`), `candidates`
-    (1..1000) how many of the best are arranged.
+    (1..1000) how many of the best are arranged; with `cutoff` those of them that are not below the query's cut-off.
+
+    >>> Shape(sort=("-price",), facets=Facets(("brand",))).candidates
+    200
     """
 
     sort: tuple[str, ...] = ()
@@ -32,13 +39,18 @@ class Shape:
     diversify: Diversify | None = None
     facets: Facets | None = None
     candidates: int = CANDIDATES
+    cutoff: bool = False
 
 
 PLAIN = Shape()
 
 
 class Relation(StrEnum):
-    """What a total says."""
+    """What a total says.
+
+    >>> Relation("at_least") is Total.bounded(10**6).relation
+    True
+    """
 
     EXACT = "exact"
     AT_LEAST = "at_least"
@@ -46,7 +58,11 @@ class Relation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """How many there are to page through; without a filter a search ranks everything, and `MAX_HITS` are enough."""
+    """How many there are to page through; without a filter a search ranks everything, and `MAX_HITS` are enough.
+
+    >>> Total.bounded(5_000)
+    Total(value=1000, relation=<Relation.AT_LEAST: 'at_least'>)
+    """
 
     value: int
     relation: Relation = Relation.EXACT
@@ -80,7 +96,14 @@ class Page:
     """Hits number `first` + 1 and on; `hits` are in the order that they are shown in.
 
     Where they are cards of several items, `total` counts cards, and `others` tells of each what it stands for.
-    `factors` are the values that each hit's rank was made of, where they were asked for.
+    `factors` are the values that each hit's rank was made of, `moved` what has moved each hit, and `rules` those that
+    held, where they were asked for. `redirect` is the address that a rule sends the shopper to. `cut` says where hits
+    were cut off; where none stayed, `near` are the best ones below.
+
+    >>> from smar.serving.engine import Engine
+    >>> page = Engine.open("index").search("red dress", k=3, offset=3).page
+    >>> len(page.hits), page.first, page.total.relation
+    (3, 3, <Relation.EXACT: 'exact'>)
     """
 
     hits: Ranked
@@ -91,20 +114,31 @@ class Page:
     others: list[Others] | None = None
     facets: dict[str, ColumnCounts] | None = None
     factors: list[dict[str, float]] | None = None
+    redirect: str | None = None
+    rules: list[dict[str, Any]] | None = None
+    moved: list[list[dict[str, Any]]] | None = None
+    cut: Cut | None = None
+    near: Ranked | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A `Shape` read against the columns of an index."""
+    """A `Shape` read against the columns of an index, and the rules that hold.
+
+    >>> Plan.of(Shape(sort=("price",)), pa.schema({"price": pa.float64()})).fixed
+    True
+    """
 
     shape: Shape
     rank: Expression | None = None
     sort: tuple[SortKey, ...] = ()
+    influence: Influence = NO_INFLUENCE
 
     @classmethod
-    def of(cls, shape: Shape, schema: pa.Schema) -> "Plan":
+    def of(cls, shape: Shape, schema: pa.Schema, influence: Influence = NO_INFLUENCE) -> "Plan":
         """Raises InputError where a column is unknown or does not fit."""
-        return NOTHING if shape == PLAIN else _plan(shape, schema)
+        plan = NOTHING if shape == PLAIN else _plan(shape, schema)
+        return plan if influence is NO_INFLUENCE else replace(plan, influence=influence)
 
     @property
     def fixed(self) -> bool:
@@ -113,9 +147,11 @@ class Plan:
 
     def depth(self, wanted: int) -> int:
         """Hits that are searched for a page that ends with number `wanted`."""
-        if self.fixed:
+        if self.fixed or self.shape.cutoff:
             return self.shape.candidates
-        return wanted if self.shape == PLAIN else max(self.shape.candidates, wanted)
+        if self.shape == PLAIN and not self.influence.moves:
+            return max(wanted, FIRST) if self.influence.conditional else wanted
+        return max(self.shape.candidates, wanted)
 
 
 NOTHING = Plan(PLAIN)

@@ -24,8 +24,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from smar.core.errors import InputError
+from smar.core.files import sync_folder
 from smar.search.local.sealed import Sealed
-from smar.search.local.versions import MADE_BY, Stamp, UnreadableIndex, file_stamp, sync_folder
+from smar.search.local.versions import MADE_BY, Stamp, UnreadableIndex, file_stamp
 
 LOG_FILE = "updates.log"
 ACK_FILE = "updates.json"

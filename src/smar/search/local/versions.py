@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 from pydantic import Field
 
 from smar.core.errors import InputError
-from smar.core.files import StrPath
+from smar.core.files import StrPath, sync_folder
 from smar.search.local.sealed import Sealed
 
 MADE_BY = "smar index"
@@ -80,15 +80,6 @@ def file_stamp(path: Path) -> Stamp | None:
         return seen.st_ino, seen.st_mtime_ns, path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, PermissionError):  # `read_current` says which
         return None
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

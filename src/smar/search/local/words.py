@@ -26,7 +26,6 @@ from smar.search.local.versions import MADE_BY
 WORDS_FOLDER = "words"
 VOCABULARY_FILE = "vocabulary.arrow"
 ARRAYS: dict[str, type[np.generic]] = {"starts": np.int64, "rows": np.int32, "weights": np.float32}
-DEFAULT_FIELDS = ("title", "category", "brand")
 
 
 class WordIndex:

@@ -1,5 +1,7 @@
 // The service, seen from the page.
 
+import { sessionHeaders } from "./events.js";
+
 /** An answer that is not a success; `message` is fit to be shown. */
 export class ServiceError extends Error {
   constructor(code, message) {
@@ -25,6 +27,7 @@ async function call(path, options) {
     const { code = `http_${response.status}`, message = `The service answered ${response.status}.` } = body.error ?? {};
     throw new ServiceError(code, message);
   }
+  for (const hit of [...(body.hits ?? []), ...(body.near ?? [])]) hit.query_id = body.query_id; // each card knows whose it is
   return body;
 }
 
@@ -41,6 +44,8 @@ export const browse = (filter, k) => post("v1/search", { filter, k });
 
 const parameters = (values) =>
   new URLSearchParams(Object.entries(values).filter(([, value]) => value !== null && value !== undefined));
+
+export const suggest = (q, signal) => call(`v1/suggest?${parameters({ q, k: 5 })}`, { signal });
 
 export const item = (id, signal) => call(`v1/items/${encodeURIComponent(id)}`, { signal });
 
@@ -60,7 +65,7 @@ export const search = (request, signal) => post("v1/search", { ...request, expla
 const post = (path, request, signal) =>
   call(path, {
     method: "POST",
-    headers: { "Content-Type": "application/json" },
+    headers: { "Content-Type": "application/json", ...sessionHeaders() },
     body: JSON.stringify(request),
     signal,
   });

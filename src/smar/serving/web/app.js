@@ -4,10 +4,12 @@ import * as api from "./api.js";
 import { watchDetail } from "./cards.js";
 import { buildSorts, showChips, showSort, showSubject } from "./chosen.js";
 import { byId, plural } from "./dom.js";
+import { startEvents } from "./events.js";
 import { buildPanel, drawPanel, showPanel } from "./facets.js";
 import { PAGE } from "./paging.js";
 import { watchSheet } from "./sheet.js";
-import { COMPARED, asked, clearFilters, empty, filterCount, fromAddress, toAddress, toFilter, worded } from "./state.js";
+import { watchSuggestions } from "./suggest.js";
+import { COMPARED, asked, clearFilters, empty, filterCount, fromAddress, toAddress, toFilter, valuesOf, worded } from "./state.js";
 import { say, showComparison, showFailure, showGate, showLoading, showNear, showNothing, showRedirect, showResults, showStart } from "./views.js";
 
 const MOST_CARDS = 100_000; // that the service counts among matches
@@ -212,6 +214,15 @@ function pick(query) {
   byId("query").focus();
 }
 
+/** Search for a suggestion; with a filter where it has one. */
+function chooseSuggestion({ text, column, filter = column ? { column, value: text } : null }) {
+  if (filter) {
+    clearFilters(state);
+    valuesOf(state, filter.column).add(filter.value);
+  }
+  turnTo({ q: text });
+}
+
 /** A picture may be chosen, dropped anywhere on the page, or pasted. */
 function watchPictures() {
   byId("picture").addEventListener("change", (event) => {
@@ -277,6 +288,7 @@ function watch() {
   watchSheet();
   watchDetail();
   watchPictures();
+  watchSuggestions(chooseSuggestion);
 }
 
 /** What the service can do and can be filtered by. */
@@ -284,6 +296,7 @@ async function load() {
   try {
     offer = await api.about();
     byId("camera").hidden = !offer.picture_search;
+    startEvents(offer);
     buildPanel(offer, () => state, changed);
     buildSorts(offer, () => state, changed);
     show();

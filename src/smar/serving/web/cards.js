@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { byId, el, icon, label, money, percent } from "./dom.js";
+import { watchCard } from "./events.js";
 import { quoted } from "./state.js";
 
 const HIDDEN = new Set(["item_id", "title", "image_status"]);
@@ -54,6 +55,7 @@ export function card(hit, { mark = null, eager = false, context }) {
     hit.others?.count ? el("span", { className: "others" }, othersText(hit, context.collapse)) : "",
   );
   button.addEventListener("click", () => openDetail(hit, context));
+  watchCard(button, hit);
   return el("li", { className: mark ? `is-${mark.kind}` : "" }, button);
 }
 

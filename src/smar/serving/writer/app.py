@@ -16,7 +16,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from smar.core.errors import InputError
-from smar.search.local import LastItem, OtherModel, UnreadableIndex
+from smar.search.items import OtherModel
+from smar.search.local import LastItem, UnreadableIndex
 from smar.serving.writer.bulk import Action, UnknownItem, change_all
 from smar.serving.writer.columns import RefusedItem
 from smar.serving.writer.service import ModelWorker

@@ -84,6 +84,7 @@ class Compactor:
             if child.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     child.terminate()
+                await child.communicate()  # its pipe would outlive the event loop
         if child.returncode == 0:
             state.done, state.last, state.error = state.done + 1, time.time(), None
             state.seconds = time.monotonic() - started

@@ -12,7 +12,8 @@ from smar.data.dataset import text_columns
 from smar.data.images import SENT_FORMATS, Decoded, ImageOptions, decode
 from smar.embedding.kept import as_items
 from smar.model.encoder import Encoder
-from smar.search.local import Items
+from smar.model.pictures import rows_of
+from smar.search.items import Items
 from smar.serving.writer.columns import RefusedItem
 
 SEARCHED_PIXELS = 25_000_000
@@ -101,10 +102,6 @@ def encode(encoder: Encoder, schema: pa.Schema, items: Sequence[Prepared], size:
     count = [len(item.packed) for item in items]
     packed = [picture for item in items for picture in item.packed]
     images = np.stack(packed) if packed else np.zeros((0, size, size, 3), np.uint8)
-    first = np.cumsum([0, *count[:-1]])
-    number = np.arange(max(1, *count))
-    rows = np.where(number < np.array(count)[:, None], first[:, None] + number, -1)
     fields = text_columns(payload, encoder.config.text_fields)
-    image_row = rows[:, 0] if rows.shape[1] == 1 else rows
-    (vectors,) = encoder.encode_items(fields, images, image_row, len(items))
+    (vectors,) = encoder.encode_items(fields, images, rows_of(np.array(count, np.int64)), len(items))
     return as_items(encoder, payload, vectors, [item.display for item in items])

@@ -9,7 +9,8 @@ from typing import Any
 
 from smar.core.errors import InputError
 from smar.embedding.kept import Words, change_columns
-from smar.search.local import Items, LastItem, RefusedItems, UnreadableIndex, UpdatableIndex
+from smar.search.items import Items, RefusedItems
+from smar.search.local import LastItem, UnreadableIndex, UpdatableIndex
 from smar.serving.writer.columns import RefusedItem
 from smar.serving.writer.encode import Kept, Prepared
 from smar.serving.writer.threads import OneThread

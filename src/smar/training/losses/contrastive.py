@@ -25,22 +25,6 @@ def pair_losses(scores: Tensor, target: Tensor, blocked: Tensor, temperature: fl
     return functional.cross_entropy(logits.masked_fill(blocked, float("-inf")), target, reduction="none")
 
 
-def hinge_losses(scores: Tensor, target: Tensor, blocked: Tensor, margin: float) -> Tensor:
-    """Hinge of each pair's own item against every candidate: mean over negatives of max(0, margin - s_own + s).
-
-    Args:
-        scores, target, blocked: as in `pair_losses`.
-        margin: by how much the own item's cosine must lie above a negative's.
-
-    Returns:
-        Losses [B]; 0 where a pair has no negative.
-    """
-    own = target[:, None]
-    negative = (~blocked).scatter(1, own, False)
-    violation = (margin - scores.gather(1, own) + scores).clamp_min(0) * negative
-    return violation.sum(1) / negative.sum(1).clamp_min(1)
-
-
 def prefix(vectors: Tensor, dim: int) -> Tensor:
     """First `dim` numbers of vectors [n, k], brought back to unit length (Matryoshka representation)."""
     return functional.normalize(vectors[:, :dim], dim=-1)
