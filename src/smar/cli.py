@@ -87,6 +87,10 @@ def _prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     command.add_argument("--test-from", type=arguments.date, metavar="DATE", help="first day of the test period")
     command.add_argument("--out", type=arguments.folder, required=True, metavar="DATASET")
+    command.add_argument(
+        "--engine", choices=("duckdb", "spark"), default="duckdb", help="what makes pairs of the log; see docs/scale.md"
+    )
+    command.add_argument("--spark-master", metavar="URL", help="such as local[4], spark://host:7077 or yarn")
 
 
 def _configuration(command: argparse.ArgumentParser) -> None:

@@ -28,7 +28,7 @@ def prepare(options: argparse.Namespace) -> None:
 
     tables = {name: getattr(options, name) for name in ("items", "clicks", "images", "queries")}
     given = (options.config, options.assignments, options.pictures_for, options.test_from)
-    done = prepared(tables, options.out, *given)
+    done = prepared(tables, options.out, *given, engine=options.engine, spark_master=options.spark_master)
     next_command = ["train", options.out, "--out", "run"] + (["--config", options.config] if options.config else [])
     summary(f"dataset in {options.out}", done.rows(), _say(*next_command))
 

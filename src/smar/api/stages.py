@@ -40,11 +40,15 @@ def prepared(
     assignments: Sequence[str] = (),
     pictures_for: str | None = None,
     test_from: date | datetime | None = None,
+    engine: str = "duckdb",
+    spark_master: str | None = None,
 ) -> PrepareSummary:
     """As `prepare`, and what was counted; `tables` are its first four arguments by name."""
     framing = [] if pictures_for is None else read_framing(pictures_for).assignments()
     settings = load_settings(config, [*framing, *assignments])
-    return prepare_tables(settings.data, **tables, test_from=test_from, out=out)
+    return prepare_tables(
+        settings.data, **tables, test_from=test_from, out=out, engine=engine, spark_master=spark_master
+    )
 
 
 def prepare(
@@ -58,6 +62,8 @@ def prepare(
     assignments: Sequence[str] = (),
     pictures_for: str | None = None,
     test_from: date | datetime | str | None = None,
+    engine: str = "duckdb",
+    spark_master: str | None = None,
 ) -> Dataset:
     """Make a dataset of a shop's tables (`smar prepare`; docs/data.md says what they hold).
 
@@ -76,13 +82,15 @@ def prepare(
         assignments: texts ``data.key=value``, as ``--set`` takes them.
         pictures_for: a checkpoint whose image processor says how pictures become squares.
         test_from: first moment of the test period.
+        engine: what makes pairs of the log: duckdb or spark (docs/scale.md).
+        spark_master: which Spark, such as ``local[4]``; None: the one that Spark's configuration names.
 
     Raises:
         InputError: a table, the settings, the date or `out` is wrong; `out` is then as it was before.
     """
     tables = {"items": items, "clicks": clicks, "images": images, "queries": queries}
     start = _moment(test_from) if isinstance(test_from, str) else test_from
-    return Dataset.open(prepared(tables, out, config, assignments, pictures_for, start).out)
+    return Dataset.open(prepared(tables, out, config, assignments, pictures_for, start, engine, spark_master).out)
 
 
 def _moment(text: str) -> datetime:
