@@ -14,7 +14,9 @@ PACKAGE = Path(smar.__file__).parent
 BASE = {"smar", "core"}
 """The foundation; its modules import each other only."""
 ALLOWED = {
-    "data": set[str](),
+    # parts of a work, in processes or on the nodes of a cluster
+    "runners": set[str](),
+    "data": {"runners"},
     "demo": {"data"},
     "model": {"data"},
     "search": {"data"},
@@ -22,14 +24,14 @@ ALLOWED = {
     "export": {"data", "model", "search"},
     "training": {"data", "model", "export"},
     "evaluation": {"data", "model", "training"},
-    "embedding": {"data", "model", "export", "search"},
+    "embedding": {"data", "model", "export", "runners", "search"},
     "serving": {"data", "search"},
     # The model worker of `smar serve`: a process of its own, as it loads torch and the query workers must not.
     "serving.writer": {"data", "model", "embedding", "search", "serving"},
     # the door of all rooms for a Python program; what stands in `smar` itself is loaded when it is used
-    "api": {"data", "model", "training", "evaluation", "embedding", "search", "serving"},
+    "api": {"data", "model", "training", "evaluation", "embedding", "runners", "search", "serving"},
     "smar": {"api", "data", "search", "serving"},
-    "arguments": set[str](),
+    "arguments": {"runners"},
     "cli": {"commands", "arguments"},
     "__main__": {"cli"},
     "commands": {"api", "demo", "model", "evaluation", "export", "embedding", "search", "serving", "cli"},

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from smar.runners.run import RUNNERS, Part
+
 
 def date(text: str) -> datetime:
     """A date or a time such as 2026-09-27."""
@@ -25,6 +27,24 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def part(text: str) -> Part:
+    """One of several calls that share the work, such as 3/16."""
+    number, sign, of = text.partition("/")
+    if not (sign and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N, such as 3/16 for the third of sixteen parts")
+    return Part(int(number), int(of))
+
+
+def add_runner(command: argparse.ArgumentParser, option: str, what: str) -> None:
+    """Who does the work: this machine, a Ray cluster, or several calls with a part each."""
+    command.add_argument(
+        "--runner", choices=RUNNERS, default="local", help="local, or ray: a cluster (RAY_ADDRESS) or this machine"
+    )
+    command.add_argument(
+        option, type=part, dest="part", metavar="K/N", help=f"{what} of one of N calls only; a call without it finishes"
+    )
 
 
 def named_file(text: str) -> tuple[str, Path]:

@@ -85,6 +85,7 @@ def _prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
         metavar="CHECKPOINT",
         help="pack pictures as the image processor of this model (name or folder) does: size, fit, resampling",
     )
+    arguments.add_runner(command, "--pictures", "decode the pictures")
     command.add_argument("--test-from", type=arguments.date, metavar="DATE", help="first day of the test period")
     command.add_argument("--out", type=arguments.folder, required=True, metavar="DATASET")
     command.add_argument(
@@ -230,11 +231,14 @@ def _embed_and_index(commands: "Commands[argparse.ArgumentParser]") -> None:
         commands,
         "embed",
         "encode the catalogue, or finish an encoding that was interrupted",
-        "smar embed run dataset --out embeddings",
+        "smar embed run dataset --out embeddings\n"
+        "smar embed run dataset --out embeddings --runner ray\n"
+        "smar embed run dataset --out embeddings --part 3/16",
     )
     command.add_argument("run", type=arguments.made, metavar="RUN")
     command.add_argument("dataset", type=arguments.made, metavar="DATASET")
     command.add_argument("--out", type=arguments.folder, required=True, metavar="EMBEDDINGS")
+    arguments.add_runner(command, "--part", "make the shards")
     _device(command)
     _index(commands)
 

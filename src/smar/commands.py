@@ -18,17 +18,26 @@ if TYPE_CHECKING:
     from smar.serving.remote import RemoteEngine
 
 
+_LAST = "when all parts are there, the same command without {}, which finishes"
+
+
 def _say(*words: object) -> str:
     return shlex.join(["smar", *map(str, words)])
 
 
 def prepare(options: argparse.Namespace) -> None:
     """`smar prepare`."""
-    from smar.api.stages import prepared
+    from smar.api.stages import pictures_prepared, prepared
 
     tables = {name: getattr(options, name) for name in ("items", "clicks", "images", "queries")}
-    given = (options.config, options.assignments, options.pictures_for, options.test_from)
-    done = prepared(tables, options.out, *given, engine=options.engine, spark_master=options.spark_master)
+    given = (options.config, options.assignments, options.pictures_for)
+    if options.part is not None:
+        made = pictures_prepared(tables, options.out, options.part, *given, options.runner)
+        rows: list[tuple[str, object]] = [("decoded", "now" if made else "before")]
+        summary(f"part {options.part} of the pictures of {options.out}", rows, _LAST.format("--pictures"))
+        return
+    chosen = (options.engine, options.spark_master, options.runner)
+    done = prepared(tables, options.out, *given, options.test_from, *chosen)
     next_command = ["train", options.out, "--out", "run"] + (["--config", options.config] if options.config else [])
     summary(f"dataset in {options.out}", done.rows(), _say(*next_command))
 
@@ -98,11 +107,19 @@ def ablate(options: argparse.Namespace) -> None:
 
 def embed(options: argparse.Namespace) -> None:
     """`smar embed`."""
-    from smar.api.stages import embedded
+    from smar.api.stages import embedded, part_embedded
 
-    done = embedded(options.run, options.dataset, options.out, options.device)
+    given = (options.run, options.dataset, options.out, options.device, options.runner)
+    rows: list[tuple[str, object]]
+    if options.part is not None:
+        part = part_embedded(*given, options.part)
+        shards = f"{part.shards} of {part.of} ({part.reused} from before)"
+        rows = [("shards", shards), ("seconds", part.seconds)]
+        summary(f"part {options.part} of embeddings in {options.out}", rows, _LAST.format("--part"))
+        return
+    done = embedded(*given)
     status = ", ".join(f"{name} {count:,}" for name, count in sorted(done.manifest.image_status.items()))
-    rows: list[tuple[str, object]] = [
+    rows = [
         ("items", done.manifest.items),
         ("pictures", status),
         ("shards", f"{len(done.manifest.shards)} ({done.reused} from before)"),

@@ -110,12 +110,12 @@ CPUS = [torch.device("cpu")] * 2
 
 def test_several_devices_write_the_shards_of_one_and_go_on_after_a_kill(shop, tmp_path):
     one = embed(shop.encoder, shop.dataset, tmp_path / "one", shard_rows=50)
-    with quick_spawn("smar.embedding.shards.get_context"):
+    with quick_spawn("smar.runners.local.get_context"):
         two = embed(shop.encoder, shop.dataset, tmp_path / "two", shard_rows=50, devices=CPUS)
     assert two.manifest == one.manifest  # checksums of the shards among it
     for name in ("shard-00001.parquet", "shard-00002.parquet", "manifest.json"):
         (tmp_path / "two" / name).unlink()
-    with quick_spawn("smar.embedding.shards.get_context"):
+    with quick_spawn("smar.runners.local.get_context"):
         again = embed(shop.encoder, shop.dataset, tmp_path / "two", shard_rows=50, devices=CPUS)
     assert (again.reused, again.manifest) == (1, one.manifest)
     with pytest.raises(InputError, match=shop.other.fingerprint):
@@ -134,6 +134,7 @@ def write_for_ever(model, dataset, folder, told):
 
 def test_encoding_processes_end_with_a_killed_parent(shop, tmp_path):
     heard, told = multiprocessing.Pipe(duplex=False)
+    (tmp_path / JOB_FILE).touch()
     process = start(write_for_ever, shop.root / "model", shop.dataset.path, tmp_path, told)
     told.close()
     children = heard.recv()

@@ -12,17 +12,19 @@ from smar.api.encoder import Encoder, load
 from smar.core.errors import InputError
 from smar.core.files import StrPath
 from smar.core.progress import console
+from smar.core.sections.data import DataSettings
 from smar.core.settings import Config, load_settings
 from smar.data.dataset import Dataset
-from smar.data.prepare import PrepareSummary
+from smar.data.prepare import PrepareSummary, prepare_pictures
 from smar.data.prepare import prepare as prepare_tables
 from smar.data.sources import Given
-from smar.embedding.embed import EmbedSummary
+from smar.embedding.embed import EmbedSummary, PartSummary, embed_part
 from smar.embedding.embed import embed as embed_items
 from smar.evaluation.evaluate import EvaluateSummary, evaluate_runs
 from smar.model.device import all_devices
 from smar.model.framing import read_framing
 from smar.model.run import load_encoder
+from smar.runners.run import Part
 from smar.training.callbacks import Callback
 from smar.training.recipe import propose
 from smar.training.train import TrainSummary
@@ -42,13 +44,31 @@ def prepared(
     test_from: date | datetime | None = None,
     engine: str = "duckdb",
     spark_master: str | None = None,
+    runner: str = "local",
 ) -> PrepareSummary:
     """As `prepare`, and what was counted; `tables` are its first four arguments by name."""
-    framing = [] if pictures_for is None else read_framing(pictures_for).assignments()
-    settings = load_settings(config, [*framing, *assignments])
+    settings = _data_settings(config, assignments, pictures_for)
     return prepare_tables(
-        settings.data, **tables, test_from=test_from, out=out, engine=engine, spark_master=spark_master
+        settings, **tables, test_from=test_from, out=out, engine=engine, spark_master=spark_master, runner=runner
     )
+
+
+def pictures_prepared(
+    tables: Mapping[str, Given],
+    out: StrPath,
+    part: Part,
+    config: Config = None,
+    assignments: Sequence[str] = (),
+    pictures_for: str | None = None,
+    runner: str = "local",
+) -> bool:
+    """One part of the pictures, for a `prepared` of the same tables and settings; whether it was made now."""
+    return prepare_pictures(_data_settings(config, assignments, pictures_for), part, **tables, out=out, runner=runner)
+
+
+def _data_settings(config: Config, assignments: Sequence[str], pictures_for: str | None) -> DataSettings:
+    framing = [] if pictures_for is None else read_framing(pictures_for).assignments()
+    return load_settings(config, [*framing, *assignments]).data
 
 
 def prepare(
@@ -64,6 +84,7 @@ def prepare(
     test_from: date | datetime | str | None = None,
     engine: str = "duckdb",
     spark_master: str | None = None,
+    runner: str = "local",
 ) -> Dataset:
     """Make a dataset of a shop's tables (`smar prepare`; docs/data.md says what they hold).
 
@@ -84,13 +105,15 @@ def prepare(
         test_from: first moment of the test period.
         engine: what makes pairs of the log: duckdb or spark (docs/scale.md).
         spark_master: which Spark, such as ``local[4]``; None: the one that Spark's configuration names.
+        runner: who decodes the pictures: `local` or `ray` (docs/scale.md).
 
     Raises:
         InputError: a table, the settings, the date or `out` is wrong; `out` is then as it was before.
     """
     tables = {"items": items, "clicks": clicks, "images": images, "queries": queries}
     start = _moment(test_from) if isinstance(test_from, str) else test_from
-    return Dataset.open(prepared(tables, out, config, assignments, pictures_for, start, engine, spark_master).out)
+    done = prepared(tables, out, config, assignments, pictures_for, start, engine, spark_master, runner)
+    return Dataset.open(done.out)
 
 
 def _moment(text: str) -> datetime:
@@ -234,8 +257,16 @@ def evaluate(
     return Report(Path(out), done)
 
 
-def embed(run: Run | StrPath, dataset: Dataset | StrPath, out: StrPath = "embeddings", device: str = "auto") -> Path:
+def embed(
+    run: Run | StrPath,
+    dataset: Dataset | StrPath,
+    out: StrPath = "embeddings",
+    device: str = "auto",
+    runner: str = "local",
+) -> Path:
     """Encode the catalogue of a dataset for `Index.build`, or finish what was interrupted (`smar embed`).
+
+    `runner` is `local` or `ray` (docs/scale.md).
 
     >>> import smar
     >>> index = smar.Index.build(smar.embed("run", "dataset", out="embeddings"), out="index")
@@ -243,14 +274,29 @@ def embed(run: Run | StrPath, dataset: Dataset | StrPath, out: StrPath = "embedd
     Raises:
         InputError: `out` holds vectors of another model or dataset.
     """
-    embedded(run, dataset, out, device)
+    embedded(run, dataset, out, device, runner)
     return Path(out)
 
 
-def embedded(run: Run | StrPath, dataset: Dataset | StrPath, out: StrPath, device: str) -> EmbedSummary:
+def embedded(
+    run: Run | StrPath, dataset: Dataset | StrPath, out: StrPath, device: str, runner: str = "local"
+) -> EmbedSummary:
     """As `embed`, and what was counted."""
-    devices = all_devices(device)
-    return embed_items(load_encoder(_folder(run)), _opened(dataset), out, devices=devices)
+    how = _how(device, runner)
+    return embed_items(load_encoder(_folder(run)), _opened(dataset), out, **how)
+
+
+def part_embedded(
+    run: Run | StrPath, dataset: Dataset | StrPath, out: StrPath, device: str, runner: str, part: Part
+) -> PartSummary:
+    """One part of `embedded`, which then finds its shards."""
+    how = _how(device, runner)
+    return embed_part(load_encoder(_folder(run)), _opened(dataset), out, part, **how)
+
+
+def _how(device: str, runner: str) -> dict[str, Any]:
+    """The devices of this machine; with Ray, those of the node on which a task runs."""
+    return {"devices": all_devices(device) if runner == "local" else [device], "runner": runner}
 
 
 def _opened(dataset: Dataset | StrPath) -> Dataset:

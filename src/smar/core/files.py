@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self, TypeVar
+from uuid import uuid4
 
 import xxhash
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -66,9 +67,12 @@ class Manifest(BaseModel):
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `path`; on success flush it to disk and rename it into place, else remove it."""
-    partial = path.with_name(path.name + ".partial")
+def atomic(path: Path, shared: bool = False) -> Iterator[Path]:
+    """Yield a temporary path next to `path`; on success flush it to disk and rename it into place, else remove it.
+
+    Where several processes may write the same file (`shared`), each has a temporary path of its own.
+    """
+    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial" if shared else path.name + ".partial")
     try:
         yield partial
         with partial.open("rb+") as handle:
@@ -86,6 +90,20 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def create(path: Path, text: str) -> None:
+    """Write a file, unless it is there; of several processes that do so at once, one's is there and whole."""
+    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
+    try:
+        partial.write_text(text)
+        os.link(partial, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system that cannot link
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -6,7 +6,7 @@ download and one decode, and the outcome depends on nothing but the input.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -80,16 +80,33 @@ class PictureCounts:
     """Why pictures are not used: the most frequent reasons, each with its number and an example."""
 
 
-def pack(con: Connection, items: Table, images: Table | None, settings: DataSettings, folder: Path) -> PictureCounts:
-    """Write images.npy, pictures.bin and images.parquet; create ``item_picture`` for items.parquet."""
-    listing = list_pictures(con, items, images, settings)
-    most = settings.pictures_per_item
-    start = _starts(listing, most)
+def decode_here(
+    listing: Listing, tables: Tables, settings: DataSettings, folder: Path, isolated: bool = False
+) -> Outcomes:
+    """Write images.npy and pictures.bin of the listed pictures; `isolated`: no decoder works in this process."""
+    start = _starts(listing, settings.pictures_per_item)
     array = folder / "images.npy"
     _create(array, int(start[-1]), settings.image_size)
-    outcomes, kept = _decode_all(listing, start, (items, images), settings, folder)
-    rows = _item_rows(con, listing, outcomes)
+    outcomes, kept = _decode_all(listing, start, tables, settings, folder, isolated)
     _compact(array, kept, settings.image_size)
+    return outcomes
+
+
+Decode = Callable[[Listing, Tables, DataSettings, Path], Outcomes]
+
+
+def pack(
+    con: Connection,
+    items: Table,
+    images: Table | None,
+    settings: DataSettings,
+    folder: Path,
+    decode: Decode = decode_here,
+) -> PictureCounts:
+    """Write images.npy, pictures.bin and images.parquet; create ``item_picture`` for items.parquet."""
+    listing = list_pictures(con, items, images, settings)
+    outcomes = decode(listing, (items, images), settings, folder)
+    rows = _item_rows(con, listing, outcomes)
     con.register("item_picture", rows)
     _write_listing(con, listing, outcomes, folder / "images.parquet")
     counts: dict[str, int] = dict.fromkeys(STATUSES, 0)
@@ -97,9 +114,11 @@ def pack(con: Connection, items: Table, images: Table | None, settings: DataSett
         counts[status] += 1
     tried = int((outcomes.status != _NOT_TRIED).sum())
     own = rows["image_rows"].to_numpy()
-    several = {"items_with_several_pictures": int((own > 1).sum()), "pictures_broken": tried - len(kept)}
+    packed = int(own.sum())
+    several = {"items_with_several_pictures": int((own > 1).sum()), "pictures_broken": tried - packed}
     notes = reasons(con, listing, outcomes.states(), outcomes.errors, (items, images), settings)
-    return PictureCounts(len(listing.item), tried, len(kept), counts, several if most > 1 else {}, notes)
+    most = settings.pictures_per_item
+    return PictureCounts(len(listing.item), tried, packed, counts, several if most > 1 else {}, notes)
 
 
 def _starts(listing: Listing, most: int) -> NDArray[np.int64]:
@@ -116,7 +135,7 @@ def _create(path: Path, rows: int, size: int) -> None:
 
 
 def _decode_all(
-    listing: Listing, start: NDArray[np.int64], tables: Tables, settings: DataSettings, folder: Path
+    listing: Listing, start: NDArray[np.int64], tables: Tables, settings: DataSettings, folder: Path, isolated: bool
 ) -> tuple[Outcomes, NDArray[np.int64]]:
     """Try the pictures round by round, at most one of an item in each, until an item has all it may have.
 
@@ -129,7 +148,7 @@ def _decode_all(
         return outcomes, found
     workers = 1 if start[-1] <= IN_PROCESS else settings.workers or available_cores()
     with (
-        DecoderPool(folder / "images.npy", ImageOptions.of(settings), workers) as pool,
+        DecoderPool(folder / "images.npy", ImageOptions.of(settings), workers, isolated=isolated) as pool,
         Fetcher(settings.fetch, settings.max_image_bytes) as fetcher,
         (folder / "pictures.bin").open("wb") as display,
         bar() as progress,

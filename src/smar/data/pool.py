@@ -31,12 +31,17 @@ Decoder = Callable[[bytes | Path, ImageOptions], Decoded]
 
 
 class DecoderPool:
-    """Decodes pictures of one ``images.npy``; with one worker it works in this process. A context manager."""
+    """Decodes pictures of one ``images.npy``; with one worker it works in this process, unless `isolated`.
 
-    def __init__(self, images: Path, options: ImageOptions, workers: int, decoder: Decoder = decode) -> None:
+    A context manager.
+    """
+
+    def __init__(
+        self, images: Path, options: ImageOptions, workers: int, decoder: Decoder = decode, isolated: bool = False
+    ) -> None:
         self._setup = (images, options, decoder)
         self.workers = workers
-        self._pool = self._start() if workers > 1 else None
+        self._pool = self._start() if workers > 1 or isolated else None
 
     def _start(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(self.workers, get_context("spawn"), _begin, self._setup)

@@ -6,6 +6,7 @@ complete.
 """
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -26,11 +27,14 @@ from smar.data.columns import check_mapping
 from smar.data.database import Connection, connect, copy, number, script, set_variables
 from smar.data.dataset import FORMAT, DatasetManifest
 from smar.data.language import MOST, guess_language
-from smar.data.pictures import PictureCounts, pack
+from smar.data.listing import list_pictures
+from smar.data.picture_parts import decode_part, decoder_of
+from smar.data.pictures import Decode, PictureCounts, decode_here, pack
 from smar.data.selected import Tables
 from smar.data.sources import Given
 from smar.data.tables import Table, applied_format, check_types
 from smar.data.times import check_format
+from smar.runners.run import Part
 
 ENGINES = ("duckdb", "spark")
 _READ = MOST // 2  # titles, and as many queries
@@ -86,6 +90,7 @@ def prepare(
     out: StrPath = "dataset",
     engine: str = "duckdb",
     spark_master: str | None = None,
+    runner: str = "local",
 ) -> PrepareSummary:
     """Build the dataset folder `out` from the user's tables.
 
@@ -101,6 +106,7 @@ def prepare(
         out: the dataset.
         engine: what makes pairs, qrels and rejects of the log: duckdb or spark, see docs/scale.md.
         spark_master: which Spark, such as ``spark://host:7077``; None: the one that Spark's configuration names.
+        runner: who decodes the pictures: `local` or `ray`. Parts of `prepare_pictures` are taken as they are.
 
     Raises:
         InputError: a table, the settings, the date, `out` or `engine` is wrong; `out` is then as it was before.
@@ -116,10 +122,11 @@ def prepare(
     work = partial / "work"
     work.mkdir(parents=True)
     summary = PrepareSummary(out)
+    decode = decoder_of(pictures_folder(out), runner)
     try:
         with _spark(engine, spark_master) as spark, connect(settings, work) as con:
             given = {"items": items, "clicks": clicks, "images": images, "queries": queries}
-            settings = _build(con, Tables.of(con, settings, given, work), test_from, partial, summary, spark)
+            settings = _build(con, Tables.of(con, settings, given, work), test_from, partial, summary, decode, spark)
         shutil.rmtree(work)
         with summary.stage("checksums"):
             _write_manifest(settings, partial, summary)
@@ -127,6 +134,8 @@ def prepare(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     publish(partial, out)
+    if decode is not decode_here:
+        shutil.rmtree(pictures_folder(out), ignore_errors=True)
     return summary
 
 
@@ -137,6 +146,50 @@ def _spark(engine: str, master: str | None) -> AbstractContextManager[Any]:
     from smar.data.spark import session
 
     return session(master)
+
+
+def pictures_folder(out: Path) -> Path:
+    """Where parts of the pictures wait for the dataset `out`."""
+    return out.with_name(out.name + ".pictures")
+
+
+def prepare_pictures(
+    settings: DataSettings,
+    part: Part,
+    items: Given,
+    clicks: Given = (),
+    images: Given = (),
+    queries: Given = (),
+    out: StrPath = "dataset",
+    runner: str = "local",
+) -> bool:
+    """Decode one part of the pictures, for a `prepare` of the same tables and settings that takes them.
+
+        prepare_pictures(DataSettings(), Part(3, 16), "items.parquet", out="dataset")
+
+    Any number of processes may make parts at once, on machines that share the folder of `out`. The log is not read.
+
+    Returns:
+        Whether the part was made now, and not before.
+
+    Raises:
+        InputError: as `prepare`; or ``OUT.pictures`` holds parts of other tables, settings or of another number.
+    """
+    out = Path(out)
+    _check_out(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{out.name}.part-", dir=out.parent) as folder:
+        work = Path(folder)
+        with connect(settings, work) as con:
+            given = {"items": items, "clicks": clicks, "images": images, "queries": queries}
+            tables = Tables.of(con, settings, given, work)
+            catalogue = tables.open("items", ("item_id", "title", *tables.settings.text_fields))
+            item_columns(catalogue, tables.settings)
+            pictures = tables.open_optional("images", None)
+            build_items(con, catalogue, tables.settings)
+            listing = list_pictures(con, catalogue, pictures, tables.settings)
+            store = pictures_folder(out)
+            return decode_part(listing, (catalogue, pictures), tables.settings, work, store, part, runner)
 
 
 def _check_out(out: Path) -> None:
@@ -153,6 +206,7 @@ def _build(
     test_from: date | datetime | None,
     folder: Path,
     summary: PrepareSummary,
+    decode: Decode,
     spark: Any,
 ) -> DataSettings:
     """Run the stages; returns the settings as applied."""
@@ -175,7 +229,7 @@ def _build(
     if attributes is not None:
         summary.counts["queries"] = write_queries(con, attributes, settings, folder / "queries.parquet")
     with summary.stage("pictures"):
-        packed = pack(con, catalogue, pictures, settings, folder)
+        packed = pack(con, catalogue, pictures, settings, folder, decode)
     summary.notes += packed.notes
     with summary.stage("items and rejects"):
         write_items(con, catalogue, columns, folder / "items.parquet")

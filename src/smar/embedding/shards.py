@@ -1,12 +1,8 @@
-"""The shards of an embedding, encoded by one device or by several at once, each in a process of its own."""
+"""The shards of an embedding: made on one device, on several in processes of their own, or on a cluster's nodes."""
 
-import signal
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.queues import SimpleQueue
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +11,14 @@ import pyarrow.parquet as pq
 import torch
 
 from smar.core.errors import InputError
-from smar.core.files import atomic
-from smar.core.processes import end_with_parent
-from smar.core.progress import console
+from smar.core.files import atomic, xxh3
 from smar.data.dataset import Dataset, text_columns
+from smar.model.device import CHOICES, pick_device
 from smar.model.encoder import Encoder, Floats
+from smar.runners.run import run
+from smar.search.embeddings import ShardEntry
+
+JOB_FILE = "job.json"
 
 
 @dataclass(frozen=True)
@@ -29,64 +28,92 @@ class Shard:
     part: slice
     path: Path
 
+    def __str__(self) -> str:
+        return f"{self.path.name} (rows {self.part.start:,} to {self.part.stop - 1:,} of items.parquet)"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A shard that is there."""
+
+    shard: Shard
+    entry: ShardEntry
+    made: bool
+    """Whether it was made now, and not before."""
+
 
 def write_shards(
-    encoder: Encoder, dataset: Dataset, shards: Sequence[Shard], devices: Sequence[torch.device]
-) -> Iterator[Shard]:
-    """Write each shard and yield it.
+    encoder: Encoder,
+    dataset: Dataset,
+    shards: Sequence[Shard],
+    devices: Sequence[torch.device | str],
+    runner: str = "local",
+) -> Iterator[Done]:
+    """Make each shard that is absent or damaged, and yield all of them as they are done.
 
     Raises:
-        InputError: a process died, or the model's folder was changed meanwhile.
+        InputError: a shard's process died again and again, or the model's folder was changed meanwhile.
     """
-    devices = devices[: len(shards)]
-    if len(devices) <= 1:
-        for device in devices:
-            encoder.model.to(device)
-        for shard in shards:
-            write_shard(encoder, dataset, shard)
-            yield shard
-        return
-    if encoder.folder is None:
-        raise InputError("several devices each read the model from its folder: load it by Encoder.from_pretrained.")
-    context = get_context("spawn")
-    free = context.SimpleQueue()
-    for device in devices:
-        free.put(str(device))
-    threads = max(1, torch.get_num_threads() // len(devices))
-    job = (encoder.folder, encoder.fingerprint, encoder.bf16, dataset.path, threads)
-    with ProcessPoolExecutor(len(devices), context, _begin, (free, *job)) as pool:
-        try:
-            for done in as_completed([pool.submit(_work, shard) for shard in shards]):
-                yield done.result()
-        except BrokenProcessPool:
-            raise InputError(
-                "a process that encodes died, perhaps for lack of memory. The same command goes on where it stopped, "
-                "with --device cpu in one process."
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    devices = devices[: max(1, len(shards))]
+    tasks: list[Callable[[Shard], Done]]
+    if runner == "local" and len(devices) == 1:
+        encoder.model.to(devices[0])
+        tasks = [lambda shard: _made(shard, lambda: (encoder, dataset))]
+    elif encoder.folder is None:
+        raise InputError("several processes each read the model from its folder: load it by Encoder.from_pretrained.")
+    else:
+        folders = encoder.folder.absolute(), dataset.path.absolute()
+        threads = max(1, torch.get_num_threads() // len(devices)) if runner == "local" else None
+        tasks = [ShardTask(*folders, encoder.fingerprint, encoder.bf16, str(device), threads) for device in devices]
+    gpu = any(str(device) != "cpu" for device in devices)
+    yield from run(tasks, shards, len(shards), "embed (shards)", runner, gpu)
 
 
-_state: tuple[Encoder, Dataset] | None = None
+@dataclass(frozen=True)
+class ShardTask:
+    """Makes shards in another process, which reads model and dataset once."""
+
+    folder: Path
+    dataset: Path
+    fingerprint: str
+    bf16: bool
+    device: str
+    """A device of torch, or a choice of `smar.model.device` between those that the process sees."""
+    threads: int | None
+
+    def __call__(self, shard: Shard) -> Done:
+        """Make a shard, where it is not there."""
+        if not (shard.path.parent / JOB_FILE).is_file():
+            raise InputError(f"{shard.path.parent} is not the folder that `smar embed` began: it must be shared.")
+        return _made(shard, self.opened)
+
+    @lru_cache(maxsize=1)  # noqa: B019 - one model and dataset a process
+    def opened(self) -> tuple[Encoder, Dataset]:
+        """The model on its device, and the dataset."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        device = pick_device(self.device) if self.device in CHOICES else torch.device(self.device)
+        encoder = Encoder.from_pretrained(self.folder, self.bf16, device)
+        if encoder.fingerprint != self.fingerprint:
+            raise InputError(f"{self.folder} was changed while it was read.")
+        return encoder, Dataset.open(self.dataset)
 
 
-def _begin(free: "SimpleQueue[str]", folder: Path, fingerprint: str, bf16: bool, dataset: Path, threads: int) -> None:
-    """A process takes a device for itself; it leaves Ctrl-C to its parent, and ends with it."""
-    global _state
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
-    console.quiet = True
-    torch.set_num_threads(threads)
-    encoder = Encoder.from_pretrained(folder, bf16, torch.device(free.get()))
-    if encoder.fingerprint != fingerprint:
-        raise InputError(f"{folder} was changed while it was read.")
-    _state = encoder, Dataset.open(dataset)
+def _made(shard: Shard, opened: Callable[[], tuple[Encoder, Dataset]]) -> Done:
+    whole = _is_whole(shard.path)
+    if not whole:
+        write_shard(*opened(), shard)
+    entry = ShardEntry(file=shard.path.name, rows=shard.part.stop - shard.part.start, xxh3=xxh3(shard.path))
+    return Done(shard, entry, not whole)
 
 
-def _work(shard: Shard) -> Shard:
-    assert _state is not None
-    write_shard(*_state, shard)
-    return shard
+def _is_whole(path: Path) -> bool:
+    """Is the shard there and do its pages fit their checksums? One that was damaged since is made again."""
+    try:
+        pq.read_table(path, page_checksum_verification=True)
+    except (FileNotFoundError, OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def write_shard(encoder: Encoder, dataset: Dataset, shard: Shard) -> None:
@@ -99,7 +126,7 @@ def write_shard(encoder: Encoder, dataset: Dataset, shard: Shard) -> None:
         "text": fixed(np.concatenate([v.text for v in vectors])),
         "multimodal": fixed(np.concatenate([v.served for v in vectors])),
     }
-    with atomic(shard.path) as partial:
+    with atomic(shard.path, shared=True) as partial:
         pq.write_table(pa.table(columns), partial, compression="none", write_page_checksum=True)
 
 
