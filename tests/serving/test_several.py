@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, expect
 
+from smar.cli import main
 from smar.core.errors import InputError
 from smar.search.local.build import build_index
 from smar.serving.app import create_service
@@ -165,6 +166,44 @@ def test_what_is_not_served_is_refused(index_path: Path) -> None:
         serve({"a": index_path, "b": index_path}, options=options)
     with pytest.raises(InputError, match="cannot be compared"):
         serve({"a": index_path, "b": index_path}, options=ServiceOptions(interleave=("a", "a")))
+
+
+def test_rules_are_those_of_every_index(index_path: Path, other_path: Path, tmp_path: Path) -> None:
+    (path := tmp_path / "rules.yaml").write_text("rules: [{pin: [{id: item/00007, place: 1}]}]")
+    folders = {"shop": index_path, "test": other_path}
+    with several({name: (folder, Engine.open(folder, rules=path)) for name, folder in folders.items()}) as client:
+        for place in ("/v1", "/v1/indexes/shop", "/v1/indexes/test"):
+            assert client.post(f"{place}/search", json=RED).json()["hits"][0]["item_id"] == "item/00007"
+            assert client.get(f"{place}/suggest?q=r").json()["query"] == "r"
+        path.write_text("rules: [{pin: 7}]")
+        assert becomes(lambda: "index test: " in client.get("/readyz").json().get("rules", ""))
+        assert "rule 1" in client.get("/v1/indexes/shop/readyz").json()["rules"]
+        wrong = 'smar_rules_unreadable{index="test"} 1.0'
+        assert becomes(lambda: wrong in client.get("/metrics").text)
+
+
+def test_rules_that_do_not_fit_one_index_name_it(index_path: Path, other_path: Path, tmp_path: Path) -> None:
+    (path := tmp_path / "rules.yaml").write_text("rules: [{boost: [{filter: none_such = 1, amount: 1}]}]")
+    with run_service((f"shop={index_path}", f"test={other_path}"), "--rules", str(path)) as process:
+        assert process.wait(PATIENCE) == 2
+        assert process.stderr is not None
+        assert "index shop: " in process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["test=lance:///x"], "served alone"),
+        (["--rules", __file__], "has none"),
+        (["--events", "events"], "--events are taken"),
+        (["--model", "run"], "smar index URL"),
+    ],
+)
+def test_what_an_engine_cannot_be_served_with(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "shop=lance:///srv/shop", *arguments]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.fixture(scope="module")

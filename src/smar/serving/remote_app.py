@@ -22,6 +22,7 @@ from smar.search.protocol import EngineDown, Mode
 from smar.search.remote import RemoteIndex
 from smar.serving import metrics
 from smar.serving.address import address_parameters, read_address
+from smar.serving.answered import identified
 from smar.serving.answers import as_json, items_json, page_out, result_out, server_timing
 from smar.serving.app import add_pages
 from smar.serving.asked import BatchRequest, SearchRequest
@@ -113,7 +114,7 @@ def _add_searches(router: APIRouter, awaited: Awaited) -> None:
     async def search(request: Request) -> Response:
         """Find the items that fit a query in words and, where the gate says that it helps, in looks."""
         answer, timing = await found(question_of(await read_body(request, SearchRequest)))
-        return Response(answer, media_type=JSON, headers=timing)
+        return Response(identified(answer)[1], media_type=JSON, headers=timing)
 
     @router.get(
         SEARCH, summary="Search by address", tags=["search"], openapi_extra={"parameters": address_parameters()}
@@ -121,11 +122,16 @@ def _add_searches(router: APIRouter, awaited: Awaited) -> None:
     async def search_by_address(request: Request) -> Response:
         """The same from parameters."""
         answer, timing = await found(question_of(read_address(request.query_params.multi_items())))
-        return tagged(request, answer, {"Cache-Control": "no-cache", **timing})
+        response = tagged(request, answer, {"Cache-Control": "no-cache", **timing}, weak=True)
+        if response.status_code == 200:  # else the client's copy keeps its query_id
+            response.body = identified(answer)[1]
+            response.headers["content-length"] = str(len(response.body))
+        return response
 
     async def one(asked: object) -> msgspec.Raw:
         try:
             answer, _ = await found(question_of(SearchRequest.model_validate(asked)))
+            answer = identified(answer)[1]
         except (InputError, ValidationError, Busy, EngineDown) as error:
             answer = as_json(ErrorResponse(error=told(error)).model_dump(exclude_none=True))
         return msgspec.Raw(answer)
@@ -219,7 +225,7 @@ def _add_items(router: APIRouter, awaited: Awaited) -> None:
             if index.item(item_id) is None:
                 raise NotFound("unknown_item", f"there is no item {item_id[:100]!r} in this index.")
             page, found = similar_page(index, item_id, k, offset, awaited.engine.filter(filter, index))
-            return as_json(page_out(found.index, page))
+            return identified(as_json(page_out(found.index, page)))[1]
 
         return Response(await awaited(work), media_type=JSON)
 
