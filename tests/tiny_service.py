@@ -19,10 +19,16 @@ READY = re.compile(r"http://[\d.]+:\d+")
 
 
 @contextlib.contextmanager
-def run_service(index_path: Path | str, *arguments: str, verb: str = "serve") -> Iterator[subprocess.Popen[str]]:
-    """`smar serve`, or another `verb`, on a free port; it says on stderr when it accepts connections."""
+def run_service(
+    index: Path | str | tuple[str, ...], *arguments: str, verb: str = "serve"
+) -> Iterator[subprocess.Popen[str]]:
+    """`smar serve`, or another `verb`, on a free port; it says on stderr when it accepts connections.
+
+    `index` is a folder or a URL, or several as NAME=FOLDER.
+    """
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "smar", verb, str(index_path), "--port", "0", *arguments]
+    indexes = index if isinstance(index, tuple) else (str(index),)
+    command = [sys.executable, "-m", "smar", verb, *indexes, "--port", "0", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         yield process

@@ -55,6 +55,32 @@ def named_file(text: str) -> tuple[str, Path]:
     return name, file(path)
 
 
+def served(text: str) -> tuple[str | None, Path | str]:
+    """A folder that a command of smar made, an engine's URL, or NAME=ONE; the name is None where there is none."""
+    name, own = _name_of(text)
+    return name, held(own)
+
+
+def named_folder(text: str) -> tuple[str | None, Path]:
+    """A folder that a command of smar made, or NAME=FOLDER; the name is None where there is none."""
+    name, own = _name_of(text)
+    return name, made(own)
+
+
+def _name_of(text: str) -> tuple[str | None, str]:
+    name, sign, rest = text.partition("=")
+    return (name, rest) if sign and "/" not in name and not Path(text).exists() else (None, text)
+
+
+def shares(text: str) -> tuple[tuple[str, float], ...]:
+    """Names with a number each, such as a:50,b:50."""
+    pairs = [part.partition(":") for part in names(text)]
+    try:
+        return tuple((name, float(share)) for name, _, share in pairs)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME:SHARE,NAME:SHARE, such as a:50,b:50") from None
+
+
 def made(text: str) -> Path:
     """A folder that a command of smar made; what is not there is told by the command that needs it."""
     return _usable(text, True, "the folder that smar made", "read", _not_readable)

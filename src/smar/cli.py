@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     _embed_and_index(commands)
     _export(commands)
     _search(commands)
+    _compare(commands)
     _serve_and_demo(commands)
     return root
 
@@ -87,6 +88,10 @@ def _prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
     arguments.add_runner(command, "--pictures", "decode the pictures")
     command.add_argument("--test-from", type=arguments.date, metavar="DATE", help="first day of the test period")
     command.add_argument("--out", type=arguments.folder, required=True, metavar="DATASET")
+    command.add_argument(
+        "--engine", choices=("duckdb", "spark"), default="duckdb", help="what makes pairs of the log; see docs/scale.md"
+    )
+    command.add_argument("--spark-master", metavar="URL", help="such as local[4], spark://host:7077 or yarn")
 
 
 def _configuration(command: argparse.ArgumentParser) -> None:
@@ -333,14 +338,43 @@ def _search(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
 
 
+def _compare(commands: "Commands[argparse.ArgumentParser]") -> None:
+    command = _command(
+        commands,
+        "compare",
+        "tell which of two models does better in a shop, from what shoppers did",
+        "smar compare events\nsmar compare events --control a --effect 0.02 --json",
+    )
+    command.add_argument(
+        "events", nargs="+", type=arguments.made, metavar="EVENTS", help="folders that `smar serve --events` filled"
+    )
+    command.add_argument("--control", metavar="NAME", help="the variant to compare with (default: first by name)")
+    command.add_argument(
+        "--effect", type=float, default=0.05, metavar="SHARE", help="relative effect that is worth seeing (0.05)"
+    )
+    command.add_argument(
+        "--design", choices=("split", "interleaved"), help="how the service was run, where the events do not tell"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
 def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
     command = _command(
         commands,
         "serve",
         "serve an index: HTTP API and search page",
-        "smar serve index --port 8080\nsmar serve index --workers 4 --model run --keys keys.txt --rate 20",
+        "smar serve index --port 8080\n"
+        "smar serve index --workers 4 --model run --keys keys.txt --rate 20\n"
+        "smar serve shop=index1 test=index2 --model shop=run1\n"
+        "smar serve a=index1 b=index2 --split a:50,b:50",
     )
-    command.add_argument("index", type=arguments.held, metavar="INDEX", help="a folder, or the URL of an engine")
+    command.add_argument(
+        "indexes",
+        nargs="+",
+        type=arguments.served,
+        metavar="INDEX",
+        help="a folder, an engine's URL, or several folders as NAME=INDEX; the first one answers what names none",
+    )
     _folder(command)
     command.add_argument("--host", default="127.0.0.1")
     command.add_argument("--port", type=int, default=8080)
@@ -348,7 +382,19 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         "--workers", type=arguments.positive, default=1, metavar="N", help="processes that answer (default 1)"
     )
     command.add_argument(
-        "--model", type=arguments.made, metavar="RUN", help="run of the index: items can be written over HTTP"
+        "--model",
+        action="append",
+        default=[],
+        type=arguments.named_folder,
+        metavar="RUN",
+        help="run of the (first) index: items can be written over HTTP; or NAME=RUN, also several times",
+    )
+    compare = command.add_mutually_exclusive_group()
+    compare.add_argument(
+        "--split", type=arguments.shares, default=(), metavar="A:50,B:50", help="indexes that share the sessions"
+    )
+    compare.add_argument(
+        "--interleave", type=arguments.names, default=(), metavar="A,B", help="two indexes that rank together"
     )
     _device(command)
     command.add_argument(

@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,8 @@ def prepare(options: argparse.Namespace) -> None:
         rows: list[tuple[str, object]] = [("decoded", "now" if made else "before")]
         summary(f"part {options.part} of the pictures of {options.out}", rows, _LAST.format("--pictures"))
         return
-    done = prepared(tables, options.out, *given, options.test_from, options.runner)
+    chosen = (options.engine, options.spark_master, options.runner)
+    done = prepared(tables, options.out, *given, options.test_from, *chosen)
     next_command = ["train", options.out, "--out", "run"] + (["--config", options.config] if options.config else [])
     summary(f"dataset in {options.out}", done.rows(), _say(*next_command))
 
@@ -340,22 +342,46 @@ def _search_file(engine: "Engine | RemoteEngine", options: argparse.Namespace) -
     summary(f"run in {options.run}", rows)
 
 
+def compare(options: argparse.Namespace) -> None:
+    """`smar compare`."""
+    from smar.evaluation.compare import compare as run
+    from smar.evaluation.compare import comparison_rows
+
+    done = run(options.events, options.control, options.effect, options.design)
+    if options.json:
+        told = [vars(row) | {"winner": row.winner} for row in done.rows]
+        print(msgspec.json.format(msgspec.json.encode(vars(done) | {"rows": told}), indent=2).decode())
+        return
+    summary(f"{done.design}: {', '.join(map(str, options.events))}", comparison_rows(done, options.effect))
+
+
 def serve(options: argparse.Namespace) -> None:
     """`smar serve`."""
     from smar.core.logs import configure_logs
-    from smar.serving.options import read_keys, service_options
+    from smar.serving.options import named_paths, read_keys, service_options
     from smar.serving.supervise import serve as run
 
     names = ("workers", "protect_reads", "rate", "log", "cors", "root_path", "rules", "facets", "sort", "collapse")
-    events = {"events": options.events, "events_sessions": options.events_sessions}
+    further = {name: getattr(options, name) for name in ("split", "interleave", "events", "events_sessions")}
     named = {name: getattr(options, name) for name in names}
-    chosen = service_options(options.assignments, keys=read_keys(options.keys), **named, **events)
+    chosen = service_options(options.assignments, keys=read_keys(options.keys), **named, **further)
     configure_logs()
-    if isinstance(options.index, str) and options.model is not None:
+    indexes = named_paths(options.indexes)
+    if any(isinstance(one, str) for one in indexes.values()):
+        _check_engine(indexes, options)
+    runs = named_paths(options.model, next(iter(indexes)))
+    run(indexes, options.host, options.port, chosen, runs, options.device, options.folder)
+
+
+def _check_engine(indexes: Mapping[str, Path | str], options: argparse.Namespace) -> None:
+    if len(indexes) > 1:
+        raise InputError("an engine behind a URL is served alone; give each a `smar serve` of its own.")
+    if options.model:
         raise InputError("--model writes to an index folder; items of an engine are changed with `smar index URL`.")
-    if isinstance(options.index, str) and options.rules is not None:
+    if options.rules is not None:
         raise InputError("--rules are followed by the embedded index alone; an engine behind a URL has none.")
-    run(options.index, options.host, options.port, chosen, options.model, options.device, options.folder)
+    if options.events is not None:
+        raise InputError("--events are taken beside the embedded index alone; an engine behind a URL has none.")
 
 
 def encode_service(options: argparse.Namespace) -> None:

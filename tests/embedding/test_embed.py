@@ -133,8 +133,8 @@ def write_for_ever(model, dataset, folder, told):
 
 
 def test_encoding_processes_end_with_a_killed_parent(shop, tmp_path):
-    (tmp_path / JOB_FILE).touch()
     heard, told = multiprocessing.Pipe(duplex=False)
+    (tmp_path / JOB_FILE).touch()
     process = start(write_for_ever, shop.root / "model", shop.dataset.path, tmp_path, told)
     told.close()
     children = heard.recv()

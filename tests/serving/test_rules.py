@@ -424,9 +424,9 @@ def test_served_and_changed(index_path: Path, tmp_path: Path) -> None:
         assert becomes(lambda: "rule 2, pin" in client.get("/readyz").json().get("rules", ""))
         assert client.get("/readyz").status_code == 200
         assert {ids(answer)[0] for answer in answers()} == {"item/00004"}, "the rules before"
-        assert becomes(lambda: "\nsmar_rules_unreadable 1.0" in client.get("/metrics").text)
+        assert becomes(lambda: '\nsmar_rules_unreadable{index="default"} 1.0' in client.get("/metrics").text)
         path.write_text("rules: [{hide: {ids: [item/00004]}}]")
-        assert becomes(lambda: "\nsmar_rules_unreadable 0.0" in client.get("/metrics").text)
+        assert becomes(lambda: '\nsmar_rules_unreadable{index="default"} 0.0' in client.get("/metrics").text)
         assert becomes(lambda: "rules" not in client.get("/readyz").json())
         assert {answer["total"]["value"] for answer in answers()} == {179}
         assert client.get("/v1/facets").json()["items"] == 179

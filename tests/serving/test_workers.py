@@ -53,7 +53,7 @@ def get(url: str) -> httpx.Response:
 
 def serving(url: str) -> int:
     """How many workers have opened the index: each then tells its version, which is 1."""
-    return len(re.findall(r'smar_index_version\{pid="\d+"\} 1\.0', get(url + "/metrics").text))
+    return len(re.findall(r'smar_index_version\{index="default",pid="\d+"\} 1\.0', get(url + "/metrics").text))
 
 
 def ask(url: str) -> int:
@@ -182,7 +182,7 @@ def test_a_file_that_is_shortened_in_place_is_told_and_the_service_comes_back(in
             assert status("/v1/about") == (503, "index_unreadable")
             assert status("/healthz") == (200, None)
             assert status("/readyz")[0] == 503
-            assert becomes(lambda: "smar_index_unreadable 1.0" in get(url + "/metrics").text)
+            assert becomes(lambda: 'smar_index_unreadable{index="default"} 1.0' in get(url + "/metrics").text)
             answer = post(url)
             assert answer.headers["retry-after"] == "2"
             assert "vectors.faiss" in answer.json()["error"]["message"]

@@ -42,11 +42,15 @@ def prepared(
     assignments: Sequence[str] = (),
     pictures_for: str | None = None,
     test_from: date | datetime | None = None,
+    engine: str = "duckdb",
+    spark_master: str | None = None,
     runner: str = "local",
 ) -> PrepareSummary:
     """As `prepare`, and what was counted; `tables` are its first four arguments by name."""
     settings = _data_settings(config, assignments, pictures_for)
-    return prepare_tables(settings, **tables, test_from=test_from, out=out, runner=runner)
+    return prepare_tables(
+        settings, **tables, test_from=test_from, out=out, engine=engine, spark_master=spark_master, runner=runner
+    )
 
 
 def pictures_prepared(
@@ -78,6 +82,8 @@ def prepare(
     assignments: Sequence[str] = (),
     pictures_for: str | None = None,
     test_from: date | datetime | str | None = None,
+    engine: str = "duckdb",
+    spark_master: str | None = None,
     runner: str = "local",
 ) -> Dataset:
     """Make a dataset of a shop's tables (`smar prepare`; docs/data.md says what they hold).
@@ -97,6 +103,8 @@ def prepare(
         assignments: texts ``data.key=value``, as ``--set`` takes them.
         pictures_for: a checkpoint whose image processor says how pictures become squares.
         test_from: first moment of the test period.
+        engine: what makes pairs of the log: duckdb or spark (docs/scale.md).
+        spark_master: which Spark, such as ``local[4]``; None: the one that Spark's configuration names.
         runner: who decodes the pictures: `local` or `ray` (docs/scale.md).
 
     Raises:
@@ -104,7 +112,8 @@ def prepare(
     """
     tables = {"items": items, "clicks": clicks, "images": images, "queries": queries}
     start = _moment(test_from) if isinstance(test_from, str) else test_from
-    return Dataset.open(prepared(tables, out, config, assignments, pictures_for, start, runner).out)
+    done = prepared(tables, out, config, assignments, pictures_for, start, engine, spark_master, runner)
+    return Dataset.open(done.out)
 
 
 def _moment(text: str) -> datetime:

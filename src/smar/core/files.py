@@ -83,6 +83,15 @@ def atomic(path: Path, shared: bool = False) -> Iterator[Path]:
         raise
 
 
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def create(path: Path, text: str) -> None:
     """Write a file, unless it is there; of several processes that do so at once, one's is there and whole."""
     partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
@@ -95,15 +104,6 @@ def create(path: Path, text: str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from smar.core.errors import InputError
 from smar.core.sections.data import DataSettings
-from smar.data.database import Connection, copy, literal, number, quote, script, set_variables
+from smar.data.database import Engine, copy, literal, number, quote, script, set_variables
 from smar.data.log import open_log
 from smar.data.suggestions import write_suggestions
 from smar.data.tables import ROW, Table
@@ -56,7 +56,7 @@ class LogCounts:
 
 
 def build_pairs(
-    con: Connection, table: Table, settings: DataSettings, test_from: date | datetime | None, folder: Path
+    con: Engine, table: Table, settings: DataSettings, test_from: date | datetime | None, folder: Path
 ) -> LogCounts:
     """Write ``pairs/*.parquet`` and ``qrels.parquet`` into `folder`; needs the SQL table ``item``.
 
@@ -120,7 +120,7 @@ def _label_notes(irrelevant: int | None) -> list[str]:
     ]
 
 
-def _count_rows(con: Connection, table: Table) -> tuple[dict[str, int], tuple[datetime | None, datetime | None]]:
+def _count_rows(con: Engine, table: Table) -> tuple[dict[str, int], tuple[datetime | None, datetime | None]]:
     """Rows by reason of rejection, and the time range of the accepted clicks (None for a table without time)."""
     counted = con.execute(script("log_counts")).fetchall()
     rejected = {str(reason): int(rows) for reason, rows, _, _, _ in counted if reason is not None}
@@ -145,11 +145,11 @@ def _count_rows(con: Connection, table: Table) -> tuple[dict[str, int], tuple[da
     raise InputError(f"--clicks: every one of the {table.rows:,} rows was rejected ({reasons}).{advice}")
 
 
-def _examples(con: Connection, select: str) -> str:
+def _examples(con: Engine, select: str) -> str:
     return ", ".join(repr(row[0]) for row in con.execute(select).fetchall())
 
 
-def _refuse_days(con: Connection, table: Table) -> None:
+def _refuse_days(con: Engine, table: Table) -> None:
     """Days such as 03/04/2025 are not guessed at, where most rows have them."""
     if table.type("timestamp") != "VARCHAR":
         return
@@ -194,7 +194,7 @@ def _utc(moment: date | datetime) -> datetime:
     return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
 
 
-def _check_borders(con: Connection, split: Split) -> Split:
+def _check_borders(con: Engine, split: Split) -> Split:
     """Refuse an empty training or test period; an empty validation period takes the last click before the test."""
     rows = con.execute(
         "SELECT part, min(first_click), max(last_click) FROM position_count GROUP BY part HAVING sum(clicks) > 0"
@@ -215,11 +215,11 @@ def _check_borders(con: Connection, split: Split) -> Split:
     return Split(split.test_from, before, f"validation starts at {before}, the last click before the test period")
 
 
-def _write_parts(con: Connection, settings: DataSettings, folder: Path) -> tuple[dict[str, int], dict[str, int], int]:
+def _write_parts(con: Engine, settings: DataSettings, folder: Path) -> tuple[dict[str, int], dict[str, int], int]:
     """Write each part, then count its rows and clicks in the file; the last number: dropped clicks."""
     (folder / "pairs").mkdir()
     con.execute(
-        "SET VARIABLE mean_weight = (SELECT CAST(sum(total_weight) AS DOUBLE) / count(*) FROM pair WHERE part = 0)"
+        "SET VARIABLE mean_weight = (SELECT approximate(sum(total_weight)) / count(*) FROM pair WHERE part = 0)"
     )
     pairs, clicks = {}, {}
     for place, part in enumerate(PARTS):
@@ -238,7 +238,7 @@ def _write_parts(con: Connection, settings: DataSettings, folder: Path) -> tuple
     return pairs, clicks, dropped
 
 
-def _check_leaks(con: Connection, positives: int, dropped: int) -> None:
+def _check_leaks(con: Engine, positives: int, dropped: int) -> None:
     set_variables(con, positives=positives, dropped_clicks=dropped)
     broken = [f"{name} ({rows} rows)" for name, rows in con.execute(script("leak_check")).fetchall() if rows]
     if broken:

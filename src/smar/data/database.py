@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -22,6 +22,23 @@ from smar.data.markup import plain_text
 from smar.data.text import normalise
 
 Connection: TypeAlias = DuckDBPyConnection
+
+
+class Engine(Protocol):
+    """What runs the SQL from the log to pairs, qrels and rejects: DuckDB, or `smar.data.spark.Spark`."""
+
+    def execute(self, query: str, parameters: Any = None) -> "Rows":
+        """Run statements in DuckDB's dialect; the result is the last one's."""
+
+
+class Rows(Protocol):
+    """The result of a query."""
+
+    def fetchall(self) -> list[Any]:
+        """All rows, or those that are left."""
+
+    def fetchone(self) -> Any:
+        """The next row, None after the last."""
 
 
 def quote(name: str) -> str:
@@ -66,13 +83,14 @@ def connect(settings: DataSettings, work: Path) -> Iterator[Connection]:
 
 def define_macros(con: Connection) -> None:
     """The shared expressions of ``sql/macros.sql`` and ``sql/readings.sql``, and the functions of Python in them."""
-    con.create_function("normalise", _normalised, [VARCHAR], VARCHAR, type=PythonUDFType.ARROW)
+    con.create_function("normalise", normalised, [VARCHAR], VARCHAR, type=PythonUDFType.ARROW)
     con.create_function("plain_text", plain_text, [VARCHAR], VARCHAR)
     con.execute(script("macros"))
     con.execute(script("readings"))
 
 
-def _normalised(texts: pa.ChunkedArray) -> pa.Array:
+def normalised(texts: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """`smar.data.text.normalise` of a column of texts; null stays null."""
     return pa.array([None if text is None else normalise(text) for text in texts.to_pylist()], pa.string())
 
 
@@ -89,18 +107,18 @@ def input_errors(settings: DataSettings) -> Iterator[None]:
         raise InputError(f"a table cannot be read, or the disk is full: {error}") from error
 
 
-def set_variables(con: Connection, **values: object) -> None:
+def set_variables(con: Engine, **values: object) -> None:
     """Set SQL variables (numbers, strings, timestamps, None) that the scripts read with ``getvariable``."""
     for name, value in values.items():
         con.execute(f"SET VARIABLE {quote(name)} = $1", [value])
 
 
-def copy(con: Connection, select: str, path: Path, compression: str = "zstd") -> None:
+def copy(con: Engine, select: str, path: Path, compression: str = "zstd") -> None:
     """Write the result of a SELECT as one Parquet file; lz4 is for files that are read once or twice and deleted."""
     con.execute(f"COPY ({select}) TO {literal(path)} (FORMAT parquet, COMPRESSION {compression})")
 
 
-def number(con: Connection, select: str) -> int:
+def number(con: Engine, select: str) -> int:
     """Return the one number that a query yields; null counts as 0."""
     rows = con.execute(select).fetchall()  # all: nothing can be registered while a result is unfinished
     return int(rows[0][0] or 0) if rows else 0

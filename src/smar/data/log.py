@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from smar.core.sections.data import DataSettings
 from smar.data.columns import as_flag, as_number, as_text, as_time, require, words
-from smar.data.database import Connection, literal, quote, script, set_variables
+from smar.data.database import Engine, literal, quote, script, set_variables
 from smar.data.tables import ROW, Table
 from smar.data.text import MAX_QUERY_CHARACTERS
 
@@ -34,7 +34,7 @@ class Log:
     notes: tuple[str, ...]
 
 
-def open_log(con: Connection, table: Table, settings: DataSettings) -> Log:
+def open_log(con: Engine, table: Table, settings: DataSettings) -> Log:
     """Create the SQL views ``log`` and ``event``.
 
     A table with neither ``timestamp`` nor ``clicked`` is a table of pairs, with optional ``weight``, ``relevance`` and
@@ -108,7 +108,7 @@ def _unread(table: Table, names: tuple[str, ...]) -> list[str]:
     ]
 
 
-def _label_like(con: Connection, table: Table, graded: bool) -> list[str]:
+def _label_like(con: Engine, table: Table, graded: bool) -> list[str]:
     """Point out columns of a table of pairs that look like labels and are not read: each row trains as a click."""
     if graded:
         return []
@@ -121,7 +121,7 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).lower()
 
 
-def _pointed_out(con: Connection, table: Table, name: str) -> str:
+def _pointed_out(con: Engine, table: Table, name: str) -> str:
     column = quote(name)
     text = f"left(CAST({column} AS VARCHAR), 30)"
     counted = con.execute(

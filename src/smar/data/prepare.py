@@ -8,15 +8,16 @@ complete.
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pyarrow.parquet as pq
 
-from smar.core.errors import InputError
+from smar.core.errors import InputError, one_of
 from smar.core.files import FileEntry, StrPath, describe, publish
 from smar.core.progress import console
 from smar.core.sections.data import AUTO, DataSettings
@@ -35,6 +36,7 @@ from smar.data.tables import Table, applied_format, check_types
 from smar.data.times import check_format
 from smar.runners.run import Part
 
+ENGINES = ("duckdb", "spark")
 _READ = MOST // 2  # titles, and as many queries
 
 
@@ -86,6 +88,8 @@ def prepare(
     queries: Given = (),
     test_from: date | datetime | None = None,
     out: StrPath = "dataset",
+    engine: str = "duckdb",
+    spark_master: str | None = None,
     runner: str = "local",
 ) -> PrepareSummary:
     """Build the dataset folder `out` from the user's tables.
@@ -100,11 +104,17 @@ def prepare(
         queries: attributes of queries.
         test_from: first moment of the test period.
         out: the dataset.
+        engine: what makes pairs, qrels and rejects of the log: duckdb or spark, see docs/scale.md.
+        spark_master: which Spark, such as ``spark://host:7077``; None: the one that Spark's configuration names.
         runner: who decodes the pictures: `local` or `ray`. Parts of `prepare_pictures` are taken as they are.
 
     Raises:
-        InputError: a table, the settings, the date or `out` is wrong; `out` is then as it was before.
+        InputError: a table, the settings, the date, `out` or `engine` is wrong; `out` is then as it was before.
     """
+    if engine not in ENGINES:
+        raise one_of(engine, ENGINES, "an engine of `smar prepare`")
+    if spark_master is not None and engine != "spark":
+        raise InputError(f"--spark-master {spark_master} is for --engine spark; the engine is {engine}.")
     out = Path(out)
     _check_out(out)
     partial = out.with_name(out.name + ".partial")
@@ -114,9 +124,9 @@ def prepare(
     summary = PrepareSummary(out)
     decode = decoder_of(pictures_folder(out), runner)
     try:
-        with connect(settings, work) as con:
+        with _spark(engine, spark_master) as spark, connect(settings, work) as con:
             given = {"items": items, "clicks": clicks, "images": images, "queries": queries}
-            settings = _build(con, Tables.of(con, settings, given, work), test_from, partial, summary, decode)
+            settings = _build(con, Tables.of(con, settings, given, work), test_from, partial, summary, decode, spark)
         shutil.rmtree(work)
         with summary.stage("checksums"):
             _write_manifest(settings, partial, summary)
@@ -127,6 +137,15 @@ def prepare(
     if decode is not decode_here:
         shutil.rmtree(pictures_folder(out), ignore_errors=True)
     return summary
+
+
+def _spark(engine: str, master: str | None) -> AbstractContextManager[Any]:
+    """A Spark session; None for DuckDB."""
+    if engine == "duckdb":
+        return nullcontext()
+    from smar.data.spark import session
+
+    return session(master)
 
 
 def pictures_folder(out: Path) -> Path:
@@ -188,6 +207,7 @@ def _build(
     folder: Path,
     summary: PrepareSummary,
     decode: Decode,
+    spark: Any,
 ) -> DataSettings:
     """Run the stages; returns the settings as applied."""
     settings = tables.settings
@@ -203,7 +223,8 @@ def _build(
         build_items(con, catalogue, settings)
     summary.notes += [*columns.notes, *tables.notes]
     with summary.stage("pairs"):
-        counted = build_pairs(con, log, settings, test_from, folder)
+        engine = _engine(con, log, folder, spark)
+        counted = build_pairs(engine, log, settings, test_from, folder)
     summary.notes += counted.notes
     if attributes is not None:
         summary.counts["queries"] = write_queries(con, attributes, settings, folder / "queries.parquet")
@@ -212,11 +233,20 @@ def _build(
     summary.notes += packed.notes
     with summary.stage("items and rejects"):
         write_items(con, catalogue, columns, folder / "items.parquet")
-        _write_rejects(con, (catalogue, log, pictures, attributes), bool(counted.rejected), folder, summary)
+        _write_rejects(con, engine, (catalogue, log, pictures, attributes), bool(counted.rejected), folder, summary)
     if prices := unread_prices(con, catalogue):
         summary.notes.append(prices)
     _count(con, catalogue, log, counted, packed, summary)
     return _with_language(applied_format(columns.settings, catalogue), folder, summary)
+
+
+def _engine(con: Connection, log: Table, folder: Path, spark: Any) -> Any:
+    """What the log is given to: the database that has the items, or Spark beside it."""
+    if spark is None:
+        return con
+    from smar.data.spark import Spark
+
+    return Spark(spark, con, log, folder / "work")
 
 
 def _with_language(settings: DataSettings, folder: Path, summary: PrepareSummary) -> DataSettings:
@@ -233,15 +263,22 @@ def _with_language(settings: DataSettings, folder: Path, summary: PrepareSummary
 
 
 def _write_rejects(
-    con: Connection, tables: tuple[Table | None, ...], log: bool, folder: Path, summary: PrepareSummary
+    con: Connection,
+    engine: Any,
+    tables: tuple[Table | None, ...],
+    log: bool,
+    folder: Path,
+    summary: PrepareSummary,
 ) -> None:
     """Write rejects.parquet; `log` says whether the log has any (if not, it is not read again)."""
     for table in tables:
         for key, reason in table.bad_lines if table else ():
             con.execute("INSERT INTO reject VALUES (?, -1, ?, ?)", [table.kind if table else "", key, reason])
-    set_variables(con, log_rejects=log)
+    if engine is not con:
+        engine.share("reject")
+    set_variables(engine, log_rejects=log)
     path = folder / "rejects.parquet"
-    copy(con, script("rejects"), path)
+    copy(engine, script("rejects"), path)
     counted = con.execute(
         """SELECT "table" || ': ' || CASE WHEN row < 0 THEN 'unreadable line' ELSE split_part(reason, ': ''', 1) END,
         count(*)

@@ -80,6 +80,16 @@ class Table:
             f"FROM read_parquet([{paths}], union_by_name = true))"
         )
 
+    def part(self, file: int, first: int, last: int) -> str:
+        """SQL for the rows `first` to `last` of one of the files, as `raw` has them; other files are not opened."""
+        columns = ", ".join(f"CAST(NULL AS {type_}) AS {quote(name)}" for name, type_ in self.types.items())
+        return (
+            f"(SELECT *, CAST({self.offsets[file]} + file_row_number AS BIGINT) AS {ROW} "
+            f"FROM read_parquet({literal(self.parquet[file].absolute())}) "
+            f"WHERE file_row_number BETWEEN {first} AND {last} "
+            f"UNION ALL BY NAME SELECT {columns}, CAST(NULL AS BIGINT) AS {ROW} WHERE false)"
+        )
+
     @property
     def misfit(self) -> str:
         """SQL over `raw`: why a value of the row does not fit its column's declared type, null where all do."""

@@ -11,6 +11,8 @@ from smar.core.registry import IMAGE_ENCODERS, TEXT_ENCODERS
 from smar.core.sections.model import TextSettings, VisionSettings
 from smar.model.bag import BagConfig
 
+_FEWEST_CHANNELS = 16
+
 E = TypeVar("E", bound=type[PreTrainedModel])
 
 
@@ -73,7 +75,9 @@ def bag(tower: TextSettings, vocabulary: int, length: int) -> PreTrainedConfig:
 
 def resnet(tower: VisionSettings, image_size: int) -> PreTrainedConfig:
     """Convolutional stages of `layers` blocks each, up to `hidden` channels."""
-    widths = [tower.hidden // 2 ** (tower.stages - 1 - stage) for stage in range(tower.stages)]
+    # with several threads the backward pass of torch 2.13's convolutions of 8 channels damages the heap
+    least = min(_FEWEST_CHANNELS, tower.hidden)
+    widths = [max(tower.hidden // 2 ** (tower.stages - 1 - stage), least) for stage in range(tower.stages)]
     depths = [tower.layers] * len(widths)
     return ResNetConfig(embedding_size=widths[0], hidden_sizes=widths, depths=depths, layer_type="basic")
 

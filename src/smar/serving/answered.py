@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
-from fastapi import Request
 
 from smar.data.journals import SEARCHED
 from smar.serving.engine import Question
@@ -29,6 +28,7 @@ class _Answer(msgspec.Struct):
     total: _Total | None = None
     image_probability: float = 0.0
     routed: bool = False
+    variant: str | None = None
 
 
 _read, _encode = msgspec.json.Decoder(_Answer).decode, msgspec.json.Encoder().encode
@@ -40,16 +40,13 @@ def identified(answer: bytes) -> tuple[str, bytes]:
     return query_id, b'%b,"query_id":"%b"}' % (answer[:-1], query_id.encode())
 
 
-def note_search(
-    events: "Events | None", request: Request, query_id: str, asked: Question, answer: bytes, variant: str | None = None
-) -> None:
+def note_search(events: "Events | None", query_id: str, asked: Question, answer: bytes) -> None:
     """Note a search and its answer, beside the events that will name it; takes a microsecond where it is called."""
     if events is None:
         return
-    session = request.headers.get(SESSION) if events.hasher is not None else None
-    hashed = events.hasher("session", session[:100]) if events.hasher is not None and session else None
+    hashed = events.hasher("session", asked.session[:100]) if events.hasher is not None and asked.session else None
     told = {"action_name": SEARCHED, "timestamp": time.time_ns() // 1000, "query_id": query_id, "session_id": hashed,
-            "query": asked.query, "variant": variant, "mode": asked.mode.value, "filter": asked.filter,
+            "query": asked.query, "mode": asked.mode.value, "filter": asked.filter,
             "offset": asked.offset}  # fmt: skip
     events.journal.note(partial(_line, told, answer))
 
@@ -57,6 +54,6 @@ def note_search(
 def _line(told: dict[str, object], answer: bytes) -> bytes:
     seen = _read(answer)
     total = None if seen.total is None else seen.total.value
-    found = {"hits": len(seen.hits), "total": total}
-    gate = {"image_probability": seen.image_probability, "routed": seen.routed}
-    return _encode(told | found | gate) + b"\n"
+    found = {"hits": len(seen.hits), "total": total, "image_probability": seen.image_probability,
+             "routed": seen.routed, "variant": seen.variant}  # fmt: skip
+    return _encode(told | found) + b"\n"

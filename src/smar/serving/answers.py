@@ -31,8 +31,9 @@ _RANKS = [b',{"rank":%d,"score":' % rank for rank in range(1, MAX_HITS + 1)]
 _TEXT, _MULTIMODAL = itertools.repeat(b',"text_score":'), itertools.repeat(b',"multimodal_score":')
 _OTHERS = b',"rank_text":%b,"words_score":%b,'
 _PICTURE = b'"picture":'
-ROOT: ContextVar[str] = ContextVar("root", default="")
-"""The prefix under which a proxy shows the service, of the request that is being answered."""
+_V1 = "/v1"
+BASE: ContextVar[str] = ContextVar("base", default=_V1)
+"""What addresses of items begin with in the answer that is made: a proxy's prefix, ``/v1``, one of several indexes."""
 _NO_OTHERS = itertools.repeat(_OTHERS % (b"null", b"null"))
 
 
@@ -48,14 +49,19 @@ _read_item = msgspec.json.Decoder(_Item).decode
 
 
 def items_json(index: EmbeddedIndex, rows: Rows) -> list[bytes]:
-    """Items as JSON objects, in the order of `rows` int64 [n]; pictures have their address behind a proxy's prefix."""
+    """Items as JSON objects, in the order of `rows` int64 [n]; pictures have the address of `BASE`."""
     items = index.catalogue.json(rows)
-    return [_behind(item, root) for item in items] if (root := ROOT.get().encode()) else items
+    return items if (base := BASE.get()) == _V1 else [_behind(item, base.encode()) for item in items]
 
 
-def _behind(item: bytes, root: bytes) -> bytes:
+def address_of(url: str) -> str:
+    """An address of the index alone (``/v1/...``) as the answer shows it."""
+    return BASE.get() + url.removeprefix(_V1)
+
+
+def _behind(item: bytes, base: bytes) -> bytes:
     at = item.index(_PICTURE) + len(_PICTURE)  # the object's own: within an id quotes are escaped
-    return item if item[at : at + 1] != b'"' else item[: at + 1] + root + item[at + 1 :]
+    return item if item[at : at + 1] != b'"' else item[: at + 1] + base + item[at + 1 + len(_V1) :]
 
 
 def hits_out(

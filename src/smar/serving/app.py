@@ -1,8 +1,7 @@
 """The ASGI application: API, page and documentation; the page may load nothing from elsewhere."""
 
-import contextlib
 import importlib.resources
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,13 @@ from smar.serving.engine import Engine
 from smar.serving.errors import add_error_handlers
 from smar.serving.events import PATH as EVENTS
 from smar.serving.events import Events, build_events_router
-from smar.serving.follow import following
 from smar.serving.guard import Guard
 from smar.serving.health import build_health_router
 from smar.serving.listing import add_listing
-from smar.serving.options import ServiceOptions
-from smar.serving.routes import SEARCH, build_router
+from smar.serving.options import DEFAULT, ServiceOptions
+from smar.serving.routes import SEARCH, Searches, build_router
+from smar.serving.several import INDEX, Applications, Opening, Served, Several, build_indexes_router
+from smar.serving.split import compared
 from smar.serving.strict import refuse_unknown
 from smar.serving.suggest import add_suggest
 
@@ -37,9 +37,32 @@ WEB = Path(__file__).parent / "web"
 def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     """The ASGI application over an opened engine, which follows changes of its index."""
     options = options or ServiceOptions()
-    events = None if options.events is None else Events(options)
+    return create_service({DEFAULT: Opening(Path(), engine, options)}, options)
+
+
+def create_service(openings: Mapping[str, Opening], options: ServiceOptions) -> Guard:
+    """The ASGI application over indexes by their names; the first one answers what names none."""
+    several = Several(None if options.events is None else Events(options))
+
+    def make(served: Served, engine: Engine, searches: Searches) -> Applications:
+        named = _index_app(several, served, engine, searches)
+        if not options.variants or served is not several.first:
+            return Applications(named, named)
+        front = compared(several.served, options, several.events)
+        return Applications(named, _index_app(several, served, engine, front))
+
+    for name, opening in openings.items():
+        several.served[name] = Served(name, opening, len(openings) == 1, several.events, make)
+    for served, opening in zip(several.served.values(), openings.values(), strict=True):
+        if not isinstance(opening.engine, str):
+            served.take(opening.engine)
+    return Guard(several, options)
+
+
+def _index_app(several: Several, served: Served, engine: Engine, searches: Searches) -> ASGIApp:
+    """The application of one index, whose searches `searches` answers."""
+    options = served.options
     app = FastAPI(
-        lifespan=lambda _: _running(engine, events),
         title="smar",
         version=__version__,
         summary="Product search that reads words and looks at pictures.",
@@ -51,19 +74,25 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Guard:
     add_error_handlers(app)
     # before the item's own routes: an id may hold slashes, so `{item_id:path}` would take "/similar" along
     app.include_router(build_changes_router(engine, options))
-    router = build_router(engine, options, events)
+    router = build_router(engine, options, searches)
     add_listing(router, engine)
     add_suggest(router, engine, options)
     app.include_router(router)
-    app.include_router(build_health_router(engine, options))
-    app.include_router(reports := build_events_router(events))
-    add_pages(app, options)
-    routes = {SEARCH: router, EVENTS: reports}
-    return Guard(app, options, {("POST", path): _direct(app, one, path) for path, one in routes.items()})
+    app.include_router(build_indexes_router(several, options))
+    app.include_router(build_health_router(lambda request: several.ready(request.scope.get(INDEX))))
+    app.include_router(reports := build_events_router(several.events))
+    add_pages(app, _servers(several, served))
+    direct = {path: _direct(app, one, path) for path, one in ((SEARCH, router), (EVENTS, reports))}
+
+    async def dispatched(scope: Scope, receive: Receive, send: Send) -> None:
+        route = direct.get(scope["path"], app) if scope["method"] == "POST" else app
+        await route(scope, receive, send)
+
+    return dispatched
 
 
-def add_pages(app: FastAPI, options: ServiceOptions) -> None:
-    """The page, the documentation, and the description of the API."""
+def add_pages(app: FastAPI, servers: list[dict[str, str]]) -> None:
+    """The page, the documentation, and the description of the API, which is at `servers`."""
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -77,17 +106,19 @@ def add_pages(app: FastAPI, options: ServiceOptions) -> None:
     async def instantsearch() -> FileResponse:
         return FileResponse(WEB / "instantsearch.js", headers={"Cache-Control": "no-cache"})
 
-    app.openapi = lambda: _openapi(app, options.root_path)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app, servers)  # type: ignore[method-assign]
     app.mount("/static", StaticFiles(directory=WEB))
     # the package is used only for the Swagger UI files that it carries
     app.mount("/swagger", StaticFiles(directory=str(importlib.resources.files("fastapi_offline") / "static")))
 
 
-@contextlib.asynccontextmanager
-async def _running(engine: Engine, events: Events | None) -> AsyncIterator[None]:
-    """What goes on while the application runs."""
-    async with following(engine), events.collecting() if events is not None else contextlib.nullcontext():
-        yield
+def _servers(several: Several, served: Served) -> list[dict[str, str]]:
+    """Where OpenAPI says that the API is: what an address begins with, the index's own first."""
+    root = served.options.root_path
+    others = [one.prefix for one in several.served.values() if one is not served and one.prefix]
+    own = ["", served.prefix] if served is several.first else [served.prefix]
+    prefixes = [root + prefix for prefix in dict.fromkeys([*own, *others])]
+    return [{"url": prefix or "/"} for prefix in prefixes] if len(prefixes) > 1 or root else []
 
 
 def _direct(app: FastAPI, router: APIRouter, path: str) -> ASGIApp:
@@ -120,7 +151,7 @@ def _direct(app: FastAPI, router: APIRouter, path: str) -> ASGIApp:
     return directly
 
 
-def _openapi(app: FastAPI, root_path: str) -> dict[str, Any]:
+def _openapi(app: FastAPI, servers: list[dict[str, str]]) -> dict[str, Any]:
     """The description of the API, with the key that writing needs."""
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
@@ -130,8 +161,8 @@ def _openapi(app: FastAPI, root_path: str) -> dict[str, Any]:
         }
         schema["components"]["securitySchemes"] = schemes
         _name_bodies(schema)
-        if root_path:
-            schema["servers"] = [{"url": root_path}]
+        if servers:
+            schema["servers"] = servers
         _errors_are_json(schema)
         app.openapi_schema = schema
     return app.openapi_schema

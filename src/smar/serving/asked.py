@@ -138,6 +138,14 @@ class SearchRequest(BaseModel):
         examples=[[]],
     )
 
+    session: str | None = Field(
+        None,
+        max_length=200,
+        description="whose search it is, any text: where indexes are compared, each session is answered by one of "
+        "them. The header `X-Session-ID` says the same. It is kept only with `--events-sessions`, as a hash",
+        examples=[None],
+    )
+
     @property
     def shape(self) -> Shape:
         """How the hits are arranged."""

@@ -16,9 +16,10 @@ from smar.serving.asked import MAX_QUERY
 from smar.serving.engine import RequestError, check_query
 from smar.serving.errors import add_error_handlers
 from smar.serving.guard import Guard
-from smar.serving.options import ServiceOptions
+from smar.serving.options import DEFAULT, ServiceOptions
 from smar.serving.routes import JSON, read_body
 from smar.serving.schemas import Health, Readiness
+from smar.serving.several import alone
 
 
 class EncodeRequest(BaseModel):
@@ -88,4 +89,4 @@ def create_encode_app(folder: Path, options: ServiceOptions | None = None) -> Gu
         """Figures in the Prometheus text format."""
         return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE_LATEST)
 
-    return Guard(app, options, {})
+    return Guard(alone(app, options, DEFAULT), options)

@@ -94,7 +94,8 @@ class Question:
     """A search that was asked: `query` in its normal form, the rest as given. Equal questions have equal answers.
 
     `k` hits are wanted from number `offset` + 1 on; without a query, of what the filter leaves. `fields` are the
-    columns that the answer shows, None for all, and `highlight` those whose matched words it marks.
+    columns that the answer shows, None for all, and `highlight` those whose matched words it marks. `session` decides
+    which of several indexes that are compared is asked, and is no part of the question.
     """
 
     query: str
@@ -106,6 +107,7 @@ class Question:
     shape: Shape = PLAIN
     fields: tuple[str, ...] | None = None
     highlight: tuple[str, ...] = ()
+    session: str | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -119,6 +121,7 @@ class Question:
         shape: Shape = PLAIN,
         fields: tuple[str, ...] | None = None,
         highlight: tuple[str, ...] = (),
+        session: str | None = None,
     ) -> "Question":
         """Checked.
 
@@ -132,7 +135,7 @@ class Question:
         check_place(offset, k)
         filter = check_filter(filter)
         query = check_query(query, empty=bool(filter or shape.rank or shape.sort or shape.facets))
-        return cls(query, k, mode, filter, explain, offset, shape, fields, highlight)
+        return cls(query, k, mode, filter, explain, offset, shape, fields, highlight, session)
 
     @property
     def browses(self) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from smar.core.errors import InputError
 
-SECRET = "sessions.key"
+SECRET = "sessions.key"  # nosec B105: a file's name
 _KEY, _SALT = 32, 16
 
 

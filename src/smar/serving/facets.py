@@ -1,7 +1,7 @@
 """Facet counts of the index as the API gives them."""
 
 from smar.search.local import EmbeddedIndex, FacetCounts, picture_url
-from smar.serving.answers import ROOT
+from smar.serving.answers import address_of
 from smar.serving.schemas import FacetsOut, FacetValue, PriceCount, PriceRange
 
 
@@ -23,9 +23,7 @@ def _values(index: EmbeddedIndex, counts: FacetCounts, name: str, with_picture: 
         FacetValue(
             value=value,
             count=count,
-            picture=ROOT.get() + picture_url(index.catalogue.item_id(row))
-            if with_picture and row is not None
-            else None,
+            picture=address_of(picture_url(index.catalogue.item_id(row))) if with_picture and row is not None else None,
         )
         for value, (count, row) in counts.values[name].items()
     ]

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from smar.serving import metrics
 from smar.serving.engine import Engine
+from smar.serving.options import DEFAULT
 from smar.serving.rulebook import Rulebook
 
 INTERVAL = 0.25
@@ -15,48 +16,48 @@ INTERVAL = 0.25
 logger = logging.getLogger("smar.serving")
 
 
-async def follow(engine: Engine, interval: float = INTERVAL) -> None:
+async def follow(engine: Engine, name: str = DEFAULT, interval: float = INTERVAL) -> None:
     """Take in what other processes change, for ever. What is damaged is said once; the old index goes on answering."""
-    said = ""
+    said, unreadable = "", metrics.UNREADABLE.labels(name)
     while True:
         await asyncio.sleep(interval)
         if engine.rules is not None:
-            await _follow_rules(engine, engine.rules)
+            await _follow_rules(engine, engine.rules, name)
         try:
             # in a thread: opening a new version reads all of it, and searches go on meanwhile
             if await asyncio.to_thread(engine.refresh):
                 metrics.REFRESHED.inc()
-                report(engine)
-            metrics.UNREADABLE.set(0)
+                report(engine, name)
+            unreadable.set(0)
             said = ""
         except Exception as error:  # a full disk, a folder that is gone: nothing may end the service
-            metrics.UNREADABLE.set(1)
+            unreadable.set(1)
             if (told := f"{type(error).__name__}: {error}") != said:
                 said = told
                 logger.error("the index changed and cannot be read, the old one stays: %s", said)
 
 
-async def _follow_rules(engine: Engine, rules: Rulebook) -> None:
+async def _follow_rules(engine: Engine, rules: Rulebook, name: str) -> None:
     try:
         if await asyncio.to_thread(engine.refresh_rules):
             logger.info("the rules of %s are taken in", rules.path)
     except Exception as error:  # a wrong file is said once, as it is read once
         logger.error("the rules changed and are wrong, those before stay: %s", error)
-    metrics.RULES_UNREADABLE.set(rules.problem is not None)
+    metrics.RULES_UNREADABLE.labels(name).set(rules.problem is not None)
 
 
-def report(engine: Engine) -> None:
+def report(engine: Engine, name: str) -> None:
     """Tell the figures which index is served."""
-    metrics.ITEMS.set(len(engine.index))
+    metrics.ITEMS.labels(name).set(len(engine.index))
     digits = re.sub(r"\D", "", engine.index.path.name)
-    metrics.VERSION.set(int(digits or 0))
+    metrics.VERSION.labels(name).set(int(digits or 0))
 
 
 @contextlib.asynccontextmanager
-async def following(engine: Engine) -> AsyncIterator[None]:
+async def following(engine: Engine, name: str = DEFAULT) -> AsyncIterator[None]:
     """Follow while the application runs."""
-    report(engine)
-    task = asyncio.create_task(follow(engine))
+    report(engine, name)
+    task = asyncio.create_task(follow(engine, name))
     try:
         yield
     finally:

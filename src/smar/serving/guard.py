@@ -5,9 +5,10 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -15,13 +16,13 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smar.core.logs import ACCESS
-from smar.serving.answers import ROOT
 from smar.serving.errors import error_response, http_error_response
 from smar.serving.events import PATH as EVENTS
 from smar.serving.limits import Body, Keys, RateLimiter, Room, too_large
 from smar.serving.metrics import LATENCY, REFUSED, REQUESTS, count, observe
 from smar.serving.options import ServiceOptions
 from smar.serving.routes import RATE
+from smar.serving.several import INDEX, addressed
 
 SECURITY_HEADERS = {
     # no inline script or style, no other origin; data: is for the icons of the documentation page,
@@ -53,13 +54,13 @@ access, failures = logging.getLogger(ACCESS), logging.getLogger("smar.serving")
 
 
 class Guard:
-    """ASGI middleware around the whole application; `direct` answers some (method, path) without its router.
+    """ASGI middleware around the whole application.
 
     `crowded` tells whether more connections are open than may be; the server that knows sets it.
     """
 
-    def __init__(self, app: ASGIApp, options: ServiceOptions, direct: Mapping[tuple[str, str], ASGIApp]) -> None:
-        self.app, self.options, self.direct = app, options, direct
+    def __init__(self, app: ASGIApp, options: ServiceOptions) -> None:
+        self.app, self.options = app, options
         self.crowded: Callable[[], bool] = lambda: False
         self.keys = Keys(options.keys)
         # one each, so that nobody's pictures keep out who writes, or who searches by words
@@ -74,10 +75,10 @@ class Guard:
             await self.app(scope, receive, send)
             return
         method: str = scope["method"]
-        scope = self._without_prefix(scope)
+        scope = addressed(self._without_prefix(scope))
         if method == "HEAD":  # whatever can be read; the server leaves the body out
             scope = {**scope, "method": "GET"}
-        app = self.direct.get((scope["method"], scope["path"]), self.app)
+        app = self.app
         started, headers = time.perf_counter(), Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else os.urandom(16).hex()
@@ -113,7 +114,6 @@ class Guard:
     def _without_prefix(self, scope: Scope) -> Scope:
         """The request as the application knows it; a proxy may have taken its prefix away or not."""
         root, path = self.options.root_path, scope["path"]
-        ROOT.set(root)
         if not root or not (path + "/").startswith(root + "/"):
             return scope
         raw = bytes(scope["raw_path"])
@@ -135,7 +135,8 @@ class Guard:
         if path in _OPEN:
             return None
         if not path:  # the page's own addresses are relative to its folder
-            return RedirectResponse(self.options.root_path + "/", 308)
+            index = f"/indexes/{quote(scope[INDEX], safe='')}" if INDEX in scope else ""
+            return RedirectResponse(f"{self.options.root_path}{index}/", 308)
         if self.crowded():
             return error_response(503, "too_many_connections", "too many connections are open; try again shortly.",
                                   {"Retry-After": "1", "Connection": "close"})  # fmt: skip
@@ -174,6 +175,7 @@ class Guard:
                 "route": route,
                 "status": status,
                 "ms": round(1000 * spent, 3),
+                **({"index": scope[INDEX]} if INDEX in scope else {}),
                 **scope.get("state", {}).get("log", {}),
             }
             access.info("request", extra={"fields": fields})

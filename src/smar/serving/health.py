@@ -1,19 +1,20 @@
 """Is the process up, can everything be read and written, and the figures."""
 
-from fastapi import APIRouter, Response
+from collections.abc import Awaitable, Callable
+
+from fastapi import APIRouter, Request, Response
 
 from smar.serving import metrics
 from smar.serving.engine import Engine
 from smar.serving.errors import NotReady
-from smar.serving.options import ServiceOptions
 from smar.serving.schemas import ErrorResponse, Health, Readiness
 from smar.serving.strict import StrictRoute
-from smar.serving.writer_client import WriterClient, WriterDown, writer_client
+from smar.serving.writer_client import WriterClient, WriterDown
 
 
-def build_health_router(engine: Engine, options: ServiceOptions) -> APIRouter:
-    """The routes for whoever watches the service."""
-    router, client = APIRouter(route_class=StrictRoute), writer_client(options)
+def build_health_router(ready: Callable[[Request], Awaitable[Readiness]]) -> APIRouter:
+    """The routes for whoever watches the service; `ready` says whether what is asked for answers."""
+    router = APIRouter(route_class=StrictRoute)
 
     @router.get("/healthz", summary="Is the process up?", tags=["health"])
     async def healthz() -> Health:
@@ -27,19 +28,12 @@ def build_health_router(engine: Engine, options: ServiceOptions) -> APIRouter:
         summary="Does a query work, and what cannot be written?",
         tags=["health"],
     )
-    async def readyz() -> Readiness:
+    async def readyz(request: Request) -> Readiness:
         """Runs a real query; 503 with the reason when it fails or what lies on disk now cannot be read.
 
         Where only writing is impossible, the answer is 200 and `writes` says why: searches go on.
         """
-        try:
-            engine.check()
-        except Exception as error:  # whatever breaks a query makes the service unready, and is told to the caller
-            raise NotReady(f"a probe query failed: {type(error).__name__}: {error}") from error
-        if engine.live.problem is not None:
-            raise NotReady(f"the index on disk cannot be read, an older state answers: {engine.live.problem}")
-        rules = None if engine.rules is None else engine.rules.problem
-        return Readiness(status="ready", writes=None if client is None else await _unwritable(client), rules=rules)
+        return await ready(request)
 
     @router.get("/metrics", response_class=Response, summary="Figures for Prometheus", tags=["health"])
     async def get_metrics() -> Response:
@@ -47,6 +41,18 @@ def build_health_router(engine: Engine, options: ServiceOptions) -> APIRouter:
         return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE_LATEST)
 
     return router
+
+
+async def readiness(engine: Engine, client: WriterClient | None) -> Readiness:
+    """Whether a query works, and why nothing can be written; raises NotReady."""
+    try:
+        engine.check()
+    except Exception as error:  # whatever breaks a query makes the service unready, and is told to the caller
+        raise NotReady(f"a probe query failed: {type(error).__name__}: {error}") from error
+    if engine.live.problem is not None:
+        raise NotReady(f"the index on disk cannot be read, an older state answers: {engine.live.problem}")
+    rules = None if engine.rules is None else engine.rules.problem
+    return Readiness(status="ready", writes=None if client is None else await _unwritable(client), rules=rules)
 
 
 async def _unwritable(client: WriterClient) -> str | None:

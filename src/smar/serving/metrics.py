@@ -37,13 +37,21 @@ GATE = Counter("smar_gate", "What the gate said of answered searches", ["decisio
 CACHE = Counter("smar_cache", "Searches answered from the cache or not", ["result"])
 EVENTS = Counter("smar_events", "Events of shoppers: accepted, rejected, lost", ["result"])
 REFUSED = Counter("smar_refused", "Requests refused to protect the service", ["reason"])
-ITEMS = Gauge("smar_index_items", "Items that can be found", multiprocess_mode="livemax")
-VERSION = Gauge("smar_index_version", "Version of the index that each worker serves", multiprocess_mode="liveall")
+ITEMS = Gauge("smar_index_items", "Items that can be found", ["index"], multiprocess_mode="livemax")
+VERSION = Gauge(
+    "smar_index_version", "Version of the index that each worker serves", ["index"], multiprocess_mode="liveall"
+)
 REFRESHED = Counter("smar_index_refreshes", "Changes of the index taken in")
 RULES_UNREADABLE = Gauge(
-    "smar_rules_unreadable", "1 while the file of rules is wrong and earlier rules hold", multiprocess_mode="livemax"
+    "smar_rules_unreadable",
+    "1 while the file of rules is wrong and earlier rules hold",
+    ["index"],
+    multiprocess_mode="livemax",
 )
-UNREADABLE = Gauge("smar_index_unreadable", "1 while a changed index cannot be read", multiprocess_mode="livemax")
+UNREADABLE = Gauge(
+    "smar_index_unreadable", "1 while a changed index cannot be read", ["index"], multiprocess_mode="livemax"
+)
+SEARCHES = Counter("smar_searches", "Searches by the index that answers", ["index"])
 
 _EVERY_SECONDS = 0.2
 _counted: PlainCounter[tuple[Any, ...]] = PlainCounter()

@@ -1,20 +1,25 @@
 """How a service is run: addresses, limits, keys. The supervisor hands them to its workers."""
 
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from smar.core.errors import InputError
 from smar.core.overrides import overridden
 
+P = TypeVar("P", Path, Path | str)
 KEYS_VARIABLE = "SMAR_API_KEYS"
 USUAL = ("category", "brand", "price")
 """Columns to filter by where nothing is said, of those that the index has."""
 _SHORTEST_KEY = 16
+DEFAULT = "default"
+"""Name of an index that was given none."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII | re.IGNORECASE)
 _ORIGIN = re.compile(r"https?://[^/?#\s]+", re.ASCII)
 _PREFIX = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
@@ -59,6 +64,8 @@ class ServiceOptions(BaseModel):
     events_part_seconds: float = Field(3600.0, gt=0, description="age at which a journal of events becomes a part")
     cors: tuple[str, ...] = Field((), description="origins whose pages may call the service; * for any")
     root_path: str = Field("", description="where a proxy shows the service, such as /search")
+    split: tuple[tuple[str, float], ...] = Field((), description="share of the sessions that each index answers")
+    interleave: tuple[str, ...] = Field((), description="two indexes whose rankings are interleaved")
     trusted_proxies: str = Field("127.0.0.1", description="addresses whose X-Forwarded-For is believed")
     rules: Path | None = Field(None, description="file of rules that is followed")
     shared: Path | None = Field(None, description="private folder of one service's processes")
@@ -84,9 +91,14 @@ class ServiceOptions(BaseModel):
         """Where the service keeps the rules that were right last."""
         return None if self.shared is None else self.shared / "rules.yaml"
 
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The indexes that an experiment compares."""
+        return self.interleave or tuple(name for name, _ in self.split)
+
 
 _OWN = {"workers", "keys", "cors", "root_path", "rules", "facets", "sort", "collapse", "shared", "writer"}
-_OWN |= {"events", "events_sessions"}
+_OWN |= {"events", "events_sessions", "split", "interleave"}
 _SETTABLE = sorted(set(ServiceOptions.model_fields) - _OWN)
 
 
@@ -106,6 +118,41 @@ def service_options(assignments: Sequence[str] = (), **named: object) -> Service
         return overridden(ServiceOptions(), changes)
     except ValueError as error:
         raise InputError(f"the service cannot be run so: {error}") from None
+
+
+def named_paths(given: Sequence[tuple[str | None, P]], unnamed: str = DEFAULT) -> dict[str, P]:
+    """Paths, or URLs of engines, by the names that they were given, `unnamed` for the one without.
+
+    Raises:
+        InputError: a name is none, or given twice.
+    """
+    paths: dict[str, P] = {}
+    for said, path in given:
+        name = unnamed if said is None else said
+        if not _NAME.fullmatch(name):
+            raise InputError(
+                f"{name!r} is no name; up to 32 letters, digits, - and _ are allowed, such as shop={path}."
+            )
+        if name in paths:
+            raise InputError(f"{paths[name]} and {path} would both be {name!r}; give each a name: NAME={path}.")
+        paths[name] = path
+    return paths
+
+
+def check_names(indexes: Sequence[str], runs: Iterable[str], options: ServiceOptions) -> None:
+    """Raise InputError where a model or an experiment is of an index that is not served, or the latter makes none."""
+    shares, compared = [share for _, share in options.split], options.variants
+    for name in (*runs, *compared):
+        if name not in indexes:
+            raise InputError(f"there is no index {name!r}; served are {', '.join(indexes)}.")
+    if options.split and options.interleave:
+        raise InputError("--split and --interleave are two ways to compare; give one of them.")
+    if len(set(compared)) < len(compared) or len(compared) == 1 or len(options.interleave) > 2:
+        raise InputError(
+            f"{', '.join(compared)} cannot be compared; --interleave takes two indexes, --split two or more."
+        )
+    if any(not 0 < share < math.inf for share in shares):
+        raise InputError("--split: shares are numbers above 0, such as a:50,b:50.")
 
 
 def read_keys(path: Path | None) -> tuple[str, ...]:

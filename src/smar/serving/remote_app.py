@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -21,6 +22,7 @@ from smar.search.protocol import EngineDown, Mode
 from smar.search.remote import RemoteIndex
 from smar.serving import metrics
 from smar.serving.address import address_parameters, read_address
+from smar.serving.answered import identified
 from smar.serving.answers import as_json, items_json, page_out, result_out, server_timing
 from smar.serving.app import add_pages
 from smar.serving.asked import BatchRequest, SearchRequest
@@ -31,7 +33,7 @@ from smar.serving.errors import NotFound, NotReady, add_error_handlers, told
 from smar.serving.guard import Guard
 from smar.serving.many import ITEM
 from smar.serving.offered import offered
-from smar.serving.options import ServiceOptions
+from smar.serving.options import DEFAULT, ServiceOptions
 from smar.serving.remote import RemoteEngine, found_items, similar_page
 from smar.serving.routes import BATCH, JSON, SEARCH, question_of, read_body, sent_path, tagged
 from smar.serving.schemas import (
@@ -44,6 +46,7 @@ from smar.serving.schemas import (
     PriceRange,
     Readiness,
 )
+from smar.serving.several import alone
 from smar.serving.strict import StrictRoute
 
 T = TypeVar("T")
@@ -65,7 +68,7 @@ class Awaited:
             raise Busy
         self._waiting += 1
         try:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+            future = asyncio.get_running_loop().run_in_executor(self._pool, copy_context().run, work)
             return await asyncio.wait_for(future, self._deadline)
         except TimeoutError:
             raise EngineDown(f"{self.engine.name} gave no answer within {self._deadline:g} s") from None
@@ -73,7 +76,7 @@ class Awaited:
             self._waiting -= 1
 
 
-def create_remote_app(engine: RemoteEngine, options: ServiceOptions | None = None) -> Guard:
+def create_remote_app(engine: RemoteEngine, options: ServiceOptions | None = None, name: str = DEFAULT) -> Guard:
     """The ASGI application over an opened engine."""
     options = options or ServiceOptions()
     app = FastAPI(
@@ -93,8 +96,8 @@ def create_remote_app(engine: RemoteEngine, options: ServiceOptions | None = Non
     _add_about(router, awaited, options)
     _add_health(router, awaited)
     app.include_router(router)
-    add_pages(app, options)
-    return Guard(app, options, {})
+    add_pages(app, [{"url": options.root_path}] if options.root_path else [])
+    return Guard(alone(app, options, name), options)
 
 
 def _add_searches(router: APIRouter, awaited: Awaited) -> None:
@@ -111,7 +114,7 @@ def _add_searches(router: APIRouter, awaited: Awaited) -> None:
     async def search(request: Request) -> Response:
         """Find the items that fit a query in words and, where the gate says that it helps, in looks."""
         answer, timing = await found(question_of(await read_body(request, SearchRequest)))
-        return Response(answer, media_type=JSON, headers=timing)
+        return Response(identified(answer)[1], media_type=JSON, headers=timing)
 
     @router.get(
         SEARCH, summary="Search by address", tags=["search"], openapi_extra={"parameters": address_parameters()}
@@ -119,11 +122,16 @@ def _add_searches(router: APIRouter, awaited: Awaited) -> None:
     async def search_by_address(request: Request) -> Response:
         """The same from parameters."""
         answer, timing = await found(question_of(read_address(request.query_params.multi_items())))
-        return tagged(request, answer, {"Cache-Control": "no-cache", **timing})
+        response = tagged(request, answer, {"Cache-Control": "no-cache", **timing}, weak=True)
+        if response.status_code == 200:  # else the client's copy keeps its query_id
+            response.body = identified(answer)[1]
+            response.headers["content-length"] = str(len(response.body))
+        return response
 
     async def one(asked: object) -> msgspec.Raw:
         try:
             answer, _ = await found(question_of(SearchRequest.model_validate(asked)))
+            answer = identified(answer)[1]
         except (InputError, ValidationError, Busy, EngineDown) as error:
             answer = as_json(ErrorResponse(error=told(error)).model_dump(exclude_none=True))
         return msgspec.Raw(answer)
@@ -217,7 +225,7 @@ def _add_items(router: APIRouter, awaited: Awaited) -> None:
             if index.item(item_id) is None:
                 raise NotFound("unknown_item", f"there is no item {item_id[:100]!r} in this index.")
             page, found = similar_page(index, item_id, k, offset, awaited.engine.filter(filter, index))
-            return as_json(page_out(found.index, page))
+            return identified(as_json(page_out(found.index, page)))[1]
 
         return Response(await awaited(work), media_type=JSON)
 
@@ -243,6 +251,9 @@ def _add_about(router: APIRouter, awaited: Awaited, options: ServiceOptions) -> 
                 modes=[mode for mode in Mode if mode is not Mode.HYBRID],
                 **offered(without_cards, found_items(index, []).index, logger.warning),
                 picture_search=False,
+                compared=[],
+                events=False,
+                events_sessions=False,
                 writable=False,
             )
 

@@ -22,7 +22,7 @@ from smar.search.local import EmbeddedIndex, content_type
 from smar.search.protocol import Mode
 from smar.serving import metrics
 from smar.serving.address import address_parameters, read_address
-from smar.serving.answered import identified, note_search
+from smar.serving.answered import SESSION, identified, note_search
 from smar.serving.answers import Cache, as_json, items_json, result_out, server_timing
 from smar.serving.asked import BatchRequest, SearchRequest, batch_schema
 from smar.serving.batcher import Batcher, Busy
@@ -30,7 +30,7 @@ from smar.serving.engine import Engine, Question, RequestError, SearchResult, ti
 from smar.serving.errors import NotFound, told
 from smar.serving.facets import facets_response
 from smar.serving.offered import Offer
-from smar.serving.options import ServiceOptions
+from smar.serving.options import DEFAULT, ServiceOptions
 from smar.serving.schemas import About, BatchResponse, ErrorResponse, FacetsOut, ItemOut, SearchResponse
 from smar.serving.strict import Answers, StrictRoute
 
@@ -62,10 +62,10 @@ _PICTURE: Answers = {
 }
 
 
-def build_router(engine: Engine, options: ServiceOptions, events: "Events | None" = None) -> APIRouter:
+def build_router(engine: Engine, options: ServiceOptions, searches: "Searches") -> APIRouter:
     """All routes that need the index alone."""
     router = APIRouter(route_class=StrictRoute)
-    _add_search(router, Searches(engine, options, events))
+    _add_search(router, searches)
     _add_facets(router, engine)
     _add_items(router, engine)
     _add_about(router, engine, options)
@@ -75,8 +75,10 @@ def build_router(engine: Engine, options: ServiceOptions, events: "Events | None
 class Searches:
     """Answers searches: cache, batcher, figures."""
 
-    def __init__(self, engine: Engine, options: ServiceOptions, events: "Events | None" = None) -> None:
-        self._engine, self._events = engine, events
+    def __init__(
+        self, engine: Engine, options: ServiceOptions, events: "Events | None" = None, name: str = DEFAULT
+    ) -> None:
+        self._engine, self._events, self._name = engine, events, name
         self._log_query = options.log == "queries"
         self._cache = Cache(options.cache_bytes)
         self._batcher: Batcher[Question, SearchResult] = Batcher(engine.answer, options.batch, options.queue)
@@ -84,17 +86,17 @@ class Searches:
     async def answer(self, request: Request) -> Response:
         """``POST /v1/search``."""
         asked = await read_body(request, SearchRequest)
-        question = question_of(asked)
+        question = question_of(asked, _said(request))
         answer, timing = await self._found(question, lambda **more: self._note(request, question, **more))
-        return Response(self._identified(request, question, answer), media_type=JSON, headers=timing)
+        return Response(self._identified(question, answer), media_type=JSON, headers=timing)
 
     async def linked(self, request: Request) -> Response:
         """``GET /v1/search``: the same from the address; whoever has the answer is told when it is still right."""
-        question = question_of(read_address(request.query_params.multi_items()))
+        question = question_of(read_address(request.query_params.multi_items()), _said(request))
         answer, headers = await self._found(question, lambda **more: self._note(request, question, **more))
         found = tagged(request, answer, {"Cache-Control": "no-cache", **headers}, weak=True)
         if found.status_code == 200:  # else the client's copy keeps its query_id
-            found.body = self._identified(request, question, answer)
+            found.body = self._identified(question, answer)
             found.headers["content-length"] = str(len(found.body))
         return found
 
@@ -112,37 +114,43 @@ class Searches:
         try:
             if too_many:
                 raise RequestError("too_many_requests", "more requests a second than are allowed; try again shortly.")
-            question = question_of(SearchRequest.model_validate(asked))
+            question = question_of(SearchRequest.model_validate(asked), _said(request))
             answer, _ = await self._found(question, lambda **_: None)
-            answer = self._identified(request, question, answer)
+            answer = self._identified(question, answer)
         except (InputError, ValidationError, Busy) as error:
             answer = as_json(ErrorResponse(error=told(error)).model_dump(exclude_none=True))
         return msgspec.Raw(answer)
 
-    def _identified(self, request: Request, question: Question, answer: bytes) -> bytes:
+    def _identified(self, question: Question, answer: bytes) -> bytes:
         """The answer with an id of its own, noted where events are taken."""
         query_id, whole = identified(answer)
-        note_search(self._events, request, query_id, question, answer)
+        note_search(self._events, query_id, question, answer)
         return whole
 
     async def _found(self, question: Question, note: Callable[..., None]) -> tuple[bytes, dict[str, str]]:
         """The answer as bytes, and the header with its times; `note` takes what the log tells of it."""
         started = time.perf_counter()
         index = self._engine.index
+        metrics.count(metrics.SEARCHES, self._name)
         kept = self._cache.get(index, question, self._engine.active(index))
         metrics.count(metrics.CACHE, "miss" if kept is None else "hit")
         if kept is not None:
             note(cached=True)
             return kept, server_timing({"cache": 1000 * (time.perf_counter() - started)})
-        result = await self._batcher.ask(question)
+        result = await self.result(question)
         with timed(result.timings, "fetch"):
             answer = as_json(result_out(result, question.fields, question.highlight))
         self._cache.keep(result.index, question, answer, result.rules)
         metrics.observe_stages(result.timings)
-        if not question.browses:
-            metrics.count(metrics.GATE, "pictures" if result.routed else "words")
         note(cached=False, hits=len(result.found))
         return answer, server_timing(result.timings)
+
+    async def result(self, question: Question) -> SearchResult:
+        """What is found; never a kept answer."""
+        result = await self._batcher.ask(question)
+        if not question.browses:
+            metrics.count(metrics.GATE, "pictures" if result.routed else "words")
+        return result
 
     def _note(self, request: Request, question: Question, **more: Any) -> None:
         """What the access log tells of this search; what the shopper typed only when it was asked for."""
@@ -152,9 +160,14 @@ class Searches:
         request.state.log = note | ({"query": question.query} if self._log_query else {})
 
 
-def question_of(asked: SearchRequest) -> Question:
-    """Checked; raises RequestError."""
-    further = asked.offset, asked.shape, asked.fields, asked.highlight
+def _said(request: Request) -> str | None:
+    """The session that the request's head names."""
+    return request.headers.get(SESSION, "")[:200] or None
+
+
+def question_of(asked: SearchRequest, session: str | None = None) -> Question:
+    """Checked, of `session` where it names none itself; raises RequestError."""
+    further = asked.offset, asked.shape, asked.fields, asked.highlight, asked.session or session
     return Question.of(asked.query, asked.k, asked.mode, asked.filter, asked.explain, *further)
 
 
@@ -227,6 +240,7 @@ def _add_about(router: APIRouter, engine: Engine, options: ServiceOptions) -> No
             modes=list(Mode),
             **offer.of(index),
             picture_search=options.writer,
+            compared=list(options.variants),
             events=options.events is not None,
             events_sessions=options.events is not None and options.events_sessions,
             writable=options.writer and bool(options.keys),

@@ -214,7 +214,7 @@ def parse_rules(text: str, path: Path) -> RulesIn:
         InputError: it is not YAML, or a rule is wrong; the message names file, rule, field and what was seen.
     """
     try:
-        tree = yaml.load(text, Loader=_Loader)
+        tree = yaml.load(text, Loader=_Loader)  # nosec B506: a SafeLoader that refuses keys that come twice
     except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as YAML: {error}") from None
     if not isinstance(tree, dict):

@@ -46,6 +46,10 @@ class HitOut(BaseModel):
     picture: str | None = Field(description="address of the picture; null when the item has none")
     item: dict[str, Any] = Field(description="the item's own columns")
     others: OthersOut | None = Field(None, description="left out where nothing was collapsed")
+    team: str | None = Field(
+        None,
+        description="the index that put it here; null after the end of one ranking, left out where none interleave",
+    )
     factors: dict[str, float] | None = Field(None, description="with `explain`, the values that its rank was made of")
     moved: list[MovedOut] | None = Field(None, description="with `explain`, what moved it, where anything could")
     highlight: dict[str, str | list[str] | None] | None = Field(
@@ -117,6 +121,10 @@ class SearchResponse(BaseModel):
     """What was found."""
 
     query_id: str = Field(description="of this answer; events name it")
+    variant: str | None = Field(None, description="the index that answered; left out where none are compared")
+    interleaved: list[str] | None = Field(
+        None, description="the indexes whose rankings are interleaved here; left out where none are"
+    )
     query: str = Field(description="the query as it was understood")
     mode: Mode
     image_probability: float = Field(description="the gate: how likely pictures help this query, 0 to 1")
@@ -242,6 +250,23 @@ class CollapseOut(BaseModel):
     noun: str = Field(description="what the page calls the others, such as colours")
 
 
+class IndexOut(BaseModel):
+    """An index of this service."""
+
+    name: str
+    address: str = Field(description="what its routes begin with, in place of `/v1`")
+    items: int | None = Field(description="null while it cannot be read")
+    fingerprint: str | None = Field(description="of its model")
+    problem: str | None = Field(description="why it cannot be read now")
+
+
+class IndexesOut(BaseModel):
+    """The indexes of this service; the first one answers what names none, unless some are compared."""
+
+    indexes: list[IndexOut]
+    compared: list[str] = Field(description="those that answer in its place: `smar serve --split`, `--interleave`")
+
+
 class About(BaseModel):
     """What this service is and can do."""
 
@@ -256,6 +281,7 @@ class About(BaseModel):
     cutoffs: list[Mode] = Field(description="modes whose searches know a cut-off, below which nothing is relevant")
     kinds: dict[str, ColumnKind] = Field(description="what the columns of `facets` and `sorts` hold")
     picture_search: bool = Field(description="whether a model worker can encode pictures and items")
+    compared: list[str] = Field(description="indexes that an experiment compares; searches then give their `session`")
     events: bool = Field(description="whether impressions and clicks can be reported")
     events_sessions: bool = Field(description="whether events keep the session's id, as a hash")
     writable: bool = Field(description="whether items can be changed over HTTP, with an API key")

@@ -11,15 +11,15 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from smar.core.errors import InputError
 from smar.core.progress import console
 from smar.serving.child import Child, SignOfLife
 from smar.serving.children import WriterTask
-from smar.serving.options import ServiceOptions
-from smar.serving.worker import WorkerTask, life_file
+from smar.serving.options import DEFAULT, ServiceOptions, check_names
+from smar.serving.worker import WorkerTask, index_folder, life_file
 
 _LOOK = 0.1
 _WRITER_PATIENCE = 4
@@ -52,25 +52,27 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    index: Path | str,
+    indexes: Path | str | Mapping[str, Path | str],
     host: str = "127.0.0.1",
     port: int = 8080,
     options: ServiceOptions | None = None,
-    run: Path | None = None,
+    runs: Path | Mapping[str, Path] | None = None,
     device: str = "auto",
     folder: Path | None = None,
     encode: bool = False,
 ) -> None:
-    """Serve an index until interrupted; with `run`, the run of its model, items and pictures can be encoded, too.
+    """Serve an index, or several by name, until interrupted; the first one answers what names none.
 
-    `index` is a folder or an engine's URL; `folder` and `encode` as of `WorkerTask`.
-
-    `device` (`auto`, `cpu` or `cuda`) encodes them.
+    An index is a folder or an engine's URL; `folder` and `encode` as of `WorkerTask`. With `runs`, that of an index's
+    model, its items and pictures can be encoded, too; `device` (`auto`, `cpu` or `cuda`) encodes them.
 
     Raises:
-        InputError: the port is in use, or index or run are missing, damaged or of different models.
+        InputError: the port is in use, or an index or run is missing, damaged or of another model, or has no name.
     """
     options = options or ServiceOptions()
+    indexes = {DEFAULT: indexes} if isinstance(indexes, Path | str) else indexes
+    runs = {next(iter(indexes)): runs} if isinstance(runs, Path) else runs or {}
+    check_names(list(indexes), runs, options)
     stop = threading.Event()
     with (
         contextlib.closing(listen(host, port)) as listener,
@@ -78,12 +80,21 @@ def serve(
         _signals(stop),
     ):
         (metrics := Path(shared) / "metrics").mkdir()
-        options = options.model_copy(update={"shared": Path(shared), "writer": run is not None})
-        task = WorkerTask(index=str(index), descriptor=listener.fileno(), options=options, folder=folder, encode=encode)
-        workers = [_worker(task.model_copy(update={"number": number}), metrics) for number in range(options.workers)]
-        writers = [] if run is None else [_writer(Path(index), run, device, options, metrics)]
+        options = options.model_copy(update={"shared": Path(shared)})
+        task = WorkerTask(
+            indexes={name: str(index) for name, index in indexes.items()},
+            folder=folder,
+            encode=encode,
+            writable=tuple(runs),
+            descriptor=listener.fileno(),
+            options=options,
+        )
+        for name in indexes:
+            index_folder(Path(shared), name).mkdir()
+        workers = [_worker(task, metrics, number) for number in range(options.workers)]
+        writers = [_writer(name, Path(indexes[name]), run, device, options, metrics) for name, run in runs.items()]
         try:
-            _run(workers, writers, stop, listener, host)
+            _run(workers, writers, stop, listener, host, list(indexes))
         finally:
             for child in workers + writers:
                 child.stop()
@@ -91,30 +102,35 @@ def serve(
                 child.wait()
 
 
-def _worker(task: WorkerTask, metrics: Path) -> Child:
+def _worker(task: WorkerTask, metrics: Path, number: int) -> Child:
     # the first one compares every byte with the checksums before the others start: once is enough
-    options, number = task.options, task.number
-    assert options.shared is not None  # made by `serve`
+    assert task.options.shared is not None  # made by `serve`
     return Child(
         "smar.serving.worker",
-        task,
+        task.model_copy(update={"number": number}),
         inherited=[task.descriptor],
         metrics=metrics,
-        life=SignOfLife(life_file(options.shared, number), options.hang),
+        life=SignOfLife(life_file(task.options.shared, number), task.options.hang),
         unchecked=number > 0,
     )
 
 
-def _writer(index: Path, run: Path, device: str, options: ServiceOptions, metrics: Path) -> Child:
+def _writer(name: str, index: Path, run: Path, device: str, options: ServiceOptions, metrics: Path) -> Child:
     assert options.shared is not None
-    alive, socket = options.shared / "alive-writer", options.shared / "writer.sock"
+    folder = index_folder(options.shared, name)
+    alive, socket = folder / "alive-writer", folder / "writer.sock"
     task = WriterTask(index=index, run=run, socket=socket, alive=alive, device=device, max_body=options.upload_bytes)
     life = SignOfLife(alive, _WRITER_PATIENCE * options.hang)
     return Child("smar.serving.writer", task, metrics=metrics, life=life, unchecked=True)
 
 
 def _run(
-    workers: Sequence[Child], writers: Sequence[Child], stop: threading.Event, listener: socket.socket, host: str
+    workers: Sequence[Child],
+    writers: Sequence[Child],
+    stop: threading.Event,
+    listener: socket.socket,
+    host: str,
+    names: Sequence[str],
 ) -> None:
     first, *others = workers
     first.start()
@@ -126,8 +142,9 @@ def _run(
     for child in (*others, *writers):
         child.start()
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    of = f" of {', '.join(names)}" if len(names) > 1 else ""
     console.print(
-        f"{report.items:,} items at {url} (documentation: {url}/docs); Ctrl-C ends", markup=False, soft_wrap=True
+        f"{report.items:,} items{of} at {url} (documentation: {url}/docs); Ctrl-C ends", markup=False, soft_wrap=True
     )
     while not stop.wait(_LOOK):
         for child in (*workers, *writers):

@@ -15,17 +15,20 @@ from smar.serving.children import AGAIN, GRACE, UNCHECKED, Supervisor
 from smar.serving.options import ServiceOptions
 
 if TYPE_CHECKING:
+    from smar.serving.engine import Engine
     from smar.serving.guard import Guard
 
 
 class WorkerTask(BaseModel):
     """What a worker is to do, the one of this `number`; `descriptor` is the listening socket that it inherited.
 
-    `index` is a folder, or an engine's URL with the `folder` of its query encoder where that is another one than it was
-    loaded from; with `encode`, a folder whose query encoder alone is served.
+    `indexes` are folders by name, and `writable` those of them that have a model worker. One alone may be an engine's
+    URL, with the `folder` of its query encoder where that is another one than it was loaded from; or with `encode`, a
+    folder whose query encoder alone is served.
     """
 
-    index: str
+    indexes: dict[str, str]
+    writable: tuple[str, ...] = ()
     folder: Path | None = None
     encode: bool = False
     descriptor: int
@@ -38,20 +41,73 @@ def life_file(shared: Path, number: int) -> Path:
     return shared / f"alive-{number}"
 
 
-def _elsewhere(task: WorkerTask) -> "tuple[Guard, int]":
+def index_folder(shared: Path, name: str) -> Path:
+    """What the processes of one index share."""
+    return shared / f"index-{name}"
+
+
+def _elsewhere(task: WorkerTask, name: str, index: str) -> "tuple[Guard, int]":
     """The application over an engine's URL, or the one without items; and how many items it has."""
     if task.encode:
         from smar.serving.encode import create_encode_app
 
-        return create_encode_app(Path(task.index), task.options), 0
+        return create_encode_app(Path(index), task.options), 0
     from smar.serving.remote import RemoteEngine
     from smar.serving.remote_app import create_remote_app
 
-    engine = RemoteEngine.open(task.index, task.folder, task.options.deadline)
+    engine = RemoteEngine.open(index, task.folder, task.options.deadline)
     if AGAIN in sys.argv:  # it answered when the service was started, and will again
-        return create_remote_app(engine, task.options), 0
+        return create_remote_app(engine, task.options, name), 0
     engine.index.check()
-    return create_remote_app(engine, task.options), len(engine.index)
+    return create_remote_app(engine, task.options, name), len(engine.index)
+
+
+def _here(task: WorkerTask) -> "tuple[Guard, int]":
+    """The application over folders, and how many items they have; what cannot be read is waited for.
+
+    Raises:
+        InputError: one of them cannot be read, nor could it be before.
+    """
+    with ThreadPoolExecutor(1) as pool:  # while the indexes are read, the other half of the modules is
+        opened = {name: pool.submit(_opened, task, name) for name in task.indexes}
+        from smar.serving.app import create_service
+        from smar.serving.several import Opening
+    found = {name: one.result() for name, one in opened.items()}
+    broken = [(name, one) for name, one in found.items() if isinstance(one, str)]
+    if broken and AGAIN not in sys.argv:
+        (name, said), several = broken[0], len(found) > 1
+        raise InputError(f"index {name}: {said}" if several else said)
+    openings = {name: Opening(Path(task.indexes[name]), one, _own(task, name)) for name, one in found.items()}
+    items = sum(0 if isinstance(one, str) else len(one.index) for one in found.values())
+    return create_service(openings, task.options), items
+
+
+def _opened(task: WorkerTask, name: str) -> "Engine | str":
+    """The index, or what is wrong with it."""
+    from smar.serving.engine import Engine
+    from smar.serving.offered import offered
+
+    own = _own(task, name)
+    try:
+        engine = Engine.open(task.indexes[name], UNCHECKED not in sys.argv, own.rules, own.kept_rules)
+        engine.check()
+        if AGAIN not in sys.argv:  # afterwards a new version may lack a column that the page offered
+            offered(own, engine.index)
+    except Exception as error:
+        return _told(error)
+    return engine
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+
+
+def _own(task: WorkerTask, name: str) -> ServiceOptions:
+    """The options of one index: memory is shared out evenly."""
+    assert task.options.shared is not None  # the supervisor has made it
+    cache = task.options.cache_bytes // len(task.indexes)
+    shared = index_folder(task.options.shared, name)
+    return task.options.model_copy(update={"shared": shared, "writer": name in task.writable, "cache_bytes": cache})
 
 
 def main() -> int:
@@ -61,36 +117,21 @@ def main() -> int:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one query is no work for a pool of threads
     from smar.core.logs import configure_logs
     from smar.search.engines import is_url
-    from smar.serving.engine import Engine
 
     configure_logs(requests=task.options.log != "errors")
-    with ThreadPoolExecutor(1) as pool:  # while the index is read, the other half of the modules is
-        local = not (task.encode or is_url(task.index))
-        rules = task.options.rules, task.options.kept_rules
-        opened = pool.submit(Engine.open, task.index, UNCHECKED not in sys.argv, *rules) if local else None
-        import uvicorn
-
-        from smar.serving.accept import FairServer, Shares
-        from smar.serving.app import create_app
-        from smar.serving.offered import offered
-        from smar.serving.protocol import BoundedProtocol
-        from smar.serving.waiting import Waiting
-    app: Guard | Waiting
     try:
-        if opened is None:
-            app, items = _elsewhere(task)
-        else:
-            engine = opened.result()
-            engine.check()
-            if AGAIN not in sys.argv:  # afterwards a new version may lack a column that the page offered
-                offered(task.options, engine.index)
-            app, items = create_app(engine, task.options), len(engine.index)
-        supervisor.ready(items)
+        (name, index), *others = task.indexes.items()
+        alone = not others and (task.encode or is_url(index))
+        app, items = _elsewhere(task, name, index) if alone else _here(task)
     except Exception as error:
-        said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        if AGAIN not in sys.argv or opened is None:
-            supervisor.refuse(said)
-        app = Waiting(Path(task.index), said, task.options)
+        supervisor.refuse(_told(error))
+    import uvicorn
+
+    from smar.serving.accept import FairServer, Shares
+    from smar.serving.protocol import BoundedProtocol
+
+    supervisor.ready(items)
+
     config = uvicorn.Config(
         app,
         http=BoundedProtocol,

@@ -13,6 +13,7 @@ CREATE OR REPLACE TEMP MACRO is_blank(text) AS
 
 -- Exact sums: the order in which threads add must not show in the last digit.
 CREATE OR REPLACE TEMP MACRO exact(number) AS CAST(number AS DECIMAL(38, 9));
+CREATE OR REPLACE TEMP MACRO approximate(number) AS CAST(number AS DOUBLE);
 
 -- A uniform number in [0, 1) from a pair, the same on every engine.
 CREATE OR REPLACE TEMP MACRO pair_hash(query, item_id) AS

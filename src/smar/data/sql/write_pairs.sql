@@ -1,6 +1,6 @@
 -- The pairs of one part as they are written; weight has mean 1 over the training pairs.
 SELECT pair.query, pair.item_index, pair.clicks, pair.orders,
-       CAST(CAST(pair.total_weight AS DOUBLE) / getvariable('mean_weight') AS FLOAT) AS weight,
+       CAST(approximate(pair.total_weight) / getvariable('mean_weight') AS FLOAT) AS weight,
        pair.first_click, pair.last_click,
        pair.part > 0 AND seen.query IS NOT NULL AS seen_in_train
 FROM pair LEFT JOIN (SELECT query, item_index FROM pair WHERE part = 0) AS seen

@@ -1,6 +1,6 @@
 // The service, seen from the page.
 
-import { sessionHeaders } from "./events.js";
+import { session } from "./events.js";
 
 /** An answer that is not a success; `message` is fit to be shown. */
 export class ServiceError extends Error {
@@ -60,12 +60,12 @@ export const byPicture = (picture, wanted, signal) =>
     signal,
   });
 
-export const search = (request, signal) => post("v1/search", { ...request, explain: true }, signal);
+export const search = (request, signal) => post("v1/search", { ...request, session: session(), explain: true }, signal);
 
 const post = (path, request, signal) =>
   call(path, {
     method: "POST",
-    headers: { "Content-Type": "application/json", ...sessionHeaders() },
+    headers: { "Content-Type": "application/json" },
     body: JSON.stringify(request),
     signal,
   });

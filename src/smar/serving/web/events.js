@@ -5,7 +5,7 @@ const PAUSE = 2000; // ms between two reports
 const MOST = 100; // events of a report: a beacon holds 64 KB
 
 let takes = null; // whether the service takes events; until it has said so they wait
-let session = null;
+let recorded = false; // whether events tell their session
 let waiting = [];
 let timer = 0;
 const told = new Set();
@@ -43,17 +43,14 @@ export function startEvents(about) {
     waiting = [];
     return;
   }
-  if (about.events_sessions) {
-    session = sessionStorage.getItem("session") ?? [...crypto.getRandomValues(new Uint32Array(4))].map((one) => one.toString(36)).join("");
-    sessionStorage.setItem("session", session);
-  }
+  recorded = Boolean(about.events_sessions);
   addEventListener("visibilitychange", () => document.visibilityState === "hidden" && send());
   addEventListener("pagehide", send);
   later();
 }
 
-/** Headers by which a search tells its session, where sessions are recorded. */
-export const sessionHeaders = () => (session ? { "X-Session-Id": session } : {});
+/** A random name that ends with the tab, by which indexes that are compared answer one session alike. */
+export const session = () => (sessionStorage.session ??= [...crypto.getRandomValues(new Uint32Array(4))].map((one) => one.toString(36)).join(""));
 
 function seen(card) {
   clearTimeout(timers.get(card));
@@ -67,9 +64,10 @@ function seen(card) {
   later();
 }
 
-function note(action, { query_id, item_id, rank }) {
+function note(action, { query_id, item_id, rank, team }) {
+  const variant = team ? { variant: team } : {}; // of a search that one index answered, the service knows it
   // no timestamp: a shopper's clock may be wrong, the service's is not
-  waiting.push({ action_name: action, query_id, event_attributes: { object: { object_id: item_id }, position: { ordinal: rank } } });
+  waiting.push({ action_name: action, query_id, event_attributes: { object: { object_id: item_id }, position: { ordinal: rank }, ...variant } });
 }
 
 function later() {
@@ -80,7 +78,7 @@ function send() {
   clearTimeout(timer);
   timer = 0;
   while (takes && waiting.length) {
-    const some = waiting.slice(0, MOST).map((event) => (session ? { ...event, session_id: session } : event));
+    const some = waiting.slice(0, MOST).map((event) => (recorded ? { ...event, session_id: session() } : event));
     if (!navigator.sendBeacon("v1/events", JSON.stringify(some))) return later(); // the browser's own queue is full
     waiting = waiting.slice(MOST);
   }

@@ -84,7 +84,7 @@ def check_shown(
     place = catalogue.row_of(item_id)
     now = catalogue.items([place])[0] if place is not None else {}
     same = {name: value for name, value in now.items() if name in values and plain(value) == values[name]}
-    if picture is not None and (place is None or not picture.endswith(picture_url(item_id))):
+    if picture is not None and (place is None or not picture.endswith(picture_url(item_id).removeprefix("/v1"))):
         raise RefusedItem("invalid_item", "picture is the address of no picture of this item; send the picture itself.")
     status = now.get("image_status")
     if now and values.get("image_status", status) != status:

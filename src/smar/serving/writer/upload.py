@@ -148,7 +148,7 @@ def upload_of(columns: dict[str, Any]) -> Upload:
         item, given = columns["item"], columns.get("picture")
         if "item_id" in columns and item.setdefault("item_id", columns["item_id"]) != columns["item_id"]:
             raise RefusedItem("invalid_item", "item_id is another one in the item than beside it.")
-        if isinstance(given, str) and "/v1/items/" in given and given.endswith("/picture"):
+        if isinstance(given, str) and "/items/" in given and given.endswith("/picture"):
             return Upload(item, (), True, given)
         return Upload(item, _pictures(given), True)
     return Upload(columns, _pictures(columns.pop("picture", None)))
