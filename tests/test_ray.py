@@ -100,5 +100,3 @@ def test_a_failure_names_its_part() -> None:
     with pytest.raises(ValueError, match="a mistake") as seen:
         list(run([broken], ["other"], 1, "", "ray"))
     assert "in other" in seen.value.__notes__
-    with pytest.raises(InputError, match=r"mortal: the process that worked on it died 3 times"):
-        list(run([broken] * 2, ["mortal"], 1, ""))

@@ -1,9 +1,12 @@
 """Shards of several calls: the bytes of one call, whoever made which part."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from preloaded import quick_spawn
 from smar.arguments import part
 from smar.core.errors import InputError
 from smar.data.dataset import Dataset
@@ -42,3 +45,15 @@ def test_a_task_that_finds_no_job_says_that_the_folder_must_be_shared(tmp_path: 
     shard = shards.Shard(slice(4096, 8192), tmp_path / "shard-00001.parquet")
     with pytest.raises(InputError, match=r"shard-00001.parquet \(rows 4,096 to 8,191 of items.parquet\): .* shared"):
         list(run([task], [shard], 1, ""))
+
+
+def broken(part: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_dies_time_after_time_is_named_with_its_part() -> None:
+    with (
+        quick_spawn("smar.runners.local.get_context"),
+        pytest.raises(InputError, match=r"shard 7: the process that worked on it died 3 times"),
+    ):
+        list(run([broken] * 2, ["shard 7"], 1, ""))
