@@ -1,6 +1,7 @@
 """Two indexes compared: shares of the sessions, team-draft interleaving, answers that tell who gave them."""
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,7 +194,11 @@ def test_what_has_no_ranking_is_answered_by_the_first(interleaved: TestClient) -
 
 def test_ranked_explained_and_counted_drafts(interleaved: TestClient) -> None:
     body = {"rank": "score + log1p(price)", "explain": True, "facets": ["brand"], "fields": ["title"], "k": 10}
+    body["highlight"] = ["title"]
     answer = ask(interleaved, **body)
+    titles = [(hit["highlight"]["title"], hit["item"]["title"]) for hit in answer["hits"]]
+    assert [re.sub("</?em>", "", marked or title) for marked, title in titles] == [title for _, title in titles]
+    assert any("<em>" in (marked or "") for marked, _ in titles)
     assert all(set(hit["item"]) == {"title"} and "price" in hit["factors"] for hit in answer["hits"])
     assert answer["facets"] == ask(interleaved, "/v1/indexes/a/search", **body)["facets"]
     assert {hit["team"] for hit in answer["hits"]} == {"a", "b"}
