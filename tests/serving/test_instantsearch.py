@@ -32,7 +32,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     if npm is None:
         pytest.skip("npm is not on the PATH: the module for InstantSearch is not tested (Debian: apt-get install npm)")
     folder = tmp_path_factory.mktemp("npm")
-    command = [npm, "pack", PACKAGE, "--prefer-offline", "--ignore-scripts", "--fetch-retries=0"]
+    command = [
+        npm,
+        "pack",
+        PACKAGE,
+        "--prefer-offline",
+        "--ignore-scripts",
+        "--fetch-retries=0",
+        "--fetch-timeout=30000",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     if done.returncode:
         pytest.skip(f"{PACKAGE} cannot be had, so the module for InstantSearch is not tested: {done.stderr[-300:]}")
