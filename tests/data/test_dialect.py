@@ -14,7 +14,7 @@ from sqlglot import exp  # noqa: E402
 from smar.data.transpile import FUNCTIONS, parse, spark_sql, typed_literal  # noqa: E402
 
 SCRIPTS = ("log", "log_counts", "position_count", "position_weight", "valid_border", "pairs", "write_pairs")
-LATER = ("leak_check", "qrels", "rejects")
+LATER = ("leak_check", "qrels", "suggestions", "rejects")
 OF_SPARK = {"octet_length", "conv", "count_if"}
 SETTINGS = {"test_share": 0.1, "valid_share": 1 / 3, "drawn": True, "part": 2, "test_from": datetime(2026, 1, 2, 3)}
 

@@ -133,13 +133,17 @@ def same(folder: Path, clicks: Any, catalogue: Path, **changes: Any) -> Dataset:
     made = {}
     for engine in ("duckdb", "spark"):
         out = folder / engine
-        done = prepare(settings(**changes), catalogue, clicks, queries=queries, out=out, engine=engine)
+        done = prepare(settings(suggest_from=3, **changes), catalogue, clicks, queries=queries, out=out, engine=engine)
         made[engine] = Dataset.open(out), done
     (ours, expected), (spark, got) = made["duckdb"], made["spark"]
     for part in ("train", "valid", "test"):
         assert_equal(spark.pairs(part), ours.pairs(part))
     assert_equal(spark.qrels(), ours.qrels())
     assert_equal(spark.rejects(), ours.rejects())
+    found, expected_found = spark.suggestions(), ours.suggestions()
+    assert found is not None
+    assert expected_found is not None
+    assert_equal(found, expected_found)
     assert spark.items.equals(ours.items)
     assert (got.counts, got.rejects, got.notes) == (expected.counts, expected.rejects, expected.notes)
     assert (got.test_from, got.valid_from) == (expected.test_from, expected.valid_from)
@@ -155,10 +159,11 @@ def assert_equal(got: pa.Table, expected: pa.Table) -> None:
 
 def test_a_hostile_log(tmp_path: Path) -> None:
     columns = {"query": QUERIES, "item_id": IDS, "timestamp": TIMES, "clicked": FLAGS, "position": POSITIONS}
-    rows = hostile(columns | {"ordered": FLAGS}, 1)
+    rows = hostile(columns | {"ordered": FLAGS, "user_id": ("u1", "u2", "u3", "é", "", None)}, 1)
     files = [write_table(tmp_path / "log" / f"{n}.csv", rows[n::2]) for n in range(2)]
     made = same(tmp_path, files, catalogue(tmp_path), date_format="%Y-%m-%d %H:%M:%S", position_bias=True)
     parts = [path for path in made.manifest.files if path.startswith("pairs/train.parquet/")]
+    assert len(made.suggestions() or ()) > 3
     assert parts[0] == "pairs/train.parquet/part-00000.parquet"
     assert not [path for path in made.manifest.files if "SUCCESS" in path or path.endswith(".crc")]
     reasons = {row["reason"] for row in made.rejects().to_pylist() if row["table"] == "clicks"}
@@ -212,7 +217,7 @@ def test_the_generated_shop_by_command(tmp_path: Path) -> None:
     assert made["counts"] == ours["counts"]
     for file in ("items.parquet", "images.npy", "pictures.bin", "images.parquet"):
         assert made["files"][file] == ours["files"][file]
-    for name in ("pairs/train", "pairs/valid", "pairs/test", "qrels", "rejects"):
+    for name in ("pairs/train", "pairs/valid", "pairs/test", "qrels", "suggestions", "rejects"):
         assert_equal(
             pq.read_table(tmp_path / f"spark/{name}.parquet"), pq.read_table(tmp_path / f"duckdb/{name}.parquet")
         )

@@ -144,7 +144,8 @@ class Dataset:
 
     def suggestions(self) -> pa.Table | None:
         """Frequent queries (query, asked), the most frequent first; None where none were to be kept."""
-        return self._read(SUGGESTIONS_FILE) if SUGGESTIONS_FILE in self.manifest.files else None
+        kept = any(Path(file).parts[0] == SUGGESTIONS_FILE for file in self.manifest.files)  # or a folder of parts
+        return self._read(SUGGESTIONS_FILE) if kept else None
 
     def rejects(self) -> pa.Table:
         """Every rejected row: table, row, key, reason."""

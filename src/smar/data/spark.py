@@ -9,6 +9,7 @@ node has to see the tables and the dataset's folder under the same paths.
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -61,6 +62,7 @@ def session(master: str | None) -> Iterator[Any]:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     running = SparkSession.getActiveSession()
     builder = SparkSession.builder.appName("smar prepare").config("spark.ui.showConsoleProgress", "false")
+    builder = builder.config("spark.sql.warehouse.dir", tempfile.gettempdir())  # else a folder here; it stays empty
     try:
         started = running or (builder.master(master) if master else builder).getOrCreate()
     except (PySparkException, OSError) as error:

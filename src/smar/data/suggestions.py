@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from smar.core.sections.data import DataSettings
-from smar.data.database import Connection, copy, script, set_variables
+from smar.data.database import Engine, copy, script, set_variables
 from smar.data.dataset import OWN_COLUMNS, PARTS, SUGGESTIONS_FILE, Dataset
 
 MOST = 100_000
@@ -22,7 +22,7 @@ _NO_FILTER = frozenset({"item_id", "title", "image_status"})
 FILTER = pa.struct([("column", pa.string()), ("value", pa.string()), ("share", pa.float32())])
 
 
-def write_suggestions(con: Connection, settings: DataSettings, folder: Path) -> None:
+def write_suggestions(con: Engine, settings: DataSettings, folder: Path) -> None:
     """Write the frequent queries of the log (view ``log``) into a dataset folder, none where none are wanted."""
     if settings.suggest_from:
         set_variables(con, suggest_from=settings.suggest_from, most_letters=MOST_LETTERS, most_suggestions=MOST)
