@@ -83,6 +83,13 @@ def atomic(path: Path, shared: bool = False) -> Iterator[Path]:
         raise
 
 
+def make_writable(folder: Path) -> None:
+    """Make a folder where it is not there; raises OSError where that, or writing into it, fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames inside `folder` survive a loss of power."""
     handle = os.open(folder, os.O_RDONLY)

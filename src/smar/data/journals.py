@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from pyarrow import json as arrow_json
 
 from smar.core.errors import InputError
-from smar.core.files import atomic, sync_folder
+from smar.core.files import atomic, make_writable, sync_folder
 
 ACTIONS = ("impression", "click", "cart", "order")
 """What may happen to an item that a search found."""
@@ -64,9 +63,7 @@ logger = logging.getLogger("smar.events")
 def make_folder(folder: Path) -> None:
     """Make the folder of events where it is not there; raises InputError where nothing can be written into it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        make_writable(folder)
     except OSError as error:
         raise InputError(f"--events {folder} cannot be written: {error.strerror}.") from None
 

@@ -1,10 +1,10 @@
 """What `smar evaluate` refuses before it encodes anything: models that do not load or fit, and a closed folder."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from smar.core.errors import InputError
+from smar.core.files import make_writable
 from smar.data.dataset import Dataset
 from smar.evaluation.facts import NamedRun
 from smar.model.run import baselines, load_encoder
@@ -24,8 +24,6 @@ def check_models(runs: Sequence[NamedRun], dataset: Dataset) -> None:
 def check_writable(out: Path) -> None:
     """Make the folder `out`; raise InputError where it cannot be made, or nothing can be written into it."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
+        make_writable(out)
     except OSError as error:
         raise InputError(f"--out {out} cannot be written: {error}. Name another folder.") from None

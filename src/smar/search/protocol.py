@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from smar.core.errors import member
+from smar.core.errors import InputError, member
 from smar.search.counts import ColumnCounts
 from smar.search.filters import Filter
 from smar.search.query import QueryEncoder, QueryVectors
@@ -193,6 +193,12 @@ class Index(Protocol):
 
 class EngineDown(OSError):
     """The engine behind an index does not answer; the message names the engine and what it said."""
+
+
+def check_k(k: int) -> None:
+    """Raise InputError where no search answers with `k` hits."""
+    if not 1 <= k <= MAX_HITS:
+        raise InputError(f"k is {k}; allowed: 1 to {MAX_HITS}.")
 
 
 def weigh(vectors: QueryVectors, mode: Mode | str) -> npt.NDArray[np.float32]:

@@ -30,7 +30,7 @@ from smar.search.filters import Filter
 from smar.search.items import PICTURE as ITEM_PICTURE
 from smar.search.items import Items
 from smar.search.predicates import Predicate, Present, joined, positive
-from smar.search.protocol import MAX_HITS, Hit, Mode, weigh
+from smar.search.protocol import MAX_HITS, Hit, Mode, check_k, weigh
 from smar.search.query import QueryEncoder, QueryVectors
 from smar.search.ranked import Queries, Query, Vectors
 from smar.search.rarity import CountedWords
@@ -197,8 +197,7 @@ class RemoteIndex:
     ) -> list[list[Hit]]:
         """See `smar.search.protocol.Index`; `words_score` is None, as no words are held."""
         mode = member(Mode, mode, "mode")
-        if not 1 <= k <= MAX_HITS:
-            raise InputError(f"k is {k}; allowed: 1 to {MAX_HITS}.")
+        check_k(k)
         if mode is Mode.HYBRID:
             raise InputError(
                 f"{self.store.name} does not answer mode hybrid: it holds no words to rank by. Ask for another mode, "

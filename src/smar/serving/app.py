@@ -62,16 +62,7 @@ def create_service(openings: Mapping[str, Opening], options: ServiceOptions) -> 
 def _index_app(several: Several, served: Served, engine: Engine, searches: Searches) -> ASGIApp:
     """The application of one index, whose searches `searches` answers."""
     options = served.options
-    app = FastAPI(
-        title="smar",
-        version=__version__,
-        summary="Product search that reads words and looks at pictures.",
-        docs_url=None,  # FastAPI's own page loads its script from another host
-        redoc_url=None,
-        generate_unique_id_function=lambda route: route.name,  # what generated clients call their functions
-        redirect_slashes=False,  # to an address made of the client's own Host header
-    )
-    add_error_handlers(app)
+    app = new_app()
     # before the item's own routes: an id may hold slashes, so `{item_id:path}` would take "/similar" along
     app.include_router(build_changes_router(engine, options))
     router = build_router(engine, options, searches)
@@ -89,6 +80,21 @@ def _index_app(several: Several, served: Served, engine: Engine, searches: Searc
         await route(scope, receive, send)
 
     return dispatched
+
+
+def new_app() -> FastAPI:
+    """An application of an index or an engine, without routes."""
+    app = FastAPI(
+        title="smar",
+        version=__version__,
+        summary="Product search that reads words and looks at pictures.",
+        docs_url=None,  # FastAPI's own page loads its script from another host
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call their functions
+        redirect_slashes=False,  # to an address made of the client's own Host header
+    )
+    add_error_handlers(app)
+    return app
 
 
 def add_pages(app: FastAPI, servers: list[dict[str, str]]) -> None:

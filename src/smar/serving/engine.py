@@ -143,12 +143,32 @@ class Question:
         return not self.query
 
 
+class FilterParser:
+    """Filters as requests have them; the latest 256 are kept.
+
+    >>> FilterParser()("  ", pa.schema({"price": pa.float64()})) is None
+    True
+    """
+
+    def __init__(self) -> None:
+        self._parsed = lru_cache(maxsize=256)(parse_filter)
+
+    def __call__(self, text: str | None, schema: pa.Schema) -> Filter | None:
+        """The parsed filter, None when it is blank; raises RequestError when it is wrong."""
+        if (text := check_filter(text)) is None:
+            return None
+        try:
+            return self._parsed(text, schema)
+        except InputError as error:
+            raise RequestError("invalid_filter", str(error)) from None
+
+
 class Engine:
     """An index that may change while it is searched, with the query encoder of its model."""
 
     def __init__(self, live: UpdatableIndex, rules: Rulebook | None = None) -> None:
         self.live, self.rules = live, rules
-        self._parse = lru_cache(maxsize=256)(_parse)
+        self._parse = FilterParser()
 
     @classmethod
     def open(cls, path: StrPath, check: bool = True, rules: StrPath | None = None, kept: StrPath | None = None) -> Self:
@@ -325,12 +345,7 @@ class Engine:
 
     def filter(self, text: str | None, index: EmbeddedIndex) -> Filter | None:
         """The parsed filter, None when it is blank; raises RequestError when it is wrong."""
-        if (text := check_filter(text)) is None:
-            return None
-        try:
-            return self._parse(text, index.schema)
-        except InputError as error:
-            raise RequestError("invalid_filter", str(error)) from None
+        return self._parse(text, index.schema)
 
 
 def _alike(questions: Sequence[Question], told: Sequence[Told]) -> Iterator[tuple[int, int]]:
@@ -346,10 +361,6 @@ def _alike(questions: Sequence[Question], told: Sequence[Told]) -> Iterator[tupl
         if not same or at - first == _TOGETHER:
             yield first, at
             first = at
-
-
-def _parse(text: str, schema: pa.Schema) -> Filter:
-    return parse_filter(text, schema)
 
 
 def check_filter(text: str | None) -> str | None:

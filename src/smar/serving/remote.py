@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
-from smar.core.errors import InputError
 from smar.search.engines import DEADLINE, Engine, open_engine
-from smar.search.filter_parser import parse_filter
 from smar.search.filters import Filter, without
 from smar.search.local import PLAIN, FoundItems, Page, Plan, Shape, Total
 from smar.search.protocol import Hit, Mode
 from smar.search.remote import RemoteIndex
-from smar.serving.engine import Question, RequestError, SearchResult, check_filter, check_mode, check_query, timed
+from smar.serving.engine import (
+    FilterParser,
+    Question,
+    RequestError,
+    SearchResult,
+    check_mode,
+    check_query,
+    timed,
+)
 
 
 class RemoteEngine:
@@ -23,7 +28,7 @@ class RemoteEngine:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._parse = lru_cache(maxsize=256)(parse_filter)
+        self._parse = FilterParser()
 
     @classmethod
     def open(cls, url: str, folder: Path | None = None, deadline: float = DEADLINE) -> "RemoteEngine":
@@ -42,12 +47,7 @@ class RemoteEngine:
 
     def filter(self, text: str | None, index: RemoteIndex) -> Filter | None:
         """The parsed filter, None when it is blank; raises RequestError when it is wrong."""
-        if (text := check_filter(text)) is None:
-            return None
-        try:
-            return self._parse(text, index.schema)
-        except InputError as error:
-            raise RequestError("invalid_filter", str(error)) from None
+        return self._parse(text, index.schema)
 
     def search(
         self,

@@ -12,7 +12,7 @@ from contextvars import copy_context
 from typing import Annotated, TypeVar
 
 import msgspec
-from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from smar import __version__
@@ -24,12 +24,12 @@ from smar.serving import metrics
 from smar.serving.address import address_parameters, read_address
 from smar.serving.answered import identified
 from smar.serving.answers import as_json, items_json, page_out, result_out, server_timing
-from smar.serving.app import add_pages
+from smar.serving.app import add_pages, new_app
 from smar.serving.asked import BatchRequest, SearchRequest
 from smar.serving.batcher import Busy
 from smar.serving.encode import EncodeRequest, encoded
 from smar.serving.engine import Question
-from smar.serving.errors import NotFound, NotReady, add_error_handlers, told
+from smar.serving.errors import NotFound, NotReady, told
 from smar.serving.guard import Guard
 from smar.serving.many import ITEM
 from smar.serving.offered import offered
@@ -79,16 +79,7 @@ class Awaited:
 def create_remote_app(engine: RemoteEngine, options: ServiceOptions | None = None, name: str = DEFAULT) -> Guard:
     """The ASGI application over an opened engine."""
     options = options or ServiceOptions()
-    app = FastAPI(
-        title="smar",
-        version=__version__,
-        summary="Product search that reads words and looks at pictures.",
-        docs_url=None,
-        redoc_url=None,
-        generate_unique_id_function=lambda route: route.name,
-        redirect_slashes=False,
-    )
-    add_error_handlers(app)
+    app = new_app()
     awaited = Awaited(engine, options)
     router = APIRouter(route_class=StrictRoute)
     _add_searches(router, awaited)

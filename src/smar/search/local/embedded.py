@@ -33,7 +33,7 @@ from smar.search.local.segment import CatalogueView, Segment, place, top_of
 from smar.search.local.vectors import Probes, VectorStore
 from smar.search.local.versions import MADE_BY, current_version
 from smar.search.local.words import WORDS_FOLDER, WordIndex
-from smar.search.protocol import MAX_HITS, Hit, Mode, Ranked, weigh
+from smar.search.protocol import MAX_HITS, Hit, Mode, Ranked, check_k, weigh
 from smar.search.query import QueryEncoder, QueryVectors
 from smar.search.ranked import Corrections, Queries, Rows, Vectors
 
@@ -242,7 +242,7 @@ class EmbeddedIndex:
         Raises:
             InputError: `k` is out of range, or there is no such mode.
         """
-        _check_k(k)
+        check_k(k)
         mode = member(Mode, mode, "mode")
         ready = self.prepared(vectors, mode)
         vectors, queries = ready.vectors, ready.queries
@@ -306,7 +306,7 @@ class EmbeddedIndex:
 
     def nearest(self, queries: Queries, k: int, filter: Filter | None = None) -> list[Ranked]:
         """The best `k` (1..MAX_HITS) items of queries that are vectors already."""
-        _check_k(k)
+        check_k(k)
         return [Ranked.of(items) for items in top_of(self.segments, queries, k, filter)]
 
     def vectors(self, row: int) -> tuple[Vectors, Vectors]:
@@ -354,11 +354,6 @@ class EmbeddedIndex:
             )
             for at, item in enumerate(payload)
         ]
-
-
-def _check_k(k: int) -> None:
-    if not 1 <= k <= MAX_HITS:
-        raise InputError(f"k is {k}; allowed: 1 to {MAX_HITS}.")
 
 
 def _reader(segments: Sequence[Segment]) -> Callable[[str], WordQuery]:
