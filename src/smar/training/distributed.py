@@ -83,7 +83,8 @@ def in_turn(work: Callable[[], T]) -> T:
 def check_shared(folder: Path) -> None:
     """Refuse a folder that is another one for some process: each would train with files of its own.
 
-    Process 0 writes a file of a random name, the others read it. With one process nothing is written.
+    Process 0 writes a file of a random name, the others read it; it is gone before any of them goes on. With one
+    process nothing is written.
 
     Raises:
         InputError: in every process alike; it names the hosts that do not see the file.
@@ -102,6 +103,7 @@ def check_shared(folder: Path) -> None:
     blind = [host for host, saw in _objects((socket.gethostname(), seen)) if not saw]
     if rank() == 0:
         path.unlink()
+    barrier()
     if blind:
         raise InputError(
             f"--out {folder} is not one folder for all processes: {', '.join(sorted(set(blind)))} cannot see what "
