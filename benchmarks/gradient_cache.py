@@ -29,10 +29,10 @@ from smar.data.dataset import Dataset
 from smar.data.prepare import prepare
 from smar.demo.shop import generate_shop
 from smar.model.start import new_model
-from smar.training.encode import encode_batch
+from smar.training.encode_batch import encode_batch
+from smar.training.jobs import jobs
 from smar.training.setup import TrainingData, new_processor
 from smar.training.stage_losses import PART, stage_losses
-from smar.training.stages import jobs
 from smar.training.train import optimizer
 
 

@@ -24,13 +24,13 @@ import pyarrow as pa
 
 from parts.generated import OFFSET, item_vectors, uneven_clusters, unit
 from smar.core.files import describe, verify, xxh3
-from smar.search.columns import Columns
+from smar.search.column_values import Columns
 from smar.search.filter_parser import parse_filter
-from smar.search.local.catalogue import Catalogue
 from smar.search.local.delta import Delta
-from smar.search.local.embedded import IndexedFile
 from smar.search.local.forming import write_lists
+from smar.search.local.item_store import Catalogue
 from smar.search.local.lists import Lists
+from smar.search.local.open_version import IndexedFile
 from smar.search.local.payload import open_payload, write_payload
 from smar.search.local.segment import Segment
 from smar.search.local.tuning import tuned

@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 
 from parts.shop import lexicon
 from smar.data.text import normalise
-from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.fusion import DEPTH, ask_all, gather
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.protocol import Mode, weigh
 from smar.search.ranked import Queries
 
@@ -124,7 +124,7 @@ def speed(items: int, count: int, queries: int = 400) -> None:
     from smar.search.local.fallback import Part, ask
     from smar.search.local.grams import write_grams
     from smar.search.local.postings import Entries, best_rows
-    from smar.search.local.words import write_words
+    from smar.search.local.word_index import write_words
 
     rng, drawn = np.random.default_rng(SEED), random.Random(SEED)
     words = lexicon(rng, count)

@@ -21,7 +21,7 @@ from smar.core.settings import Settings, load_settings
 from smar.data.dataset import Dataset
 from smar.data.prepare import prepare
 from smar.evaluation.evaluate import evaluate_runs
-from smar.model.run import finished_stages
+from smar.model.run_folder import finished_stages
 from smar.training.train import train
 
 STEPS = [

@@ -31,9 +31,9 @@ from smar.model.device import CPU, knows_bf16
 from smar.model.modeling import SmarModel
 from smar.model.start import new_model
 from smar.training.batches import Collator
+from smar.training.jobs import jobs
 from smar.training.setup import TrainingData, new_processor
 from smar.training.stage_losses import stage_losses
-from smar.training.stages import jobs
 from smar.training.train import optimizer
 
 

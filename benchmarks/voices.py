@@ -15,8 +15,8 @@ import numpy as np
 from parts.built import build
 from serving import STORE, K
 from smar.data.voices import FEATURES, Voices
-from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.fusion import ask_all, voices_of
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.postings import Entries
 from smar.search.protocol import Mode
 from smar.search.query import QueryVectors

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["smar.training.train", "smar.embedding.embed", "smar.evaluation.ablation.run"])
+CONTEXT.set_forkserver_preload(["smar.training.train", "smar.embedding.embed", "smar.evaluation.ablation.variants_run"])
 PATIENCE = 600
 """Seconds after which a process counts as hanging; a machine may be busy."""
 
@@ -88,7 +88,7 @@ def _embed(shards: int, run: Path, dataset: Path, out: Path, shard_rows: int) ->
     from smar.data.dataset import Dataset
     from smar.embedding import shards as module
     from smar.embedding.embed import embed
-    from smar.model.run import load_encoder
+    from smar.model.run_folder import load_encoder
 
     module.write_shard = _last(module.write_shard, shards)
     embed(load_encoder(run), Dataset.open(dataset), out, shard_rows=shard_rows)

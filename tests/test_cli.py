@@ -14,7 +14,7 @@ from PIL import Image
 from smar.cli import parser
 from smar.data.voices import query_features
 from smar.evaluation.trec_input import read_topics
-from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.open_version import EmbeddedIndex
 from tiny_line import Line, Outcome, prepare_words, smar
 
 COMMANDS = ("prepare", "train", "evaluate", "ablate", "embed", "index", "export", "search", "serve", "demo")

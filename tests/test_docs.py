@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from smar.cli import parser
-from smar.core.sections.base import Section
+from smar.core.sections.section import Section
 from smar.core.settings import Settings
 
 ROOT = Path(__file__).parents[1]

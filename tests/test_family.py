@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from smar.data.dataset import Dataset
-from smar.model.run import baselines, finished_stages, load_encoder
+from smar.model.run_folder import baselines, finished_stages, load_encoder
 from tiny_line import CONFIG, Line, smar
 
 pytestmark = pytest.mark.slow

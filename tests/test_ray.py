@@ -16,7 +16,7 @@ from smar.data.dataset import Dataset
 from smar.data.prepare import prepare
 from smar.embedding import shards
 from smar.embedding.embed import embed
-from smar.model.run import load_encoder
+from smar.model.run_folder import load_encoder
 from smar.runners.run import run
 from tiny_line import Line
 

@@ -13,7 +13,7 @@ import torch
 from preloaded import embed_until_killed, train_until_killed
 from smar.data.dataset import Dataset
 from smar.embedding.embed import embed
-from smar.model.run import StageRecord, load_encoder
+from smar.model.run_folder import StageRecord, load_encoder
 from smar.training import checkpoints
 from smar.training.checkpoints import Spent, seal
 from tiny_line import Line, smar

@@ -14,7 +14,7 @@ from smar.demo.shop import generate_shop
 from smar.model.bag import BagConfig, BagModel, bags, weigh
 from smar.model.encoder import Encoder
 from smar.model.processing import build_processor
-from smar.model.run import load_encoder, run_settings
+from smar.model.run_folder import load_encoder, run_settings
 from smar.model.start import new_model
 from smar.model.tokens import TokenTable
 from smar.training.recipe import propose

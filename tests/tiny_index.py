@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from smar.core.files import sha256, xxh3
 from smar.search.embeddings import EmbeddingManifest, ShardEntry
-from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.query import INPUTS, OUTPUTS, QueryManifest
 
 DIM = 32

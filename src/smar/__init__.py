@@ -5,8 +5,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from smar.api.encoder import Encoder, load
     from smar.api.index import Index
+    from smar.api.loaded import Encoder, load
     from smar.api.stages import Report, Run, embed, evaluate, prepare, train
     from smar.core.errors import InputError
     from smar.core.settings import Settings
@@ -32,7 +32,7 @@ __all__ = [
     "train",
 ]
 _HOME = {
-    "smar.api.encoder": ("Encoder", "load"),
+    "smar.api.loaded": ("Encoder", "load"),
     "smar.api.index": ("Index",),
     "smar.api.stages": ("Report", "Run", "embed", "evaluate", "prepare", "train"),
     "smar.core.errors": ("InputError",),

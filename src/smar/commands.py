@@ -15,7 +15,7 @@ from smar.core.progress import console, summary
 
 if TYPE_CHECKING:
     from smar.serving.engine import Engine
-    from smar.serving.remote import RemoteEngine
+    from smar.serving.remote_engine import RemoteEngine
 
 
 _LAST = "when all parts are there, the same command without {}, which finishes"
@@ -242,7 +242,7 @@ def export(options: argparse.Namespace) -> None:
     """`smar export`."""
     from smar.export.onnx import PROBE, export_query
     from smar.export.quantise import add_int8
-    from smar.model.run import load_encoder
+    from smar.model.run_folder import load_encoder
     from smar.search.query import Precision, QueryManifest
 
     if options.format != "onnx":
@@ -269,7 +269,7 @@ def export(options: argparse.Namespace) -> None:
 
 def _export_sentences(options: argparse.Namespace) -> None:
     from smar.export.sentences import export_sentences
-    from smar.model.run import load_encoder
+    from smar.model.run_folder import load_encoder
 
     if options.embeddings is not None or options.precision != "float32":
         raise InputError("--embeddings and --precision belong to --format onnx: int8 is of the ONNX graph.")
@@ -387,7 +387,7 @@ def _check_engine(indexes: Mapping[str, Path | str], options: argparse.Namespace
 def encode_service(options: argparse.Namespace) -> None:
     """`smar encode-service`."""
     from smar.core.logs import configure_logs
-    from smar.serving.encode import encoder_in
+    from smar.serving.encode_route import encoder_in
     from smar.serving.options import service_options
     from smar.serving.supervise import serve as run
 

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from smar.core.errors import InputError
-from smar.demo.catalogue import CATEGORIES, COLOURS, NAMED, VISIBLE, Item, draw_items, words
-from smar.demo.log import START, Query, draw_queries
 from smar.demo.shop import ShopSummary, draw_picture, generate_shop
+from smar.demo.shop_items import CATEGORIES, COLOURS, NAMED, VISIBLE, Item, draw_items, words
+from smar.demo.simulated_log import START, Query, draw_queries
 
 TEST_FROM = START + timedelta(days=54)
 

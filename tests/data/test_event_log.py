@@ -12,7 +12,7 @@ import pytest
 
 from smar.core.errors import InputError
 from smar.core.sections.data import DataSettings
-from smar.data.events import write_log
+from smar.data.event_tables import write_log
 from smar.data.journals import EVENTS, QUERIES, lock, new_journal, recover, seal
 from smar.data.prepare import prepare
 

@@ -9,7 +9,7 @@ import pytest
 from shop_tables import click, items, read, rejects, run
 
 from smar.core.errors import InputError
-from smar.core.sections.evaluate import EvaluateSettings
+from smar.core.sections.evaluation import EvaluateSettings
 from smar.data import clicks as clicks_module
 from smar.data.dataset import Dataset
 from smar.evaluation.metrics import per_query, read_judgements

@@ -12,7 +12,7 @@ from smar.core.errors import InputError
 from smar.data.dataset import Dataset
 from smar.embedding import shards
 from smar.embedding.embed import embed, embed_part
-from smar.model.run import load_encoder
+from smar.model.run_folder import load_encoder
 from smar.runners.run import Part, run
 from tiny_line import Line
 

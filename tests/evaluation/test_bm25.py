@@ -9,7 +9,7 @@ import pytest
 from smar.data import bm25
 from smar.data.bm25 import Bm25, build
 from smar.data.words import words
-from smar.evaluation.bm25 import bm25_blocks
+from smar.evaluation.word_baseline import bm25_blocks
 
 TEXTS = ["Red dress, 2 pockets", "blue DRESS", "kettle 1.7 L red red", "", "Ärmelloses Kleid"]
 

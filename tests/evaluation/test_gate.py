@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from smar.evaluation.gate import auc_interval, auc_of, judge_gate
+from smar.evaluation.gate_quality import auc_interval, auc_of, judge_gate
 from smar.evaluation.metrics import Relevance
 from smar.evaluation.slices import Slice
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from smar.core.sections.evaluate import EvaluateSettings
+from smar.core.sections.evaluation import EvaluateSettings
 from smar.evaluation.charts import SHOWN_CATEGORIES, SHOWN_SLICES, chosen_slices
 from smar.evaluation.examples import pick_examples, pick_routed
 from smar.evaluation.findings import Facts, Findings
-from smar.evaluation.gate import judge_gate
+from smar.evaluation.gate_quality import judge_gate
 from smar.evaluation.hidden import Hidden
 from smar.evaluation.measure import ComparisonRow, Family, Measured, MetricRow, measure
 from smar.evaluation.metrics import Relevance, metric_names, per_query

@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from smar.core.sections.evaluate import EvaluateSettings
+from smar.core.sections.evaluation import EvaluateSettings
 from smar.evaluation.findings import Facts, Findings
 from smar.evaluation.hidden import Hidden
 from smar.evaluation.measure import Family, Measured, measure
 from smar.evaluation.metrics import Relevance, f1
 from smar.evaluation.per_query import per_query_file
 from smar.evaluation.slices import Slice
-from smar.evaluation.tables import escape, write_csv, write_tex
+from smar.evaluation.table_files import escape, write_csv, write_tex
 
 QUERIES, ITEMS, K = 30, 60, 5
 SEEDS = {"our_run (3 seeds)": ("a_1", "a_2", "a_3")}

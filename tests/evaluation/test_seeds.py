@@ -10,7 +10,7 @@ from smar.evaluation.facts import NamedRun
 from smar.evaluation.scores import Ranked
 from smar.evaluation.seeds import SeedGroup, join_seeds, seed_groups
 from smar.evaluation.systems import RankedRun, System, name_systems
-from smar.model.run import RunManifest
+from smar.model.run_folder import RunManifest
 
 NOTHING = Ranked(np.zeros((0, 1), np.int64), np.zeros(0, np.int64))
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from smar.core.errors import InputError
 from smar.core.files import FileEntry
 from smar.core.sections.data import DataSettings
-from smar.core.sections.evaluate import EvaluateSettings
+from smar.core.sections.evaluation import EvaluateSettings
 from smar.data.dataset import Dataset, DatasetManifest
 from smar.data.prepare import prepare
 from smar.demo.shop import generate_shop

@@ -17,7 +17,7 @@ from smar.evaluation.systems import (
     rank_run,
     shuffled_rows,
 )
-from smar.model.run import load_encoder
+from smar.model.run_folder import load_encoder
 from tiny_line import Line
 
 K, DEPTH = 20, 40

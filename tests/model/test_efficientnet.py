@@ -13,7 +13,7 @@ from sklearn.datasets import load_sample_images
 from transformers import EfficientNetConfig, EfficientNetImageProcessorPil, EfficientNetModel
 
 from smar.data.dataset import Dataset
-from smar.model.run import load_encoder
+from smar.model.run_folder import load_encoder
 from tiny_line import found, prepare_shop, smar
 
 weights = pytest.importorskip(

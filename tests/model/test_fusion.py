@@ -13,8 +13,8 @@ from smar.model.fusion import FUSIONS
 from smar.model.fusion.attention import CrossAttentionLayer
 from smar.model.fusion.base import Modality
 from smar.model.modeling import SmarModel
-from smar.model.pictures import place
 from smar.model.processing import build_processor
+from smar.model.ragged import place
 
 HIDDEN, WIDE, HEADS = 8, 6, 2
 TEXT_LENGTH, PATCHES = [5, 3, 1], [4, 2, 0]

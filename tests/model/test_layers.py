@@ -12,8 +12,8 @@ from smar.model.layers import add_adapters, checkpoint_activations, depths, laye
 from smar.model.pretrained import load_parts
 from smar.model.processing import build_processor
 from smar.model.start import freeze, new_model
+from smar.training.jobs import jobs
 from smar.training.rates import optimizer
-from smar.training.stages import jobs
 
 
 @pytest.fixture(scope="module")

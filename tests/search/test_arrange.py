@@ -15,9 +15,9 @@ from smar.data.text import normalise
 from smar.search.filter_parser import parse_filter
 from smar.search.items import Items
 from smar.search.local.arrange import browse, search
-from smar.search.local.catalogue import Catalogue
-from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.item_store import Catalogue
 from smar.search.local.live import UpdatableIndex
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.segment import Segment
 from smar.search.local.shape import Plan, Relation, Shape
 from smar.search.local.sorting import parse_sort, sorted_places

@@ -11,7 +11,7 @@ import pytest
 from smar.core.errors import InputError
 from smar.search.filter_parser import parse_filter
 from smar.search.local.build import RECALL_TARGET, build_index
-from smar.search.local.embedded import EmbeddedIndex, IndexManifest
+from smar.search.local.open_version import EmbeddedIndex, IndexManifest
 from smar.search.local.segment import Segment
 from smar.search.local.vectors import Allowed, VectorStore
 from smar.search.local.versions import current_version

@@ -13,8 +13,8 @@ from smar.core.errors import InputError
 from smar.search.filter_parser import parse_filter
 from smar.search.local.arrange import browse, search
 from smar.search.local.cards import Collapse, Diversify, Variants, diverse
-from smar.search.local.catalogue import Catalogue
-from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.item_store import Catalogue
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.segment import Segment
 from smar.search.local.shape import Plan, Relation, Shape
 from smar.search.local.vectors import VectorStore

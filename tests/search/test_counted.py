@@ -14,9 +14,9 @@ from smar.search.filters import without
 from smar.search.local import counted
 from smar.search.local.arrange import browse, search
 from smar.search.local.cards import Collapse, card_ids
-from smar.search.local.catalogue import Catalogue
 from smar.search.local.counted import Facets, count_column, matches_counter
-from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.item_store import Catalogue
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.segment import Segment
 from smar.search.local.shape import Plan, Shape
 from smar.search.local.vectors import VectorStore
@@ -191,7 +191,7 @@ def test_impossible_facets(index: EmbeddedIndex, facets: Facets, message: str) -
 
 def test_too_many_texts_and_items(segments: list[Segment], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counted, "_READ", 10)
-    monkeypatch.setattr("smar.search.columns._MAX_CODES", 10)
+    monkeypatch.setattr("smar.search.column_values._MAX_CODES", 10)
     monkeypatch.setattr(counted, "COUNTED", 100)
     table = segments[0].catalogue.table
     fresh = [Segment(segments[0].store, Catalogue(table, None))]

@@ -14,8 +14,8 @@ import pytest
 from smar.core.errors import InputError
 from smar.search.items import Items
 from smar.search.local.build import build_index
-from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.live import UpdatableIndex
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.updates import Acknowledged
 from smar.search.local.versions import current_version, rollback
 from tiny_index import DIM, FINGERPRINT, reseal_manifest, write_query_encoder

@@ -10,7 +10,7 @@ import pytest
 from smar.core.errors import InputError
 from smar.search.embeddings import Embeddings
 from smar.search.filter_parser import parse_filter
-from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.ready import plain
 from smar.search.protocol import INTERNAL_COLUMNS, Mode
 from smar.search.query import QueryVectors

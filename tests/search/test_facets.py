@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smar.search.columns import Columns
+from smar.search.column_values import Columns
 from smar.search.filter_parser import parse_filter
 from smar.search.local import facets
-from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.facets import Part, count_facets, price_borders
+from smar.search.local.open_version import EmbeddedIndex
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smar.core.errors import InputError
-from smar.search import columns
+from smar.search import column_values
 from smar.search.filter_parser import MAX_DEPTH, MAX_LENGTH, MAX_VALUES, parse_filter
 
 SCHEMA = pa.schema(
@@ -157,7 +157,7 @@ def test_equal_filters_hash_equally() -> None:
 
 
 def test_masks_leave_what_is_kept_as_it_was() -> None:
-    kept = columns.Columns(TABLE)
+    kept = column_values.Columns(TABLE)
     for text, rows in (
         ("exists(price) and price<50", [0]),
         ("exists(price) or sold=true", [0, 3]),
@@ -364,7 +364,7 @@ def test_agrees_with_the_twin(node: tuple, rows: list[dict], coded: bool) -> Non
     table = pa.Table.from_pylist(rows, pa.schema(COLUMNS))
     with pytest.MonkeyPatch.context() as patch:
         if not coded:
-            patch.setattr(columns, "_MAX_CODES", 0)
+            patch.setattr(column_values, "_MAX_CODES", 0)
         mask = parse_filter(spell(node), table.schema).mask(table)
     assert mask.tolist() == [twin(node, row) for row in rows]
 

@@ -24,12 +24,12 @@ from smar.search.filter_parser import parse_filter
 from smar.search.items import Items
 from smar.search.local import postings as postings_module
 from smar.search.local.build import build_index
-from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.fitting import WEIGHTS, choose_weight
 from smar.search.local.fusion import DEPTH, RANK_OFFSET, Fusion, HybridFit
 from smar.search.local.live import UpdatableIndex
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.postings import Entries, best_rows, word_scores
-from smar.search.local.words import write_words
+from smar.search.local.word_index import write_words
 from smar.search.protocol import Mode
 from smar.search.query import QueryVectors
 from smar.serving.answered import identified

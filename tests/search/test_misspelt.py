@@ -18,11 +18,11 @@ from smar.core.errors import InputError
 from smar.data.words import words
 from smar.search.items import Items
 from smar.search.local.build import build_index
-from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.fallback import Part, ask
 from smar.search.local.live import UpdatableIndex
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.postings import Entries, WordQuery, best_rows, word_scores
-from smar.search.local.words import WordIndex, write_words
+from smar.search.local.word_index import WordIndex, write_words
 from smar.search.protocol import Mode
 from smar.serving.answered import identified
 from smar.serving.answers import as_json, result_out

@@ -25,8 +25,8 @@ from smar.search.filter_parser import parse_filter
 from smar.search.items import Items
 from smar.search.local import live as live_module
 from smar.search.local.build import build_index
-from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.live import UpdatableIndex
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.ready import plain
 from smar.search.local.updates import UpdateLog
 from smar.search.local.versions import building, file_stamp, locked, publish_version, read_current, rollback

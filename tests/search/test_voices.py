@@ -12,7 +12,7 @@ from smar.data.voices import FEATURES, VOICES_FILE, Voices, most_typed, query_fe
 from smar.data.words import words
 from smar.search.filter_parser import parse_filter
 from smar.search.local.build import build_index
-from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.postings import Entries, best_rows, word_scores
 from smar.search.protocol import Mode
 from smar.search.query import QueryVectors

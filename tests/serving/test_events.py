@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
-from smar.data.events import open_events
+from smar.data.event_tables import open_events
 from smar.data.journals import EVENTS, QUERIES
 from smar.serving.app import create_app
 from smar.serving.engine import Engine

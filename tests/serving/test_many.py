@@ -23,8 +23,8 @@ from fastapi.testclient import TestClient
 from smar.embedding.update import open_for_update
 from smar.search.local.live import UpdatableIndex
 from smar.serving.app import create_app
-from smar.serving.bulk import Together, lines_of
 from smar.serving.engine import Engine
+from smar.serving.grouped_writes import Together, lines_of
 from smar.serving.writer_client import WriterAnswer, WriterClient, WriterDown
 from tiny_index import vectors_of
 from tiny_line import Line

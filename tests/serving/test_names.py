@@ -13,8 +13,8 @@ from smar.core.files import Manifest
 from smar.data.dataset import Dataset
 from smar.data.images import ImageOptions
 from smar.search.embeddings import Embeddings
-from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.live import UpdatableIndex
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.protocol import Mode, weigh, widen
 from smar.search.query import Precision, QueryEncoder, QueryVectors
 from smar.serving.engine import Engine, Question, RequestError
@@ -104,7 +104,7 @@ def test_every_stage_takes_paths_as_text() -> None:
     from smar.evaluation.evaluate import evaluate_runs
     from smar.export.onnx import export_query
     from smar.export.quantise import add_int8
-    from smar.model.run import baselines, finished_stages, load_encoder, run_settings
+    from smar.model.run_folder import baselines, finished_stages, load_encoder, run_settings
     from smar.search.local.build import build_index
     from smar.search.local.versions import rollback
     from smar.training.train import train

@@ -13,8 +13,8 @@ import uvicorn
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from smar.serving import protocol
-from smar.serving.protocol import HEAD_SECONDS, BoundedProtocol, _Joining
+from smar.serving import http_protocol
+from smar.serving.http_protocol import HEAD_SECONDS, BoundedProtocol, _Joining
 from tiny_service import PATIENCE
 
 BODY = b'{"query": "red shirt", "k": 1}'
@@ -190,7 +190,7 @@ def test_a_small_trailer_is_no_offence(service: str) -> None:
 
 def test_who_is_answered_early_has_to_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer before the body is complete must not give its sender a connection for as long as it likes."""
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.2)
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         await Response("no", 403)(scope, receive, send)

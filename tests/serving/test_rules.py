@@ -19,13 +19,13 @@ from smar.search.expansion import Expansion
 from smar.search.items import Items
 from smar.search.local.arrange import search as search_index
 from smar.search.local.build import build_index
-from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.fusion import Fusion
 from smar.search.local.live import UpdatableIndex
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.protocol import Mode
 from smar.serving.answers import as_json, result_out
-from smar.serving.asked import SearchRequest
 from smar.serving.engine import Engine
+from smar.serving.requests import SearchRequest
 from smar.serving.routes import question_of
 from smar.serving.rulebook import Rulebook
 from smar.serving.schemas import SearchResponse

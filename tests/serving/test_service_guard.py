@@ -21,8 +21,8 @@ from smar.serving.answers import Cache
 from smar.serving.app import create_app
 from smar.serving.engine import Engine, Question, RequestError
 from smar.serving.guard import SECURITY_HEADERS
-from smar.serving.metrics import flush
 from smar.serving.options import ServiceOptions
+from smar.serving.prometheus import flush
 from tiny_service import nameless
 
 KEY = "0123456789abcdef"
@@ -274,7 +274,7 @@ def test_a_failure_is_logged_once_with_the_request_it_belongs_to(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     monkeypatch.setattr("smar.serving.answers.hits_out", lambda *_: 1 / 0)
-    monkeypatch.setattr("smar.serving.changes.row_of", lambda *_: 1 / 0)
+    monkeypatch.setattr("smar.serving.change_routes.row_of", lambda *_: 1 / 0)
     client = service(engine)
     answer = client.post(path, json=RED | {"query": "secret wish"}) if path == "/v1/search" else client.get(path)
     assert code_of(answer) == (500, "internal")

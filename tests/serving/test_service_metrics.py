@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from smar.serving.metrics import count, flush, observe
+from smar.serving.prometheus import count, flush, observe
 
 BUCKETS = (0.1, 0.5, 1.0, 2.5)
 values = st.lists(st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0, 2.0, 2.5, 7.0]), max_size=30)

@@ -16,8 +16,8 @@ from rapidfuzz.distance import OSA
 
 from smar.core.sections.data import DataSettings
 from smar.data.dataset import SUGGESTIONS_FILE, Dataset
+from smar.data.frequent_queries import with_filters
 from smar.data.prepare import prepare
-from smar.data.suggestions import with_filters
 from smar.search.local import Prefixes, UpdatableIndex, build_index
 from smar.serving.app import create_app
 from smar.serving.engine import Engine

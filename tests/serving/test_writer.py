@@ -27,14 +27,14 @@ from starlette.applications import Starlette
 
 from made_pictures import many_scans
 from smar.data.images import ImageOptions, decode
-from smar.model.run import load_encoder, run_settings
+from smar.model.run_folder import load_encoder, run_settings
 from smar.search.local.live import UpdatableIndex
 from smar.search.local.neighbours import by_vector
 from smar.search.local.versions import current_version, locked
-from smar.serving.writer.app import create_app
-from smar.serving.writer.columns import RefusedItem
+from smar.serving.writer.item_check import RefusedItem
 from smar.serving.writer.service import ModelWorker, open_worker
 from smar.serving.writer.upload import MAX_SEARCHES, Admission, Upload
+from smar.serving.writer.worker_app import create_app
 from smar.serving.writer_client import PictureVector, WriterClient, WriterDown
 from tiny_index import vectors_of
 from tiny_line import Line, smar
@@ -765,7 +765,7 @@ def test_few_searches_by_picture_may_wait_and_changes_wait_apart(index: Path, ru
 def test_a_picture_that_is_only_searched_with_has_its_own_limit(
     index: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smar.serving.writer.encode.SEARCHED_PIXELS", 2000)
+    monkeypatch.setattr("smar.serving.writer.encode_item.SEARCHED_PIXELS", 2000)
     make = open_worker(index, run)
 
     async def look() -> None:

@@ -16,7 +16,7 @@ from smar.core.errors import InputError
 from smar.core.settings import load_settings
 from smar.data.dataset import Dataset
 from smar.model.encoder import Encoder, fingerprint
-from smar.model.run import StageRecord
+from smar.model.run_folder import StageRecord
 from smar.training.card import write_card
 from tiny_line import Line
 

@@ -7,7 +7,7 @@ import torch
 from smar.data.words import words
 from smar.model.tokens import TokenTable
 from smar.training.batches import Collator, KnownPositives, Pairs
-from smar.training.catalogue import CatalogueQueries
+from smar.training.made_queries import CatalogueQueries
 
 TITLES = ["red cotton dress", "blue cotton dress", "kettle 1.7 l steel", "연필 깎이", "红色连衣裙夏季新款", ""]
 BRANDS = ["Acme", "acme", "", "Bic", "", "Nobody"]

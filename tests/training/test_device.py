@@ -14,12 +14,12 @@ from torch.overrides import TorchFunctionMode
 
 from preloaded import start
 from smar.core.errors import InputError
-from smar.core.sections.train import PictureSettings
-from smar.model import batches, device
-from smar.model.batches import BATCH, MOST, grown, read_ahead, readers_beside, shown
+from smar.core.sections.training import PictureSettings
+from smar.model import device, picture_batches
 from smar.model.encoder import Encoder
-from smar.training.encode import encode_batch
-from smar.training.pictures import vary
+from smar.model.picture_batches import BATCH, MOST, grown, read_ahead, readers_beside, shown
+from smar.training.augmentation import vary
+from smar.training.encode_batch import encode_batch
 from smar.training.stage_losses import add_prefix_losses, stage_losses
 from smar.training.trainer import hide_pictures
 
@@ -151,7 +151,9 @@ def pictures(tmp_path):
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_processes_read_the_same_bytes_and_the_generator_does_not_notice(pictures, start, monkeypatch):
     images, rows = pictures
-    monkeypatch.setattr(batches, "DataLoader", partial(batches.DataLoader, multiprocessing_context=start))
+    monkeypatch.setattr(
+        picture_batches, "DataLoader", partial(picture_batches.DataLoader, multiprocessing_context=start)
+    )
     parts = [slice(at, min(at + 7, 50)) for at in range(0, 50, 7)]
     before = torch.get_rng_state()
     read = list(read_ahead(images, rows, parts, CPU, readers=2 if start == "fork" else 1))

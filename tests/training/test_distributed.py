@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from smar.model.run import StageRecord
+from smar.model.run_folder import StageRecord
 from smar.training import distributed
 from tiny_line import Line, smar
 

@@ -7,7 +7,7 @@ import torch
 from tiny_batch import batch_of, gradients, largest_difference, loss_of, tiny
 
 from smar.model.modeling import ItemOutput, QueryOutput
-from smar.training.encode import encode_batch, restore, share, share_sizes
+from smar.training.encode_batch import encode_batch, restore, share, share_sizes
 
 HALF = torch.arange(15) % 2 == 0
 

@@ -13,14 +13,14 @@ from smar.data.dataset import Dataset
 from smar.data.voices import VOICES_FILE
 from smar.embedding.embed import embed
 from smar.model.encoder import Encoder
-from smar.model.run import load_encoder, run_settings
+from smar.model.run_folder import load_encoder, run_settings
 from smar.search.local.build import build_index
 from smar.search.protocol import Mode
 from smar.serving.engine import Engine
 from smar.training.batches import KnownPositives, Pairs
-from smar.training.gate import choose_level, finish_gate, fit_direction, fit_gate
+from smar.training.gate_fit import choose_level, finish_gate, fit_direction, fit_gate
 from smar.training.heldout import Evidence, Scored, gather, score_pairs
-from smar.training.losses.gate import advantage
+from smar.training.losses.gate_scores import advantage
 from smar.training.setup import TrainingData
 from tiny_line import Line
 

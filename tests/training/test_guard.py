@@ -8,7 +8,7 @@ import pytest
 
 from smar.core.errors import TrainingError
 from smar.data.dataset import Dataset
-from smar.training.guard import LEAST, PATIENCE, LossGuard
+from smar.training.loss_guard import LEAST, PATIENCE, LossGuard
 from smar.training.setup import TrainingData
 from tiny_line import Line, smar
 

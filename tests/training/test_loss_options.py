@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from smar.core.errors import InputError
-from smar.core.sections.train import LossWeights
+from smar.core.sections.training import LossWeights
 from smar.core.settings import load_settings
 from smar.data.dataset import Dataset
 from smar.evaluation.metrics import Relevance

@@ -15,7 +15,7 @@ from smar.core.errors import TrainingError
 from smar.core.processes import Heap
 from smar.training import parts
 from smar.training.parts import PartedTrainer, activation_bytes, fitting
-from smar.training.words import WordTrainer
+from smar.training.word_bags import WordTrainer
 
 
 def test_activations_are_counted_once_and_weights_are_not():
@@ -151,11 +151,11 @@ def test_the_peak_leaves_mapped_files_out(tmp_path):
 
 def test_micro_batch_as_large_as_the_batch_keeps_its_activations(monkeypatch):
     """No part is encoded twice where the batch fits."""
-    from smar.training import encode
+    from smar.training import encode_batch
 
     model, _ = tiny()
-    monkeypatch.setattr(encode, "checkpoint", None)
+    monkeypatch.setattr(encode_batch, "checkpoint", None)
     batch = batch_of(7, 15, torch.zeros(15, dtype=torch.bool))
-    query, item = encode.encode_batch(model, batch, 15, lambda own: own, model)
+    query, item = encode_batch.encode_batch(model, batch, 15, lambda own: own, model)
     assert len(query.embedding) == 7
     assert len(item.text) == 15

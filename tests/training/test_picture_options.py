@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from smar.core.errors import InputError
 from smar.core.sections.model import ModelSettings
-from smar.core.sections.train import PictureSettings
+from smar.core.sections.training import PictureSettings
 from smar.model.configuration import build_config
 from smar.model.modeling import SmarModel
 from smar.model.processing import build_processor
 from smar.model.tokens import TokenTable
 from smar.training.alignment import AlignmentItems, ItemKeys, align
+from smar.training.augmentation import flip_and_move, vary
 from smar.training.batches import Collator, KnownPositives, Pairs
-from smar.training.losses.pictures import alignment_loss, word_loss
-from smar.training.pictures import flip_and_move, vary
-from smar.training.words import RARE, WordCollator, number_words, word_bags
+from smar.training.losses.alignment import alignment_loss, word_loss
+from smar.training.word_bags import RARE, WordCollator, number_words, word_bags
 
 WORDS = ["red dress", "blue shoe for men", "steel kettle 1.7 l", "long sleeve shirt"]
 SMALL = {"layers": 1, "hidden": 32, "heads": 2}

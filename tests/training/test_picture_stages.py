@@ -23,7 +23,7 @@ from smar.core.errors import InputError
 from smar.core.settings import load_settings
 from smar.data.dataset import Dataset
 from smar.model.encoder import Encoder
-from smar.model.run import finished_stages, load_encoder
+from smar.model.run_folder import finished_stages, load_encoder
 from smar.model.start import freeze, new_model
 from smar.training.patches import PatchManifest, patch_states, weights_digest
 from smar.training.setup import TrainingData, new_processor

@@ -8,15 +8,15 @@ from transformers import AutoModel
 
 from smar.core.errors import InputError
 from smar.core.sections.losses import LossSettings
-from smar.core.sections.train import BaselineSettings, LossWeights
+from smar.core.sections.training import BaselineSettings, LossWeights
 from smar.core.settings import load_settings
 from smar.model.modeling import ItemOutput, QueryOutput, SmarModel
 from smar.model.processing import build_processor
 from smar.model.start import new_model
 from smar.training.checkpoints import SEAL, Spent, latest, seal
+from smar.training.jobs import jobs
 from smar.training.losses.contrastive import counterfactual_labels, pair_losses
 from smar.training.stage_losses import stage_losses
-from smar.training.stages import jobs
 from smar.training.train import optimizer
 from smar.training.trainer import hide_pictures
 

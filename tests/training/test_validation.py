@@ -10,12 +10,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from smar.core.sections.train import LossWeights
+from smar.core.sections.training import LossWeights
 from smar.core.settings import load_settings
 from smar.data.dataset import Dataset
 from smar.evaluation.metrics import Relevance, per_query
 from smar.model.encoder import Encoder
-from smar.model.run import StageRecord, run_settings
+from smar.model.run_folder import StageRecord, run_settings
 from smar.training.validation import BEST_FILE, Measure, Measurement, Validation, ValidationSet, recall
 from tiny_line import Line, smar
 

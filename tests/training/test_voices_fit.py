@@ -6,7 +6,7 @@ import numpy as np
 
 from smar.training.batches import Pairs
 from smar.training.heldout import FEWEST_QUERIES
-from smar.training.voices import of_new_queries
+from smar.training.voices_fit import of_new_queries
 
 
 def pairs(queries: list[int]) -> Pairs:

@@ -23,14 +23,14 @@ from smar.evaluation.facts import trained_on
 from smar.evaluation.systems import predecessor
 from smar.model.encoder import Encoder, fingerprint
 from smar.model.processing import SmarProcessor, build_processor
-from smar.model.run import RunManifest, StageRecord, run_settings
+from smar.model.run_folder import RunManifest, StageRecord, run_settings
 from smar.model.seen import Seen, pair_keys
 from smar.model.start import new_model
 from smar.model.tokenizer import BYTES, count_words, extended, fit_tokenizer
-from smar.model.warm import contradictions, warm_model, warm_processor
+from smar.model.warm_weights import contradictions, warm_model, warm_processor
 from smar.training.heldout import _pairs
 from smar.training.setup import TrainingData
-from smar.training.warm import WarmStart, warm_settings
+from smar.training.warm_start import WarmStart, warm_settings
 from tiny_line import Line, Outcome, prepare_words, smar
 
 pytestmark = pytest.mark.slow

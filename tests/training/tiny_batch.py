@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from smar.core.sections.train import LossWeights
+from smar.core.sections.training import LossWeights
 from smar.core.settings import load_settings
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor, build_processor

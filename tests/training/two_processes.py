@@ -12,7 +12,7 @@ from tiny_batch import batch_of, gradients, largest_difference, loss_of, tiny
 from smar.core.errors import InputError
 from smar.training import distributed
 from smar.training.distributed import average_gradients, check_shared, from_first, processes, rank, total, world
-from smar.training.encode import encode_batch
+from smar.training.encode_batch import encode_batch
 
 
 def encode(model, processor, part):

@@ -14,10 +14,10 @@ from smar.search.engines import is_url
 from smar.search.local import CANDIDATES, RECALL_TARGET, Collapse, Facets, Shape, build_index
 from smar.search.protocol import MAX_HITS, Mode
 from smar.serving.engine import Engine, SearchResult
-from smar.serving.remote import RemoteEngine
+from smar.serving.remote_engine import RemoteEngine
 
 if TYPE_CHECKING:
-    from smar.api.encoder import Encoder
+    from smar.api.loaded import Encoder
     from smar.model.encoder import ItemVectors
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
-from smar.api.encoder import Encoder, load
+from smar.api.loaded import Encoder, load
 from smar.core.errors import InputError
 from smar.core.files import StrPath
 from smar.core.progress import console
@@ -23,13 +23,13 @@ from smar.embedding.embed import embed as embed_items
 from smar.evaluation.evaluate import EvaluateSummary, evaluate_runs
 from smar.model.device import all_devices
 from smar.model.framing import read_framing
-from smar.model.run import load_encoder
+from smar.model.run_folder import load_encoder
 from smar.runners.run import Part
 from smar.training.callbacks import Callback
 from smar.training.recipe import propose
 from smar.training.train import TrainSummary
 from smar.training.train import train as train_run
-from smar.training.warm import warm_settings
+from smar.training.warm_start import warm_settings
 
 if TYPE_CHECKING:
     import pandas

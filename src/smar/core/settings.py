@@ -16,11 +16,11 @@ from smar.core.errors import InputError
 from smar.core.files import StrPath
 from smar.core.overrides import faults, merged, overridden
 from smar.core.registry import load_plugins
-from smar.core.sections.base import Section
 from smar.core.sections.data import AUTO, DataSettings
-from smar.core.sections.evaluate import AblateSettings, EvaluateSettings
+from smar.core.sections.evaluation import AblateSettings, EvaluateSettings
 from smar.core.sections.model import ModelSettings
-from smar.core.sections.train import BaselineSettings, TrainSettings
+from smar.core.sections.section import Section
+from smar.core.sections.training import BaselineSettings, TrainSettings
 
 try:  # libyaml, ten times as fast; PyYAML may have been built without it
     from yaml import CSafeLoader

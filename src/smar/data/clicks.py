@@ -11,8 +11,8 @@ from pathlib import Path
 from smar.core.errors import InputError
 from smar.core.sections.data import DataSettings
 from smar.data.database import Engine, copy, literal, number, quote, script, set_variables
-from smar.data.log import open_log
-from smar.data.suggestions import write_suggestions
+from smar.data.frequent_queries import write_suggestions
+from smar.data.search_log import open_log
 from smar.data.tables import ROW, Table
 from smar.data.times import DAY_FIRST, day_first
 

@@ -1,4 +1,4 @@
-"""The journals of `smar serve --events`, and the Parquet parts that they become; `smar.data.events` reads these.
+"""The journals of `smar serve --events`, and the Parquet parts that they become; `smar.data.event_tables` reads these.
 
 A worker appends JSON lines to a journal of its own, and tells nobody before they are on disk. A journal is *sealed*,
 turned into parts of its name, when it is large or old, when its worker ends, and, where that was killed, when another

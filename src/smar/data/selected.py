@@ -18,7 +18,7 @@ import duckdb
 from smar.core.errors import InputError
 from smar.core.sections.data import ColumnMap, DataSettings, HeaderSettings
 from smar.data.database import Connection, copy, define_macros, literal, quote, script
-from smar.data.events import UBI, event_folders, first_columns, write_log
+from smar.data.event_tables import UBI, event_folders, first_columns, write_log
 from smar.data.sources import Given, Source, as_list
 from smar.data.tables import ROW, Table, open_table
 

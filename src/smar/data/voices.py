@@ -8,7 +8,7 @@ left to the vectors, are logistic functions of what is known of the query before
 probability that pictures help, the number of its words, how rare they are, and how many of them the catalogue and the
 typed queries that the towers learned from hold.
 `unit` is the idf of a word that no text holds, the most that one word can add to BM25, so that shares mean the same in
-catalogues of all sizes. `smar.training.voices` fits the functions.
+catalogues of all sizes. `smar.training.voices_fit` fits the functions.
 """
 
 from collections.abc import Collection, Iterable, Sequence

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from smar.demo.catalogue import COLOURS
+from smar.demo.shop_items import COLOURS
 
 SIDE = 160
 """Side of a finished picture, in pixels."""

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from smar.demo.catalogue import COLOURS
 from smar.demo.draw import Canvas, Colour, Path, blend
+from smar.demo.shop_items import COLOURS
 
 Look = Mapping[str, str]
 _WHITE: Colour = (250, 250, 248)

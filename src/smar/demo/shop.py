@@ -19,10 +19,10 @@ from smar.core.errors import InputError
 from smar.core.files import StrPath, publish
 from smar.core.progress import track
 from smar.demo.appliances import NOT_FASHION
-from smar.demo.catalogue import COLOURS, VISIBLE, Item, draw_items
 from smar.demo.draw import Canvas, blend
 from smar.demo.fashion import FASHION
-from smar.demo.log import Log, Query, draw_queries, simulate
+from smar.demo.shop_items import COLOURS, VISIBLE, Item, draw_items
+from smar.demo.simulated_log import Log, Query, draw_queries, simulate
 
 MISSING, BROKEN = 0.02, 0.005
 """Shares of items without a picture and with a broken picture file: real catalogues have holes."""

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from smar.core.errors import InputError
 from smar.core.files import Manifest, StrPath, atomic, create, link_or_copy
 from smar.data.dataset import OWN_COLUMNS, SUGGESTIONS_FILE, Dataset
-from smar.data.suggestions import with_filters
+from smar.data.frequent_queries import with_filters
 from smar.embedding.shards import JOB_FILE, Done, Shard, write_shards
 from smar.export.onnx import export_query
 from smar.model.device import CPU
@@ -121,7 +121,7 @@ def embed_part(
 ) -> PartSummary:
     """Make one part's shards, in a folder that all parts share; `embed` then finds them and completes it.
 
-    >>> from smar.model.run import load_encoder
+    >>> from smar.model.run_folder import load_encoder
     >>> dataset, encoder = Dataset.open("dataset"), load_encoder("run")
     >>> [embed_part(encoder, dataset, "parted", Part(number, 2), 100).shards for number in (1, 2)]
     [2, 1]

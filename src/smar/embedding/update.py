@@ -18,7 +18,7 @@ from smar.data.types import index_types
 from smar.embedding.kept import as_items, change_columns, words_of
 from smar.model.device import pick_device
 from smar.model.encoder import Encoder
-from smar.model.run import load_encoder, run_settings
+from smar.model.run_folder import load_encoder, run_settings
 from smar.search.items import fit
 from smar.search.local import UpdatableIndex
 from smar.search.protocol import INTERNAL_COLUMNS

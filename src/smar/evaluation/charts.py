@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from smar.evaluation.bootstrap import Interval
 from smar.evaluation.findings import label
-from smar.evaluation.gate import Gate
+from smar.evaluation.gate_quality import Gate
 from smar.evaluation.measure import ComparisonRow, MetricRow
 
 COLOURS = {"bm25": "#c9ced6", "dpsr": "#9aa5b1", "dpsr-i": "#e3b262", "multimodal": "#6fa8a0", "smar": "#c4472f"}

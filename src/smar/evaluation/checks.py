@@ -7,7 +7,7 @@ from smar.core.errors import InputError
 from smar.core.files import make_writable
 from smar.data.dataset import Dataset
 from smar.evaluation.facts import NamedRun
-from smar.model.run import baselines, load_encoder
+from smar.model.run_folder import baselines, load_encoder
 
 
 def check_models(runs: Sequence[NamedRun], dataset: Dataset) -> None:

@@ -17,7 +17,7 @@ from scipy import stats
 
 from smar.core.errors import InputError
 from smar.core.files import StrPath
-from smar.data.events import open_events
+from smar.data.event_tables import open_events
 from smar.evaluation.bootstrap import Interval
 from smar.evaluation.event_counts import ACTIONS, Units, read_split, read_teams
 from smar.evaluation.metrics import Floats

@@ -15,32 +15,32 @@ import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.core.files import StrPath
-from smar.core.sections.evaluate import EvaluateSettings
+from smar.core.sections.evaluation import EvaluateSettings
 from smar.data.bm25 import Bm25
 from smar.data.dataset import Dataset
-from smar.evaluation.bm25 import NAME as BM25
-from smar.evaluation.bm25 import bm25_blocks
 from smar.evaluation.checks import check_models, check_writable
 from smar.evaluation.examples import Example, RoutedQuery, pick_examples, pick_routed
 from smar.evaluation.facts import name_runs, report_facts
 from smar.evaluation.findings import Facts, Findings
 from smar.evaluation.foreign import ForeignRun, check_names, read_run
-from smar.evaluation.gate import Gate, judge_gate
+from smar.evaluation.gate_quality import Gate, judge_gate
 from smar.evaluation.hidden import HIDDEN, Hidden, hidden_pairs
 from smar.evaluation.measure import Family, Measured, MetricRow, measure
 from smar.evaluation.metrics import Integers, Judgements, per_query, read_judgements
 from smar.evaluation.per_query import PER_QUERY, per_query_file
-from smar.evaluation.pictures import save_pictures
 from smar.evaluation.qrels import Qrels, read_qrels
 from smar.evaluation.report import refuse_foreign, write_report
 from smar.evaluation.scores import DEPTH, Task, rank_blocks
 from smar.evaluation.seeds import SeedGroup, join_seeds, seed_groups
 from smar.evaluation.slices import Slices, build_slices, needs_image
 from smar.evaluation.systems import ALWAYS, WORDS_ONLY, ZERO_SHOT, RankedRun, System, name_systems, rank_run
+from smar.evaluation.thumbnails import save_pictures
 from smar.evaluation.trec import write_trec
 from smar.evaluation.trec_input import read_topics
+from smar.evaluation.word_baseline import NAME as BM25
+from smar.evaluation.word_baseline import bm25_blocks
 from smar.model.device import pick_device
-from smar.model.run import run_settings
+from smar.model.run_folder import run_settings
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from smar.core.errors import InputError
 from smar.core.settings import Settings
 from smar.data.dataset import Dataset
-from smar.evaluation.bm25 import NAME as BM25
 from smar.evaluation.findings import Facts
 from smar.evaluation.metrics import Judgements
-from smar.model.run import RunManifest, finished_stages, run_settings
+from smar.evaluation.word_baseline import NAME as BM25
+from smar.model.run_folder import RunManifest, finished_stages, run_settings
 from smar.model.seen import Seen, pair_keys
 
 

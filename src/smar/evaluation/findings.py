@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from smar.evaluation.examples import Example, RoutedQuery
-from smar.evaluation.gate import Gate
+from smar.evaluation.gate_quality import Gate
 from smar.evaluation.hidden import HIDDEN
 from smar.evaluation.measure import ComparisonRow, MetricRow
 from smar.evaluation.slices import ALL

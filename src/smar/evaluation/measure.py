@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from smar.core.sections.evaluate import EvaluateSettings
+from smar.core.sections.evaluation import EvaluateSettings
 from smar.evaluation.bootstrap import Resampled, resample, resample_recall
 from smar.evaluation.hidden import HIDDEN, Hidden, hidden_metrics
 from smar.evaluation.metrics import (

@@ -12,7 +12,7 @@ import pyarrow as pa
 from smar.core.errors import InputError
 from smar.core.files import StrPath
 from smar.data.database import Connection, script
-from smar.data.events import open_events
+from smar.data.event_tables import open_events
 from smar.evaluation.metrics import Relevance, per_query
 
 DEPTH = 24

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from smar.core.errors import InputError
 from smar.core.files import atomic, write_json
 from smar.evaluation.markdown import cell, picture, table
-from smar.evaluation.pictures import shrink
 from smar.evaluation.queries import DEPTH, Figures, QueryFindings
+from smar.evaluation.thumbnails import shrink
 
 SHOWN = 20
 """Queries of a list."""

@@ -12,7 +12,7 @@ from smar.evaluation.charts import category_chart, gate_chart, recall_chart
 from smar.evaluation.findings import Findings
 from smar.evaluation.measure import MetricRow
 from smar.evaluation.slices import ALL
-from smar.evaluation.tables import write_csv, write_tex
+from smar.evaluation.table_files import write_csv, write_tex
 
 PARTS = (
     sections.head,

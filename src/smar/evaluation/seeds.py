@@ -11,7 +11,7 @@ from pathlib import Path
 
 from smar.evaluation.facts import NamedRun
 from smar.evaluation.systems import System
-from smar.model.run import RunManifest, run_settings
+from smar.model.run_folder import RunManifest, run_settings
 
 
 @dataclass(frozen=True)

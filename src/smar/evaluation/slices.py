@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from smar.core.errors import InputError, one_of
-from smar.core.sections.evaluate import EvaluateSettings
+from smar.core.sections.evaluation import EvaluateSettings
 from smar.data.dataset import Dataset, text_columns
 from smar.data.words import words
 from smar.evaluation.metrics import Integers, Mask, Relevance

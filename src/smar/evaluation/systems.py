@@ -37,7 +37,7 @@ from smar.evaluation.scores import Catalogue, Ranked, Task, Voiced, choose, mixe
 from smar.model.device import CPU
 from smar.model.encoder import Encoder, Floats
 from smar.model.quiet import quiet
-from smar.model.run import RunManifest, baselines, find_parent, load_encoder
+from smar.model.run_folder import RunManifest, baselines, find_parent, load_encoder
 from smar.model.start import load_start, start_key
 
 ALWAYS, ORACLE, ZERO_SHOT, PREDECESSOR = "multimodal", "oracle-gate", "zero-shot", "predecessor"

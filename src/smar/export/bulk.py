@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from smar.core.errors import InputError, one_of
 from smar.core.files import StrPath, atomic
 from smar.core.progress import track
-from smar.search.columns import Kind, kind_of
+from smar.search.column_values import Kind, kind_of
 from smar.search.embeddings import Embeddings
 from smar.search.local import plain
 from smar.search.protocol import INTERNAL_COLUMNS

@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from smar.core.errors import InputError
 from smar.core.files import sha256
 from smar.data.voices import Voices
-from smar.model.batches import BATCH, read_ahead, shown, with_growth
 from smar.model.configuration import SmarConfig
 from smar.model.device import CPU, knows_bf16
 from smar.model.modeling import ItemOutput, QueryOutput, SmarModel
+from smar.model.picture_batches import BATCH, read_ahead, shown, with_growth
 from smar.model.processing import SmarProcessor
 from smar.model.quiet import quiet
 from smar.model.tokens import Ints, TokenTable

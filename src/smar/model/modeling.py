@@ -24,8 +24,8 @@ from smar.model.fusion import FUSIONS
 from smar.model.fusion.base import Modality
 from smar.model.gate import Gate
 from smar.model.hub import WholeFolder
-from smar.model.pictures import place
 from smar.model.processing import SmarProcessor
+from smar.model.ragged import place
 from smar.model.towers import ImageTower, TextTower
 
 

@@ -20,7 +20,7 @@ from smar.core.errors import InputError
 from smar.core.sections.model import ModelSettings
 from smar.model.checkpoint import is_pair, load_tokenizer, pinned, pretrained_config, refuse_single
 from smar.model.configuration import Head
-from smar.model.sentences import Sentences, read_sentences
+from smar.model.sentence_folder import Sentences, read_sentences
 from smar.model.towers import ImageTower, TextTower, Tower, optional_pooler
 
 LONGEST = 512

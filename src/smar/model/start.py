@@ -20,7 +20,7 @@ from smar.model.layers import add_adapters, train_last
 from smar.model.modeling import SmarModel
 from smar.model.pretrained import Part, load_parts
 from smar.model.processing import SmarProcessor
-from smar.model.run import finished_stages, run_settings
+from smar.model.run_folder import finished_stages, run_settings
 from smar.model.towers import Tower
 
 SECTIONS = {"query_tower": "query", "text_tower": "text", "image_tower": "vision"}

@@ -21,14 +21,14 @@ from smar.core.errors import InputError
 from smar.core.files import StrPath
 from smar.core.progress import track
 from smar.data.voices import VOICES_FILE
-from smar.search.columns import Columns, Kind
+from smar.search.column_values import Columns, Kind
 from smar.search.counts import round_borders
 from smar.search.embeddings import DEFAULT_FIELDS, QUERY_FOLDER, Embeddings, check_fingerprint, sample_queries
 from smar.search.protocol import Mode, widen
 from smar.search.query import QueryEncoder
 from smar.search.ranked import Vectors
 from smar.search.rarity import CountedWords
-from smar.search.remote import About, RemoteIndex, Store, packed, unit_of
+from smar.search.remote_index import About, RemoteIndex, Store, packed, unit_of
 from smar.search.stored import Stored
 
 ENGINES = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from smar.core.errors import InputError
-from smar.search.columns import Kind, inner_kind, kind_of
+from smar.search.column_values import Kind, inner_kind, kind_of
 from smar.search.filters import Both, Comparison, Exists, Filter, Holds, Node, Not, literal
 
 MAX_LENGTH = 4000

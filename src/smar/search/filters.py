@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from smar.data.text import compose
-from smar.search.columns import Codes, Columns, Kind, Mask, any_equal
+from smar.search.column_values import Codes, Columns, Kind, Mask, any_equal
 
 Texts: TypeAlias = Mapping[str, Codes]
 """The text columns that a filter names."""

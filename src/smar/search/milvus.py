@@ -23,7 +23,7 @@ from smar.core.errors import InputError
 from smar.search.predicates import Among, Compare, Constant, Lists, Predicate, Present, printed
 from smar.search.protocol import EngineDown
 from smar.search.ranked import Vectors
-from smar.search.remote import Store
+from smar.search.remote_index import Store
 from smar.search.stored import ID, VECTOR, Column, Stored
 
 T = TypeVar("T")

@@ -23,12 +23,12 @@ from psycopg.pq import Format
 from psycopg.types import TypeInfo
 
 from smar.core.errors import InputError
-from smar.search.columns import Kind
+from smar.search.column_values import Kind
 from smar.search.counts import ColumnCounts
 from smar.search.predicates import Among, Compare, Constant, Lists, Predicate, Present, printed
 from smar.search.protocol import EngineDown
 from smar.search.ranked import Vectors
-from smar.search.remote import Store, ranged, tallied, unit_of
+from smar.search.remote_index import Store, ranged, tallied, unit_of
 from smar.search.stored import ID, VECTOR, Column, Stored
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from smar.search.columns import Kind
+from smar.search.column_values import Kind
 from smar.search.filters import EXACT, ORDER, Both, Comparison, Exists, Filter, Holds, Node, Not
 from smar.search.stored import Column, Stored
 

@@ -124,7 +124,7 @@ class Ranked:
 class Index(Protocol):
     """A searchable catalogue of one model, whatever holds it: the embedded engine, or one behind a URL.
 
-    `smar.search.local.LocalIndex` and `smar.search.remote.RemoteIndex` are the two that there are; one contract
+    `smar.search.local.LocalIndex` and `smar.search.remote_index.RemoteIndex` are the two that there are; one contract
     (``tests/search/test_engines.py``) holds both to exact search.
     """
 

@@ -1,8 +1,8 @@
 """Item columns as engines hold them: texts, whole numbers, floats, flags, and lists of these.
 
 A date is whole microseconds since 1970, a decimal a whole number of its last digit, a nested value JSON, as filters
-compare them (`smar.search.columns`) and as every engine can hold them. Texts are in Unicode NFC, and NaN is a missing
-value, as filters have it, too.
+compare them (`smar.search.column_values`) and as every engine can hold them. Texts are in Unicode NFC, and NaN is a
+missing value, as filters have it, too.
 """
 
 import base64
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from smar.core.errors import InputError
-from smar.search.columns import Kind, composed, kind_of
+from smar.search.column_values import Kind, composed, kind_of
 from smar.search.protocol import INTERNAL_COLUMNS
 
 ID, VECTOR, PICTURE = "item_id", "smar_vector", "smar_picture"

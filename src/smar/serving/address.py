@@ -7,8 +7,8 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from smar.serving.asked import SearchRequest
 from smar.serving.engine import RequestError
+from smar.serving.requests import SearchRequest
 
 _NAMES = {name: "q" if name == "query" else name for name in SearchRequest.model_fields}
 _FIELDS = {given: name for name, given in _NAMES.items()}

@@ -16,14 +16,14 @@ from starlette.routing import request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from smar import __version__
-from smar.serving.changes import build_changes_router
+from smar.serving.change_routes import build_changes_router
 from smar.serving.engine import Engine
-from smar.serving.errors import add_error_handlers
+from smar.serving.error_responses import add_error_handlers
 from smar.serving.events import PATH as EVENTS
 from smar.serving.events import Events, build_events_router
 from smar.serving.guard import Guard
 from smar.serving.health import build_health_router
-from smar.serving.listing import add_listing
+from smar.serving.items_route import add_listing
 from smar.serving.options import DEFAULT, ServiceOptions
 from smar.serving.routes import SEARCH, Searches, build_router
 from smar.serving.several import INDEX, Applications, Opening, Served, Several, build_indexes_router

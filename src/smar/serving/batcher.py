@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from smar.serving.metrics import BATCH, WAITING, observe, show
+from smar.serving.prometheus import BATCH, WAITING, observe, show
 
 Q = TypeVar("Q")
 A = TypeVar("A")

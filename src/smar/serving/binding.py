@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.data.text import normalise
-from smar.search.columns import Kind, kind_of
+from smar.search.column_values import Kind, kind_of
 from smar.search.filter_parser import parse_filter
 from smar.search.filters import Both, Comparison, Node
 from smar.search.local import Pin, Rule, moved_by

@@ -34,7 +34,7 @@ from smar.search.local import (
 from smar.search.local import search as search_index
 from smar.search.protocol import Hit, Mode, Ranked
 from smar.search.query import QueryEncoder, QueryVectors
-from smar.serving.asked import MAX_K, MAX_QUERY
+from smar.serving.requests import MAX_K, MAX_QUERY
 from smar.serving.rulebook import NOTHING_TOLD, Active, Rulebook, Told
 
 _TOGETHER = 8

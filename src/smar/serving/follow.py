@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import AsyncIterator
 
-from smar.serving import metrics
+from smar.serving import prometheus
 from smar.serving.engine import Engine
 from smar.serving.options import DEFAULT
 from smar.serving.rulebook import Rulebook
@@ -18,7 +18,7 @@ logger = logging.getLogger("smar.serving")
 
 async def follow(engine: Engine, name: str = DEFAULT, interval: float = INTERVAL) -> None:
     """Take in what other processes change, for ever. What is damaged is said once; the old index goes on answering."""
-    said, unreadable = "", metrics.UNREADABLE.labels(name)
+    said, unreadable = "", prometheus.UNREADABLE.labels(name)
     while True:
         await asyncio.sleep(interval)
         if engine.rules is not None:
@@ -26,7 +26,7 @@ async def follow(engine: Engine, name: str = DEFAULT, interval: float = INTERVAL
         try:
             # in a thread: opening a new version reads all of it, and searches go on meanwhile
             if await asyncio.to_thread(engine.refresh):
-                metrics.REFRESHED.inc()
+                prometheus.REFRESHED.inc()
                 report(engine, name)
             unreadable.set(0)
             said = ""
@@ -43,14 +43,14 @@ async def _follow_rules(engine: Engine, rules: Rulebook, name: str) -> None:
             logger.info("the rules of %s are taken in", rules.path)
     except Exception as error:  # a wrong file is said once, as it is read once
         logger.error("the rules changed and are wrong, those before stay: %s", error)
-    metrics.RULES_UNREADABLE.labels(name).set(rules.problem is not None)
+    prometheus.RULES_UNREADABLE.labels(name).set(rules.problem is not None)
 
 
 def report(engine: Engine, name: str) -> None:
     """Tell the figures which index is served."""
-    metrics.ITEMS.labels(name).set(len(engine.index))
+    prometheus.ITEMS.labels(name).set(len(engine.index))
     digits = re.sub(r"\D", "", engine.index.path.name)
-    metrics.VERSION.labels(name).set(int(digits or 0))
+    prometheus.VERSION.labels(name).set(int(digits or 0))
 
 
 @contextlib.asynccontextmanager

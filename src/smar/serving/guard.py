@@ -16,11 +16,11 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smar.core.logs import ACCESS
-from smar.serving.errors import error_response, http_error_response
+from smar.serving.error_responses import error_response, http_error_response
 from smar.serving.events import PATH as EVENTS
 from smar.serving.limits import Body, Keys, RateLimiter, Room, too_large
-from smar.serving.metrics import LATENCY, REFUSED, REQUESTS, count, observe
 from smar.serving.options import ServiceOptions
+from smar.serving.prometheus import LATENCY, REFUSED, REQUESTS, count, observe
 from smar.serving.routes import RATE
 from smar.serving.several import INDEX, addressed
 

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Request, Response
 
-from smar.serving import metrics
+from smar.serving import prometheus
 from smar.serving.engine import Engine
-from smar.serving.errors import NotReady
+from smar.serving.error_responses import NotReady
 from smar.serving.schemas import ErrorResponse, Health, Readiness
 from smar.serving.strict import StrictRoute
 from smar.serving.writer_client import WriterClient, WriterDown
@@ -38,7 +38,7 @@ def build_health_router(ready: Callable[[Request], Awaitable[Readiness]]) -> API
     @router.get("/metrics", response_class=Response, summary="Figures for Prometheus", tags=["health"])
     async def get_metrics() -> Response:
         """Counters and histograms of all workers in the Prometheus text format."""
-        return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE_LATEST)
+        return Response(prometheus.exposition(), media_type=prometheus.CONTENT_TYPE_LATEST)
 
     return router
 

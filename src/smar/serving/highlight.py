@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from smar.core.errors import InputError
 from smar.data.spans import spans_of
 from smar.data.words import words
-from smar.search.columns import Kind, inner_kind, kind_of
+from smar.search.column_values import Kind, inner_kind, kind_of
 from smar.search.local import EmbeddedIndex
 from smar.serving.engine import SearchResult
 from smar.serving.rulebook import language_of

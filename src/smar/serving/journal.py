@@ -14,7 +14,7 @@ from pathlib import Path
 from smar.core.files import sync_folder
 from smar.data.journals import lock, new_journal, recover, seal
 from smar.serving.batcher import Busy
-from smar.serving.metrics import EVENTS, count
+from smar.serving.prometheus import EVENTS, count
 
 PAUSE = 0.02
 """Seconds between two writes: how long an answer to an event may wait for company."""

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from smar.core.errors import InputError
-from smar.search.columns import Kind, kind_of
+from smar.search.column_values import Kind, kind_of
 from smar.search.local import Collapse, EmbeddedIndex, Facets, Plan, Shape
 from smar.serving.options import USUAL, ServiceOptions
 from smar.serving.schemas import CollapseOut, ColumnKind

@@ -19,22 +19,22 @@ from smar import __version__
 from smar.core.errors import InputError
 from smar.search.local import content_type
 from smar.search.protocol import EngineDown, Mode
-from smar.search.remote import RemoteIndex
-from smar.serving import metrics
+from smar.search.remote_index import RemoteIndex
+from smar.serving import prometheus
 from smar.serving.address import address_parameters, read_address
 from smar.serving.answered import identified
 from smar.serving.answers import as_json, items_json, page_out, result_out, server_timing
 from smar.serving.app import add_pages, new_app
-from smar.serving.asked import BatchRequest, SearchRequest
 from smar.serving.batcher import Busy
-from smar.serving.encode import EncodeRequest, encoded
+from smar.serving.encode_route import EncodeRequest, encoded
 from smar.serving.engine import Question
-from smar.serving.errors import NotFound, NotReady, told
+from smar.serving.error_responses import NotFound, NotReady, told
 from smar.serving.guard import Guard
 from smar.serving.many import ITEM
 from smar.serving.offered import offered
 from smar.serving.options import DEFAULT, ServiceOptions
-from smar.serving.remote import RemoteEngine, found_items, similar_page
+from smar.serving.remote_engine import RemoteEngine, found_items, similar_page
+from smar.serving.requests import BatchRequest, SearchRequest
 from smar.serving.routes import BATCH, JSON, SEARCH, question_of, read_body, sent_path, tagged
 from smar.serving.schemas import (
     About,
@@ -98,7 +98,7 @@ def _add_searches(router: APIRouter, awaited: Awaited) -> None:
             return as_json(result_out(result, question.fields)), result.timings
 
         answer, timings = await awaited(work)
-        metrics.observe_stages(timings)
+        prometheus.observe_stages(timings)
         return answer, server_timing(timings)
 
     @router.post(SEARCH, summary="Search", tags=["search"])
@@ -269,4 +269,4 @@ def _add_health(router: APIRouter, awaited: Awaited) -> None:
     @router.get("/metrics", response_class=Response, summary="Figures for Prometheus", tags=["health"])
     async def get_metrics() -> Response:
         """Counters and histograms of all workers in the Prometheus text format."""
-        return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE_LATEST)
+        return Response(prometheus.exposition(), media_type=prometheus.CONTENT_TYPE_LATEST)

@@ -20,17 +20,17 @@ from smar import __version__
 from smar.core.errors import InputError, not_json
 from smar.search.local import EmbeddedIndex, content_type
 from smar.search.protocol import Mode
-from smar.serving import metrics
+from smar.serving import prometheus
 from smar.serving.address import address_parameters, read_address
 from smar.serving.answered import SESSION, identified, note_search
 from smar.serving.answers import Cache, as_json, items_json, result_out, server_timing
-from smar.serving.asked import BatchRequest, SearchRequest, batch_schema
 from smar.serving.batcher import Batcher, Busy
 from smar.serving.engine import Engine, Question, RequestError, SearchResult, timed
-from smar.serving.errors import NotFound, told
-from smar.serving.facets import facets_response
+from smar.serving.error_responses import NotFound, told
+from smar.serving.facet_answers import facets_response
 from smar.serving.offered import Offer
 from smar.serving.options import DEFAULT, ServiceOptions
+from smar.serving.requests import BatchRequest, SearchRequest, batch_schema
 from smar.serving.schemas import About, BatchResponse, ErrorResponse, FacetsOut, ItemOut, SearchResponse
 from smar.serving.strict import Answers, StrictRoute
 
@@ -131,9 +131,9 @@ class Searches:
         """The answer as bytes, and the header with its times; `note` takes what the log tells of it."""
         started = time.perf_counter()
         index = self._engine.index
-        metrics.count(metrics.SEARCHES, self._name)
+        prometheus.count(prometheus.SEARCHES, self._name)
         kept = self._cache.get(index, question, self._engine.active(index))
-        metrics.count(metrics.CACHE, "miss" if kept is None else "hit")
+        prometheus.count(prometheus.CACHE, "miss" if kept is None else "hit")
         if kept is not None:
             note(cached=True)
             return kept, server_timing({"cache": 1000 * (time.perf_counter() - started)})
@@ -141,7 +141,7 @@ class Searches:
         with timed(result.timings, "fetch"):
             answer = as_json(result_out(result, question.fields, question.highlight))
         self._cache.keep(result.index, question, answer, result.rules)
-        metrics.observe_stages(result.timings)
+        prometheus.observe_stages(result.timings)
         note(cached=False, hits=len(result.found))
         return answer, server_timing(result.timings)
 
@@ -149,7 +149,7 @@ class Searches:
         """What is found; never a kept answer."""
         result = await self._batcher.ask(question)
         if not question.browses:
-            metrics.count(metrics.GATE, "pictures" if result.routed else "words")
+            prometheus.count(prometheus.GATE, "pictures" if result.routed else "words")
         return result
 
     def _note(self, request: Request, question: Question, **more: Any) -> None:

@@ -19,10 +19,10 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from smar.search.local import Attempts
-from smar.serving import metrics
+from smar.serving import prometheus
 from smar.serving.answers import BASE
 from smar.serving.engine import Engine
-from smar.serving.errors import NotReady, error_response, unreadable_response
+from smar.serving.error_responses import NotReady, error_response, unreadable_response
 from smar.serving.events import Events
 from smar.serving.follow import INTERVAL, following
 from smar.serving.health import readiness
@@ -96,7 +96,7 @@ class Served:
         if scope["path"] == "/healthz":
             answer = JSONResponse({"status": "up"})
         elif scope["path"] == "/metrics":
-            answer = Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE_LATEST)
+            answer = Response(prometheus.exposition(), media_type=prometheus.CONTENT_TYPE_LATEST)
         await answer(scope, receive, send)
 
     async def ready(self) -> Readiness:
@@ -116,7 +116,7 @@ class Served:
     async def work(self) -> None:
         """Follow the index, for ever; one that cannot be read from the moment on when it can."""
         if self.engine is None:
-            metrics.UNREADABLE.labels(self.name).set(1)
+            prometheus.UNREADABLE.labels(self.name).set(1)
             engine = await self._opened()
             self.take(engine)
             gc.collect()

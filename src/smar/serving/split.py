@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from smar.search.local import PLAIN, Relation, Shape, Total, UnreadableIndex
-from smar.serving import metrics
+from smar.serving import prometheus
 from smar.serving.answered import SESSION
 from smar.serving.answers import BASE, as_json, hits_out, result_out, server_timing
 from smar.serving.engine import Question, SearchResult
@@ -138,14 +138,14 @@ class Interleaved(Split):
         asked = whole, replace(whole, shape=_bare(shape))  # facets are the first one's
         both = [self._searches(name) for name in self._names]
         for name in self._names:
-            metrics.count(metrics.SEARCHES, name)
+            prometheus.count(prometheus.SEARCHES, name)
         first, second = await asyncio.gather(*(one.result(each) for one, each in zip(both, asked, strict=True)))
         seen = question.session or ""
         coin = coins(*self._names, seen, question.query, question.mode, question.filter or "")
         picks = team_draft(_ids(first), _ids(second), whole.k, coin)[question.offset :]
         note(variant="interleaved", hits=len(picks))
         timings = {stage: spent + second.timings.get(stage, 0.0) for stage, spent in first.timings.items()}
-        metrics.observe_stages(timings)
+        prometheus.observe_stages(timings)
         return self._joined((first, second), picks, question), server_timing(timings) | _VARY
 
     def _joined(self, results: tuple[SearchResult, SearchResult], picks: Sequence[Pick], asked: Question) -> bytes:

@@ -49,11 +49,11 @@ def index_folder(shared: Path, name: str) -> Path:
 def _elsewhere(task: WorkerTask, name: str, index: str) -> "tuple[Guard, int]":
     """The application over an engine's URL, or the one without items; and how many items it has."""
     if task.encode:
-        from smar.serving.encode import create_encode_app
+        from smar.serving.encode_route import create_encode_app
 
         return create_encode_app(Path(index), task.options), 0
-    from smar.serving.remote import RemoteEngine
     from smar.serving.remote_app import create_remote_app
+    from smar.serving.remote_engine import RemoteEngine
 
     engine = RemoteEngine.open(index, task.folder, task.options.deadline)
     if AGAIN in sys.argv:  # it answered when the service was started, and will again
@@ -128,7 +128,7 @@ def main() -> int:
     import uvicorn
 
     from smar.serving.accept import FairServer, Shares
-    from smar.serving.protocol import BoundedProtocol
+    from smar.serving.http_protocol import BoundedProtocol
 
     supervisor.ready(items)
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from smar.model.tokens import Ints, TokenTable
-from smar.training.catalogue import CatalogueQueries
+from smar.training.made_queries import CatalogueQueries
 from smar.training.negatives import NegativeSampler
 
 

@@ -6,11 +6,11 @@ import torch
 from huggingface_hub import EvalResult, ModelCardData
 
 from smar.core.files import atomic
-from smar.core.sections.train import Schedule
+from smar.core.sections.training import Schedule
 from smar.core.settings import Settings
 from smar.model.device import CPU, knows_bf16
 from smar.model.hub import CARD_FILE
-from smar.model.run import Parent, StageRecord
+from smar.model.run_folder import Parent, StageRecord
 from smar.training.setup import TrainingData
 
 WHAT = {

@@ -12,7 +12,7 @@ from smar.core.settings import Settings
 from smar.model.encoder import Encoder
 from smar.model.tokens import Ints
 from smar.training.batches import KnownPositives, Pairs
-from smar.training.losses.gate import margin, mix
+from smar.training.losses.gate_scores import margin, mix
 from smar.training.setup import TrainingData
 
 FEWEST_QUERIES = 20

@@ -4,11 +4,11 @@ import torch
 from torch import nn
 
 from smar.core.sections.model import TowerSettings
-from smar.core.sections.train import Schedule
+from smar.core.sections.training import Schedule
 from smar.model.bag import BagModel
 from smar.model.layers import depths
 from smar.model.towers import Tower
-from smar.training.stages import Job
+from smar.training.jobs import Job
 
 _TABLE = 8.0
 """How much faster a bag's vectors learn than other fresh weights: most batches do not hold a given token."""

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from smar.core.sections.losses import LossSettings
-from smar.core.sections.train import LossWeights
+from smar.core.sections.training import LossWeights
 from smar.model.modeling import ItemOutput, QueryOutput
 from smar.training.losses.contrastive import adaptive_scores, counterfactual_labels, prefix, weighted_mean
 from smar.training.losses.objective import Objective

@@ -1,7 +1,7 @@
 """`smar train`: a model and its baselines, stage by stage, each stage resumable.
 
-Stage 0, if asked for, trains the image tower alone (`smar.training.words`). Where a stage freezes the image encoder,
-the patch states of all pictures are made once and take the pictures' place (`smar.training.patches`).
+Stage 0, if asked for, trains the image tower alone (`smar.training.word_bags`). Where a stage freezes the image
+encoder, the patch states of all pictures are made once and take the pictures' place (`smar.training.patches`).
 
 RUN/config.yaml, manifest.json     the complete configuration; the dataset it belongs to
 RUN/processor/                     tokenizer and image processor, fitted once, shared by all that need an equal one
@@ -26,35 +26,35 @@ from smar.core.files import StrPath
 from smar.core.overrides import differences
 from smar.core.processes import Heap, PeakMemory
 from smar.core.progress import console
-from smar.core.sections.train import Schedule
+from smar.core.sections.training import Schedule
 from smar.core.settings import Settings, save_settings
 from smar.data.dataset import Dataset
 from smar.export.check import try_line
 from smar.model.bag import bags, weigh
-from smar.model.batches import AHEAD, readers_beside
 from smar.model.configuration import SmarConfig
 from smar.model.device import knows_bf16, pick_device, precision
 from smar.model.encoder import Encoder
 from smar.model.layers import merge_adapters
 from smar.model.modeling import SmarModel
+from smar.model.picture_batches import AHEAD, readers_beside
 from smar.model.processing import SmarProcessor, processor_parts
 from smar.model.quiet import quiet
-from smar.model.run import CONFIG_FILE, Parent, RunManifest, StageRecord, run_settings
+from smar.model.run_folder import CONFIG_FILE, Parent, RunManifest, StageRecord, run_settings
 from smar.model.seen import SEEN_FILE, Seen
 from smar.model.start import new_model, start_digest, start_notes
 from smar.training.batches import Collator
-from smar.training.build import Workshop
 from smar.training.callbacks import Callback, check_callbacks, of_stage
 from smar.training.card import write_card
 from smar.training.checkpoints import Spent, StageCallback, latest
 from smar.training.distributed import barrier, check_shared, in_turn, largest, processes, rank, world
-from smar.training.gate import finish_gate
+from smar.training.gate_fit import finish_gate
+from smar.training.jobs import Job, jobs
 from smar.training.rates import optimizer
 from smar.training.setup import TrainingData, new_processor
-from smar.training.stages import Job, jobs
 from smar.training.validation import BEST_FILE
-from smar.training.warm import WarmStart
-from smar.training.words import WordCollator
+from smar.training.warm_start import WarmStart
+from smar.training.word_bags import WordCollator
+from smar.training.workshop import Workshop
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def train(
     Args:
         dataset: what to train on.
         run: folder of the run.
-        settings: all of them; with `source` those of `smar.training.warm.warm_settings`, or what fits its weights.
+        settings: all; with `source` those of `smar.training.warm_start.warm_settings`, or what fits its weights.
         source: a finished run whose models are where these begin.
         device: `auto`, `cpu` or `cuda`; no part of the run, which may go on elsewhere.
         callbacks: of every stage that is trained now, after our own.

@@ -12,17 +12,17 @@ from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel
 
 from smar.core.sections.losses import LossSettings
-from smar.core.sections.train import LossWeights, PictureSettings
+from smar.core.sections.training import LossWeights, PictureSettings
 from smar.model.modeling import ItemOutput, QueryOutput
-from smar.model.pictures import pictures_of
 from smar.model.processing import SmarProcessor
+from smar.model.ragged import pictures_of
 from smar.training.alignment import AlignmentItems, align
+from smar.training.augmentation import picture_input, vary
 from smar.training.batches import Collator
 from smar.training.distributed import average_gradients, gather_rows, world
-from smar.training.encode import encode_batch, parts_of, share, statistics_left_alone
-from smar.training.guard import LossGuard
+from smar.training.encode_batch import encode_batch, parts_of, share, statistics_left_alone
+from smar.training.loss_guard import LossGuard
 from smar.training.parts import LONG, PROBE, PartedTrainer, fitting
-from smar.training.pictures import picture_input, vary
 from smar.training.stage_losses import PART, add_prefix_losses, stage_losses
 
 

@@ -18,13 +18,13 @@ from transformers.integrations import TensorBoardCallback
 
 from smar.core.files import atomic, link_or_copy, write_json
 from smar.core.progress import console
-from smar.core.sections.train import LossWeights
+from smar.core.sections.training import LossWeights
 from smar.core.settings import Settings
 from smar.data.dataset import Dataset
 from smar.model.encoder import Encoder, Floats
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
-from smar.model.run import Validated
+from smar.model.run_folder import Validated
 from smar.model.tokens import Ints
 from smar.training.distributed import from_first, rank
 from smar.training.heldout import FEWEST_QUERIES

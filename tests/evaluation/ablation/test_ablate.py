@@ -14,13 +14,13 @@ import yaml
 from preloaded import command, quick_spawn, start
 from smar.data.dataset import Dataset
 from smar.evaluation.ablation.questions import Answers, rank_modes, validation_qrels
-from smar.evaluation.ablation.run import read_answers, write_answers
+from smar.evaluation.ablation.variants_run import read_answers, write_answers
 from smar.evaluation.markdown import p_value
 from smar.evaluation.metrics import QueryMetrics, Relevance
 from smar.evaluation.scores import Task
 from smar.evaluation.significance import holm, sign_flip
 from smar.evaluation.systems import encode_catalogue
-from smar.model.run import load_encoder
+from smar.model.run_folder import load_encoder
 from tiny_line import CONFIG, Line, Outcome, smar
 from tiny_service import becomes
 
@@ -51,7 +51,10 @@ def made(line: Line, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ou
     root = tmp_path_factory.mktemp("ablation")
     words = ("ablate", write(root), line.dataset, "--out", root / "out", "--workers", "2")
     words = (*words, "--qrels", line.shop / "qrels.parquet")
-    with quick_spawn("smar.evaluation.ablation.run.multiprocessing.get_context"), pytest.MonkeyPatch.context() as patch:
+    with (
+        quick_spawn("smar.evaluation.ablation.variants_run.multiprocessing.get_context"),
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr(sys, "argv", ["smar", *map(str, words)])
         patch.setenv("OMP_NUM_THREADS", "1")
         return root / "out", smar(*words)

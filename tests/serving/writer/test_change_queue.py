@@ -14,13 +14,13 @@ from smar.core.errors import InputError
 from smar.embedding.kept import Words
 from smar.search.items import Items, OtherModel, RefusedItems
 from smar.search.local.build import build_index
-from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.live import LastItem, UpdatableIndex
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.updates import UpdateLog
 from smar.search.local.versions import UnreadableIndex, locked
-from smar.serving.writer.encode import Kept, Prepared
+from smar.serving.writer.encode_item import Kept, Prepared
+from smar.serving.writer.one_thread import OneThread
 from smar.serving.writer.queue import Change, ChangeQueue, split
-from smar.serving.writer.threads import OneThread
 from tiny_index import DIM, FINGERPRINT, write_embeddings
 
 

@@ -15,10 +15,10 @@ from PIL import Image
 from smar.core.sections.data import DataSettings
 from smar.data.images import ImageOptions
 from smar.embedding.update import open_for_update, update_index
-from smar.model.run import run_settings
+from smar.model.run_folder import run_settings
 from smar.search.local.live import UpdatableIndex
-from smar.serving.writer.columns import RefusedItem, check_columns
-from smar.serving.writer.encode import decode_picture, decode_searched, encode, prepare_item
+from smar.serving.writer.encode_item import decode_picture, decode_searched, encode, prepare_item
+from smar.serving.writer.item_check import RefusedItem, check_columns
 from tiny_index import vectors_of
 from tiny_line import Line, smar
 from tiny_writer import png, run_with

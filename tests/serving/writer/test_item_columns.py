@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smar.serving.writer.columns import RefusedItem, check_columns
+from smar.serving.writer.item_check import RefusedItem, check_columns
 
 SCHEMA = pa.schema(
     {

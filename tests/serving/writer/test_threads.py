@@ -2,7 +2,7 @@
 
 import threading
 
-from smar.serving.writer.threads import OneThread
+from smar.serving.writer.one_thread import OneThread
 
 
 class Job:

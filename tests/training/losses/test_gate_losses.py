@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smar.training.losses.contrastive import group_mean
-from smar.training.losses.gate import WIDTH, advantage, choose_threshold, margin, mix, ridge
+from smar.training.losses.gate_scores import WIDTH, advantage, choose_threshold, margin, mix, ridge
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from smar.core.sections.base import Section
+from smar.core.sections.section import Section
 
 Fit = Literal["pad", "squash", "crop"]
 """How a picture becomes a square: with a white border, stretched, or its middle."""

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from smar.core.registry import LOSSES
-from smar.core.sections.base import Section
+from smar.core.sections.section import Section
 
 
 class LossSettings(Section):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from smar.core.registry import FUSIONS, IMAGE_ENCODERS, TEXT_ENCODERS
-from smar.core.sections.base import Section
+from smar.core.sections.section import Section
 
 
 class TowerSettings(Section):

@@ -12,9 +12,9 @@ from smar.core.files import StrPath
 from smar.core.progress import console
 from smar.data.dataset import Dataset
 from smar.evaluation.ablation.rows import collect_rows
-from smar.evaluation.ablation.run import Job, make_jobs, run_jobs
 from smar.evaluation.ablation.table import print_rows, write_table
 from smar.evaluation.ablation.variants import Plan, chosen, make_plan
+from smar.evaluation.ablation.variants_run import Job, make_jobs, run_jobs
 from smar.model.device import all_devices
 
 

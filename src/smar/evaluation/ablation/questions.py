@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from smar.core.errors import InputError, one_of
-from smar.core.sections.evaluate import EvaluateOn, EvaluateSettings
+from smar.core.sections.evaluation import EvaluateOn, EvaluateSettings
 from smar.data.dataset import Dataset
 from smar.evaluation.hidden import HIDDEN, hidden_metrics, hidden_pairs
 from smar.evaluation.metrics import Integers, Judgements, QueryMetrics, Relevance, per_query, read_judgements

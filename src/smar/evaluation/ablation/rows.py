@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from smar.evaluation.ablation.questions import Answers
-from smar.evaluation.ablation.run import Job, Row, read_answers
 from smar.evaluation.ablation.variants import BASE, Plan, Variant
+from smar.evaluation.ablation.variants_run import Job, Row, read_answers
 from smar.evaluation.bootstrap import Interval, Resampled, resample
 from smar.evaluation.hidden import HIDDEN
 from smar.evaluation.measure import ComparisonRow

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from smar.core.errors import InputError, one_of
-from smar.core.sections.evaluate import AblateSettings
+from smar.core.sections.evaluation import AblateSettings
 from smar.core.settings import Settings, load_settings
 from smar.data.dataset import Dataset
 

@@ -11,17 +11,17 @@ changes (`updates` is the write-ahead log, `delta` the delta segment, `compact` 
 from smar.search.local.arrange import browse, check_place, page_of, search
 from smar.search.local.build import RECALL_TARGET, build_index
 from smar.search.local.cards import Collapse, Diversify, Others
-from smar.search.local.catalogue import content_type
 from smar.search.local.counted import MOST_COLUMNS, MOST_VALUES, Facets, Of
-from smar.search.local.embedded import EmbeddedIndex
-from smar.search.local.engine import LocalIndex
 from smar.search.local.expression_parser import EXAMPLE as RANK_EXAMPLE
 from smar.search.local.expression_parser import MAX_LENGTH as MAX_RANK_LENGTH
 from smar.search.local.facets import FacetCounts
 from smar.search.local.found import FoundItems
 from smar.search.local.influence import NO_INFLUENCE, Influence, Pin, Rule, moved_by
+from smar.search.local.item_store import content_type
 from smar.search.local.live import DELTA_LIMIT, Attempts, LastItem, UpdatableIndex
+from smar.search.local.local_index import LocalIndex
 from smar.search.local.neighbours import by_vector, similar
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.ready import picture_url, plain
 from smar.search.local.segment import CatalogueView
 from smar.search.local.shape import CANDIDATES, PLAIN, Page, Plan, Relation, Shape, Total

@@ -10,16 +10,16 @@ from dataclasses import replace
 import numpy as np
 
 from smar.core.errors import InputError
-from smar.search.columns import Mask
+from smar.search.column_values import Mask
 from smar.search.counts import ColumnCounts
 from smar.search.filters import Filter, without
 from smar.search.local.asked import Asked
 from smar.search.local.cards import COUNTED, Collapse, Others, Variants, best_of_each, card_ids, diverse
 from smar.search.local.counted import count_column
 from smar.search.local.cutoff import HEAD, Cut, cuts
-from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.expressions import Expression
 from smar.search.local.influence import NO_INFLUENCE, Moved, Pin, category_of, in_places, pinned
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.segment import Segment, place
 from smar.search.local.shape import NOTHING, Page, Plan, RankedBy, Relation, Shape, Sorted, Total
 from smar.search.local.sorting import sorted_places

@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from smar.search.columns import Kind
+from smar.search.column_values import Kind
 from smar.search.expansion import Expansion
 from smar.search.filters import Comparison, Filter
 from smar.search.local.cutoff import Cut, above
-from smar.search.local.embedded import EmbeddedIndex
 from smar.search.local.fusion import blend_of
 from smar.search.local.influence import Moved, category_of, pinned
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.shape import Plan
 from smar.search.protocol import Mode, Ranked
 from smar.search.query import QueryVectors

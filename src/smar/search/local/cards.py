@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from smar.core.errors import InputError
-from smar.search.columns import Mask
+from smar.search.column_values import Mask
 from smar.search.local.groups import Groups, found_in, groups_of
 from smar.search.local.segment import Segment
 from smar.search.local.taken import by_segment, kind_in

@@ -11,7 +11,7 @@ from smar.core.errors import InputError
 from smar.data.dataset import SUGGESTIONS_FILE
 from smar.search.embeddings import DEFAULT_FIELDS, QUERY_FOLDER, read_valid
 from smar.search.local.build import RECALL_TARGET, Source, write_version
-from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.segment import Segment
 from smar.search.local.updates import UpdateLog
 from smar.search.local.vectors import EXACT_LIMIT

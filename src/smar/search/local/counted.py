@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.data.text import compose
-from smar.search.columns import Columns, Kind, Mask, inner_kind, kind_of
+from smar.search.column_values import Columns, Kind, Mask, inner_kind, kind_of
 from smar.search.counts import ColumnCounts, RangeCount, ValueCount, day, round_borders
 from smar.search.filters import Filter
 from smar.search.local.cards import COUNTED, card_ids

@@ -27,7 +27,7 @@ from smar.search.query import QueryVectors
 from smar.search.ranked import scored
 
 if TYPE_CHECKING:
-    from smar.search.local.embedded import EmbeddedIndex, Prepared
+    from smar.search.local.open_version import EmbeddedIndex, Prepared
 
 FEATURES = ("best", "outstanding", "drop", "further", "words", "unheld", "pictures", "length")
 """Best score; its distance from the mean; how far the 10th and the 50th lie below it, in deviations; the most of the

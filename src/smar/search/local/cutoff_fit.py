@@ -21,7 +21,7 @@ from smar.search.local.nonsense import nonsense
 from smar.search.protocol import Mode, Ranked
 
 if TYPE_CHECKING:
-    from smar.search.local.embedded import EmbeddedIndex
+    from smar.search.local.open_version import EmbeddedIndex
 
 RECALL = 0.97
 KEPT = 0.95

@@ -13,16 +13,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from smar.search.columns import Mask, one_array
+from smar.search.column_values import Mask, one_array
 from smar.search.items import PICTURE
-from smar.search.local.catalogue import Catalogue
 from smar.search.local.growing import GrowingWords
+from smar.search.local.item_store import Catalogue
 from smar.search.local.patched import Overlay
 from smar.search.local.ready import FreshJson
 from smar.search.local.segment import Segment
 from smar.search.local.updates import OpenLog, Places, Record
 from smar.search.local.vectors import VectorStore
-from smar.search.local.words import WordIndex
+from smar.search.local.word_index import WordIndex
 from smar.search.ranked import Rows, Vectors
 
 T = TypeVar("T", bound=np.generic)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from smar.core.errors import InputError
-from smar.search.columns import Kind, kind_of
+from smar.search.column_values import Kind, kind_of
 from smar.search.filter_parser import Parser, Token
 from smar.search.filters import Filter, Node, columns_of
 from smar.search.local.expressions import SCORES, Call, Expression, Matches, Name, Number, Term

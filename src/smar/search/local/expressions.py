@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from smar.search.columns import Columns, Kind
+from smar.search.column_values import Columns, Kind
 from smar.search.filters import Filter
 from smar.search.local.segment import Segment
 from smar.search.local.taken import by_segment, floats

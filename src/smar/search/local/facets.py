@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from smar.search.columns import Codes, Columns, Kind, Mask
+from smar.search.column_values import Codes, Columns, Kind, Mask
 from smar.search.counts import PRICE_RANGES, round_borders
 
 _BLOCK = 65_536

@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from smar.search.columns import Mask
+from smar.search.column_values import Mask
 from smar.search.expansion import Expansion
 from smar.search.local.grams import Like, has_likes
 from smar.search.local.postings import Postings, Reading, WordQuery
 from smar.search.local.synonyms import with_synonyms
-from smar.search.local.words import WordIndex
+from smar.search.local.word_index import WordIndex
 
 _WORDS = 8  # of a query that are read: what has more is no query of words
 _MOST = 12  # readings

@@ -14,7 +14,7 @@ from smar.core.progress import track
 from smar.search.embeddings import sample_clicks
 from smar.search.local.fusion import DEPTH, Candidates, Fusion, FusionRecall, HybridFit, as_read, ask_all, gather
 from smar.search.local.segment import Segment
-from smar.search.local.words import WordIndex
+from smar.search.local.word_index import WordIndex
 from smar.search.protocol import Mode, weigh
 from smar.search.query import QueryEncoder
 from smar.search.ranked import Queries, Rows

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from smar.search.local.lists import BLOCK, COARSE_FILE, EXACT_FILE, LISTS_FILE, lengths_of, quantizers_of
+from smar.search.local.parallel_blocks import each_block
 from smar.search.local.ready import write_npy
-from smar.search.local.threads import each_block
 from smar.search.ranked import Rows, Vectors
 
 _PER_LIST = 20  # items in the mean at least, and training rows

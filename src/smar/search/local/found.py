@@ -11,9 +11,9 @@ from smar.core.errors import InputError
 from smar.search.counts import ColumnCounts
 from smar.search.local.arrange import arranged
 from smar.search.local.asked import Asked
-from smar.search.local.catalogue import Catalogue
 from smar.search.local.counted import count_column
-from smar.search.local.embedded import EmbeddedIndex, IndexManifest
+from smar.search.local.item_store import Catalogue
+from smar.search.local.open_version import EmbeddedIndex, IndexManifest
 from smar.search.local.segment import Segment
 from smar.search.local.shape import NOTHING, Page, Plan, Relation, Total
 from smar.search.local.vectors import VectorStore

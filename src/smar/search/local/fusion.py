@@ -27,13 +27,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from smar.core.errors import InputError
 from smar.data.voices import Voices, features_of
 from smar.data.words import words
-from smar.search.columns import Mask
+from smar.search.column_values import Mask
 from smar.search.expansion import Expansion
 from smar.search.filters import Filter
 from smar.search.local.fallback import Part, ask
 from smar.search.local.postings import Entries, Postings, WordQuery, best_rows, word_scores
 from smar.search.local.segment import Segment, around_of, top_of
-from smar.search.local.words import WordIndex
+from smar.search.local.word_index import WordIndex
 from smar.search.query import QueryEncoder, QueryVectors
 from smar.search.ranked import Found, Near, Queries, Query, Rows, Vectors, scored
 

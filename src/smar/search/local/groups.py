@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from smar.search.columns import Columns, Kind, Mask, one_array
+from smar.search.column_values import Columns, Kind, Mask, one_array
 from smar.search.ranked import Rows
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from smar.data.words import length_norm, words
 from smar.search.local.grams import Like, has_likes, similarities
 from smar.search.local.postings import Posting, Scratch
-from smar.search.local.words import WordIndex, item_texts
+from smar.search.local.word_index import WordIndex, item_texts
 from smar.search.ranked import Vectors
 
 

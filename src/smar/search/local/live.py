@@ -17,7 +17,7 @@ from smar.core.errors import InputError
 from smar.core.files import StrPath
 from smar.search.items import Items, RefusedItems, fit
 from smar.search.local.delta import Delta
-from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.updates import OpenLog, UpdateLog
 from smar.search.local.versions import CURRENT_FILE, Stamp, UnreadableIndex, current_version, file_stamp, locked
 from smar.search.local.watch import WatchedFiles, folder_looks

@@ -5,7 +5,7 @@ import numpy as np
 from smar.core.errors import InputError
 from smar.search.embeddings import not_unit
 from smar.search.filters import Filter
-from smar.search.local.embedded import EmbeddedIndex
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.protocol import MAX_HITS, Ranked
 from smar.search.ranked import Queries, Vectors
 

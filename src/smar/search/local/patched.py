@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from smar.search.columns import Mask, one_array
+from smar.search.column_values import Mask, one_array
 from smar.search.ranked import Rows
 
 Part: TypeAlias = tuple[Rows, pa.Array]

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from smar.core.errors import InputError
 from smar.search.embeddings import PICTURES_FILE, check_items
-from smar.search.local.catalogue import Catalogue
+from smar.search.local.item_store import Catalogue
 from smar.search.local.ready import StoredJson, map_array, write_json
 from smar.search.protocol import INTERNAL_COLUMNS
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from smar.search.columns import Mask
+from smar.search.column_values import Mask
 from smar.search.expansion import Expansion
 from smar.search.local.grams import Like
 from smar.search.ranked import Corrections, Rows, Vectors

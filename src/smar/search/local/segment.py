@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from smar.search.columns import Mask
+from smar.search.column_values import Mask
 from smar.search.filters import Filter
-from smar.search.local.catalogue import Catalogue
 from smar.search.local.facets import Part
+from smar.search.local.item_store import Catalogue
 from smar.search.local.postings import Postings
 from smar.search.local.vectors import Allowed, VectorStore
 from smar.search.ranked import Found, Near, Queries, Rows

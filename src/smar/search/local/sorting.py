@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.data.text import normalise
-from smar.search.columns import Kind
+from smar.search.column_values import Kind
 from smar.search.local.segment import Segment
 from smar.search.local.taken import by_segment, kind_in, numbers, texts
 from smar.search.ranked import Rows

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from smar.core.errors import InputError
 from smar.data.dataset import SUGGESTIONS_FILE
 from smar.data.words import folded
-from smar.search.columns import Kind
-from smar.search.local.embedded import EmbeddedIndex
+from smar.search.column_values import Kind
 from smar.search.local.facets import count_facets
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.versions import MADE_BY
 from smar.search.ranked import Rows
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from smar.data.words import words
 from smar.search.expansion import Expansion
 from smar.search.local.postings import Reading, WordQuery
-from smar.search.local.words import WordIndex
+from smar.search.local.word_index import WordIndex
 
 Name = tuple[str, ...]
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from smar.core.errors import InputError
-from smar.search.columns import Columns, Kind, Mask, kind_of, one_array
+from smar.search.column_values import Columns, Kind, Mask, kind_of, one_array
 from smar.search.local.segment import Segment
 from smar.search.ranked import Rows
 

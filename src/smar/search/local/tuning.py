@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smar.search.local.lists import Lists
-from smar.search.local.threads import each_block
+from smar.search.local.parallel_blocks import each_block
 from smar.search.local.vectors import CANDIDATE_COST, Effort, Probes
 from smar.search.protocol import Mode, weigh
 from smar.search.query import QueryVectors

@@ -65,8 +65,8 @@ def main() -> int:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)  # read when torch is loaded
     from smar.search.local import DELTA_LIMIT
-    from smar.serving.writer.app import MakeWorker, create_app
     from smar.serving.writer.service import open_worker
+    from smar.serving.writer.worker_app import MakeWorker, create_app
 
     after = DELTA_LIMIT if task.compact_after is None else task.compact_after
     alive = (lambda: None) if task.alive is None else task.alive.touch

@@ -11,9 +11,9 @@ from smar.core.errors import InputError
 from smar.embedding.kept import Words, change_columns
 from smar.search.items import Items, RefusedItems
 from smar.search.local import LastItem, UnreadableIndex, UpdatableIndex
-from smar.serving.writer.columns import RefusedItem
-from smar.serving.writer.encode import Kept, Prepared
-from smar.serving.writer.threads import OneThread
+from smar.serving.writer.encode_item import Kept, Prepared
+from smar.serving.writer.item_check import RefusedItem
+from smar.serving.writer.one_thread import OneThread
 
 MAX_BATCH = 512
 MAX_PICTURED = 64

@@ -20,14 +20,14 @@ from smar.data.isolated import IsolatedDecoder
 from smar.embedding.kept import words_of
 from smar.embedding.update import open_for_update
 from smar.model.encoder import Encoder, Floats
-from smar.model.run import run_settings
+from smar.model.run_folder import run_settings
 from smar.search.local import DELTA_LIMIT, UpdatableIndex
-from smar.serving.writer.columns import RefusedItem, check_changes, check_columns, check_shown
 from smar.serving.writer.compaction import Compactor
-from smar.serving.writer.encode import Decode, Kept, Prepared, decode_searched, encode, prepare_item
-from smar.serving.writer.metrics import EVERY_SECONDS, Figures
+from smar.serving.writer.encode_item import Decode, Kept, Prepared, decode_searched, encode, prepare_item
+from smar.serving.writer.figures import EVERY_SECONDS, Figures
+from smar.serving.writer.item_check import RefusedItem, check_changes, check_columns, check_shown
+from smar.serving.writer.one_thread import OneThread
 from smar.serving.writer.queue import ChangeQueue
-from smar.serving.writer.threads import OneThread
 from smar.serving.writer.upload import Upload, not_too_many
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from smar.core.errors import not_json
-from smar.serving.writer.columns import RefusedItem
+from smar.serving.writer.item_check import RefusedItem
 
 MAX_BODY = 20_000_000
 MAX_WAITING = 256

@@ -10,13 +10,13 @@ from smar import __version__
 from smar.search.embeddings import QUERY_FOLDER
 from smar.search.protocol import Mode, weigh, widen
 from smar.search.query import QueryEncoder
-from smar.serving import metrics
+from smar.serving import prometheus
 from smar.serving.answers import as_json
-from smar.serving.asked import MAX_QUERY
 from smar.serving.engine import RequestError, check_query
-from smar.serving.errors import add_error_handlers
+from smar.serving.error_responses import add_error_handlers
 from smar.serving.guard import Guard
 from smar.serving.options import DEFAULT, ServiceOptions
+from smar.serving.requests import MAX_QUERY
 from smar.serving.routes import JSON, read_body
 from smar.serving.schemas import Health, Readiness
 from smar.serving.several import alone
@@ -87,6 +87,6 @@ def create_encode_app(folder: Path, options: ServiceOptions | None = None) -> Gu
     @app.get("/metrics", response_class=Response, tags=["health"])
     async def get_metrics() -> Response:
         """Figures in the Prometheus text format."""
-        return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE_LATEST)
+        return Response(prometheus.exposition(), media_type=prometheus.CONTENT_TYPE_LATEST)
 
     return Guard(alone(app, options, DEFAULT), options)

@@ -23,7 +23,7 @@ from smar.model.encoder import Encoder
 from smar.training.batches import Pairs
 from smar.training.heldout import FEWEST_QUERIES, Encoded
 from smar.training.losses.contrastive import group_mean
-from smar.training.losses.gate import strongest_penalty
+from smar.training.losses.gate_scores import strongest_penalty
 from smar.training.setup import TrainingData
 
 RIVALS = 100

@@ -36,7 +36,7 @@ from smar.evaluation.metrics import QueryMetrics
 from smar.evaluation.qrels import question_files
 from smar.evaluation.systems import encode_catalogue
 from smar.model.device import pick_device
-from smar.model.run import CONFIG_FILE, load_encoder
+from smar.model.run_folder import CONFIG_FILE, load_encoder
 from smar.training.train import open_run, train
 
 

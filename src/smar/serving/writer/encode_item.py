@@ -12,9 +12,9 @@ from smar.data.dataset import text_columns
 from smar.data.images import SENT_FORMATS, Decoded, ImageOptions, decode
 from smar.embedding.kept import as_items
 from smar.model.encoder import Encoder
-from smar.model.pictures import rows_of
+from smar.model.ragged import rows_of
 from smar.search.items import Items
-from smar.serving.writer.columns import RefusedItem
+from smar.serving.writer.item_check import RefusedItem
 
 SEARCHED_PIXELS = 25_000_000
 """Of a picture that is only searched with, which is no JPEG: 2 CPU s and 720 MB at most; 64 million: 4.8 s, 1.8 GB."""

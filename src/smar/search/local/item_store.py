@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from smar.core.errors import InputError
-from smar.search.columns import Columns, Mask, one_array
+from smar.search.column_values import Columns, Mask, one_array
 from smar.search.local.patched import Changes, replaced, touched
 from smar.search.local.ready import FreshJson, Ready, Rows, map_file
 from smar.search.local.versions import MADE_BY

@@ -4,9 +4,9 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from smar.core.sections.base import Section
 from smar.core.sections.losses import LossSettings, NegativeSettings
 from smar.core.sections.model import Kind
+from smar.core.sections.section import Section
 
 
 class LossWeights(Section):
@@ -47,7 +47,7 @@ class Schedule(Section):
 
 
 class Stage0Settings(Schedule):
-    """The image tower alone learns to name the words of pictures; absent with 0 steps (see `smar.training.words`)."""
+    """The image tower alone learns to name the words of pictures (`smar.training.word_bags`); absent with 0 steps."""
 
     steps: int = Field(0, ge=0)
 
@@ -108,7 +108,7 @@ class BaselineSettings(Section):
 
 
 class PictureSettings(Section):
-    """What makes the picture count in training (see `smar.training.pictures`)."""
+    """What makes the picture count in training (see `smar.training.augmentation`)."""
 
     alignment_items: int = Field(128, ge=0, description="random items of the catalogue beside a batch's own")
     augment: bool = Field(False, description="flip, zoom and shift pictures; colours stay")

@@ -18,8 +18,8 @@ from starlette.routing import Route
 from smar.core.errors import InputError
 from smar.search.items import OtherModel
 from smar.search.local import LastItem, UnreadableIndex
-from smar.serving.writer.bulk import Action, UnknownItem, change_all
-from smar.serving.writer.columns import RefusedItem
+from smar.serving.writer.change_many import Action, UnknownItem, change_all
+from smar.serving.writer.item_check import RefusedItem
 from smar.serving.writer.service import ModelWorker
 from smar.serving.writer.upload import RETRY_SECONDS, Admission, parse_upload
 

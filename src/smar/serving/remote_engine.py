@@ -8,7 +8,7 @@ from smar.search.engines import DEADLINE, Engine, open_engine
 from smar.search.filters import Filter, without
 from smar.search.local import PLAIN, FoundItems, Page, Plan, Shape, Total
 from smar.search.protocol import Hit, Mode
-from smar.search.remote import RemoteIndex
+from smar.search.remote_index import RemoteIndex
 from smar.serving.engine import (
     FilterParser,
     Question,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smar.core.sections.model import ModelSettings
-from smar.core.sections.train import LossWeights, Schedule, StageSettings
+from smar.core.sections.training import LossWeights, Schedule, StageSettings
 from smar.core.settings import Settings
 
 _ONLY = {"dpsr": LossWeights(text=1), "dpsr-i": LossWeights(image=1)}

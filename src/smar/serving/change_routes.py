@@ -15,9 +15,8 @@ from smar.search.local import EmbeddedIndex, Page, by_vector, check_place, page_
 from smar.search.protocol import MAX_HITS
 from smar.serving.answered import identified
 from smar.serving.answers import as_json, page_out, server_timing
-from smar.serving.asked import MAX_K
-from smar.serving.bulk import Written as Refresh
 from smar.serving.engine import Engine, timed
+from smar.serving.grouped_writes import Written as Refresh
 from smar.serving.many import (
     ITEM,
     KIND,
@@ -29,8 +28,9 @@ from smar.serving.many import (
     sent_id,
     there,
 )
-from smar.serving.metrics import observe_stages
 from smar.serving.options import ServiceOptions
+from smar.serving.prometheus import observe_stages
+from smar.serving.requests import MAX_K
 from smar.serving.routes import (
     BUSY,
     BYTES,

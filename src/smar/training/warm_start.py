@@ -14,12 +14,12 @@ from smar.core.settings import Settings
 from smar.data.dataset import Dataset
 from smar.model.modeling import SmarModel
 from smar.model.processing import SmarProcessor
-from smar.model.run import Parent, RunManifest, load_encoder, run_settings
+from smar.model.run_folder import Parent, RunManifest, load_encoder, run_settings
 from smar.model.seen import Seen, keys
 from smar.model.tokenizer import BYTES
-from smar.model.warm import LENGTHS, contradictions, grows, warm_config, warm_model, warm_processor
+from smar.model.warm_weights import LENGTHS, contradictions, grows, warm_config, warm_model, warm_processor
+from smar.training.jobs import Job, jobs
 from smar.training.setup import TrainingData
-from smar.training.stages import Job, jobs
 
 SHARE = 4
 """A warm start takes every SHARE-th of the steps of a run from scratch."""

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from smar.core.errors import InputError, member
 from smar.core.files import atomic
 from smar.data.voices import query_features
-from smar.search.columns import Kind
+from smar.search.column_values import Kind
 from smar.search.counts import ColumnCounts, RangeCount, ValueCount, day
 from smar.search.embeddings import PICTURES_FILE, QUERY_FOLDER, check_fingerprint
 from smar.search.filters import Filter

@@ -20,9 +20,9 @@ from smar.core.settings import Settings
 from smar.model.encoder import Encoder
 from smar.training.heldout import Evidence, Scored, gather
 from smar.training.losses.contrastive import group_mean
-from smar.training.losses.gate import WIDTH, advantage, choose_threshold, ridge, strongest_penalty
+from smar.training.losses.gate_scores import WIDTH, advantage, choose_threshold, ridge, strongest_penalty
 from smar.training.setup import TrainingData
-from smar.training.voices import fit_voices
+from smar.training.voices_fit import fit_voices
 
 SHARPNESS = 2.0
 """Stage 2 mixes with p = sigmoid(SHARPNESS * standardised advantage): most queries train one tower, not both."""

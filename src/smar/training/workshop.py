@@ -9,7 +9,7 @@ import torch
 from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 
-from smar.core.sections.train import Schedule, StageSettings
+from smar.core.sections.training import Schedule, StageSettings
 from smar.core.settings import Settings
 from smar.model.device import CPU, knows_bf16
 from smar.model.encoder import Encoder
@@ -21,17 +21,17 @@ from smar.model.towers import Tower
 from smar.training.alignment import AlignmentItems, ItemKeys
 from smar.training.batches import Collator
 from smar.training.callbacks import Callback
-from smar.training.catalogue import CatalogueQueries
 from smar.training.distributed import in_turn
-from smar.training.gate import training_shares
-from smar.training.guard import LossGuard
+from smar.training.gate_fit import training_shares
+from smar.training.jobs import Job
+from smar.training.loss_guard import LossGuard
+from smar.training.made_queries import CatalogueQueries
 from smar.training.negatives import NegativeSampler
 from smar.training.patches import patch_states
 from smar.training.setup import TrainingData
-from smar.training.stages import Job
 from smar.training.trainer import SmarTrainer
 from smar.training.validation import Measure, Validation, ValidationSet
-from smar.training.words import WordCollator, WordModel, WordTrainer
+from smar.training.word_bags import WordCollator, WordModel, WordTrainer
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Workshop:
             model: as the stage starts with it.
 
         Raises:
-            InputError: see `smar.training.patches.patch_states` and `smar.training.words.WordCollator.of`.
+            InputError: see `smar.training.patches.patch_states` and `smar.training.word_bags.WordCollator.of`.
         """
         stage, pairs = self.job.stages[name], self.pairs
         if not isinstance(stage, StageSettings):

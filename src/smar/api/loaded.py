@@ -11,7 +11,7 @@ import numpy.typing as npt
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from smar.api.pictures import squares
+from smar.api.picture_input import squares
 from smar.core.errors import InputError, member
 from smar.core.files import StrPath
 from smar.core.sections.data import DataSettings
@@ -22,8 +22,8 @@ from smar.model.checkpoint import pinned
 from smar.model.device import pick_device
 from smar.model.encoder import Encoder as Towers
 from smar.model.encoder import Floats, ItemVectors
-from smar.model.pictures import rows_of
-from smar.model.run import load_encoder, run_settings
+from smar.model.ragged import rows_of
+from smar.model.run_folder import load_encoder, run_settings
 from smar.search.protocol import Mode, weigh
 from smar.search.query import QueryVectors
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt
 
-from smar.core.sections.base import Section
+from smar.core.sections.section import Section
 
 
 class EvaluateSettings(Section):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from smar.model.modeling import ItemOutput, QueryOutput
-from smar.model.pictures import pictures_of
+from smar.model.ragged import pictures_of
 from smar.training.distributed import gather_rows, rank, world
 
 Batch = dict[str, Any]

@@ -16,7 +16,7 @@ from smar.search.local import UnreadableIndex
 from smar.search.protocol import EngineDown
 from smar.serving.batcher import Busy
 from smar.serving.engine import RequestError
-from smar.serving.metrics import REFUSED, count
+from smar.serving.prometheus import REFUSED, count
 from smar.serving.schemas import ErrorBody, ErrorResponse
 from smar.serving.strict import allowed_methods
 from smar.serving.writer_client import RETRY_SECONDS, WriterDown

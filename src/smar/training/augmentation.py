@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from smar.core.sections.train import PictureSettings
+from smar.core.sections.training import PictureSettings
 from smar.model.processing import SmarProcessor
 
 SMALLEST_ZOOM = 0.8

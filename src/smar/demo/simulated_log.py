@@ -15,7 +15,7 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
-from smar.demo.catalogue import Item, words
+from smar.demo.shop_items import Item, words
 
 DAYS = 60
 START = datetime(2026, 8, 1)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from smar.serving.writer.columns import RefusedItem
-from smar.serving.writer.encode import Kept, Prepared
+from smar.serving.writer.encode_item import Kept, Prepared
+from smar.serving.writer.item_check import RefusedItem
 from smar.serving.writer.service import ModelWorker
 from smar.serving.writer.upload import Upload, json_object, upload_of
 

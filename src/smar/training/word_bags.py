@@ -20,11 +20,11 @@ from smar.data.words import words
 from smar.model.processing import SmarProcessor
 from smar.model.tokens import Ints, TokenTable
 from smar.model.towers import ImageTower
+from smar.training.augmentation import picture_input
 from smar.training.batches import Collator, Pairs
-from smar.training.encode import statistics_left_alone
-from smar.training.losses.pictures import word_loss
+from smar.training.encode_batch import statistics_left_alone
+from smar.training.losses.alignment import word_loss
 from smar.training.parts import PROBE, PartedTrainer, fitting
-from smar.training.pictures import picture_input
 
 RARE = 5
 """A word of fewer items is left out."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.data.markup import plain_text
-from smar.search.columns import Kind, kind_of
+from smar.search.column_values import Kind, kind_of
 from smar.search.local import CatalogueView, picture_url, plain
 
 SET_BY_US = frozenset({"item_id", "image_status"})
