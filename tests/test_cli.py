@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smar.cli import parser
 from smar.data.voices import query_features
 from smar.evaluation.trec_input import read_topics
+from smar.parser import parser
 from smar.search.local.open_version import EmbeddedIndex
 from tiny_line import Line, Outcome, prepare_words, smar
 

@@ -3,7 +3,9 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -32,9 +34,10 @@ ALLOWED = {
     "api": {"data", "model", "training", "evaluation", "embedding", "runners", "search", "serving"},
     "smar": {"api", "data", "search", "serving"},
     "arguments": {"runners"},
-    "cli": {"commands", "arguments"},
+    "parser": {"arguments"},
+    "cli": {"commands", "parser"},
     "__main__": {"cli"},
-    "commands": {"api", "demo", "model", "evaluation", "export", "embedding", "search", "serving", "cli"},
+    "commands": {"api", "demo", "model", "evaluation", "export", "embedding", "search", "serving", "parser"},
 }
 """Part -> other parts that it may import, beside the foundation."""
 ONLINE = ("data", "search", "serving")
@@ -55,16 +58,20 @@ def part_of(path: Path) -> str:
     return "smar" if relative.stem == "__init__" else relative.stem
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Every module name that a file imports, wherever the import stands."""
+def dotted(path: Path) -> str:
+    return ".".join(("smar", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def imported(path: Path, names: bool = False) -> Iterator[str]:
+    """Every module name that a file imports, wherever the import stands; with `names` what it takes out, too."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield node.module or ""
-            if node.module == "smar":
-                yield from (f"smar.{alias.name}" for alias in node.names)
+            if names or node.module == "smar":
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def parts_imported(path: Path) -> set[str]:
@@ -81,14 +88,28 @@ def test_imports_point_one_way(path: Path) -> None:
 
 
 def test_the_order_has_no_circle() -> None:
-    """Commands and cli call each other (demo types commands); everything else is a line."""
     order: list[str] = []
-    left = {part: parts - {"cli"} for part, parts in ALLOWED.items()}
+    left = dict(ALLOWED)
     while free := [part for part, parts in left.items() if parts <= set(order)]:
         order += free
         for part in free:
             del left[part]
     assert not left
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    """Imports inside functions and those for types count, too."""
+    named = {dotted(path): path for path in modules()}
+    graph = {
+        name: {each for each in imported(path, names=True) if each in named and each != name}
+        for name, path in named.items()
+    }
+    assert len(list(TopologicalSorter(graph).static_order())) == len(named)  # CycleError names the circle
+
+
+def test_no_two_modules_are_called_alike() -> None:
+    counts = Counter(path.stem for path in modules() if path.stem not in ("__init__", "__main__"))
+    assert not [name for name, count in counts.items() if count > 1]
 
 
 def test_the_embedded_engine_has_one_door() -> None:
@@ -124,11 +145,7 @@ def test_online_parts_name_no_heavy_package(part: str) -> None:
 
 def test_online_parts_load_without_torch() -> None:
     """Every module of the online parts, in a process of its own: what their own imports load counts, too."""
-    names = [
-        ".".join(("smar", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
-        for path in modules()
-        if part_of(path) in ONLINE
-    ]
+    names = [dotted(path) for path in modules() if part_of(path) in ONLINE]
     code = "import sys, importlib; [importlib.import_module(name) for name in sys.argv[1:]]; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code, *names], check=True, capture_output=True, text=True).stdout
     assert "smar.serving.app" in loaded
@@ -137,6 +154,6 @@ def test_online_parts_load_without_torch() -> None:
 
 def test_help_loads_no_stage() -> None:
     """`smar --help` answers at once: the parser alone is loaded."""
-    code = "import sys; from smar.cli import parser; parser().format_help(); print(*sys.modules)"
+    code = "import sys; from smar.parser import parser; parser().format_help(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert not {"torch", "transformers", "pyarrow", "faiss", "duckdb", "fastapi"} & set(loaded.split())

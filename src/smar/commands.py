@@ -447,7 +447,7 @@ def demo(options: argparse.Namespace) -> None:
 
 def _run(*words: object) -> None:
     """Show a command and run it in this process, as if it had been typed."""
-    from smar.cli import parser
+    from smar.parser import parser
 
     console.print(f"\n[bold cyan]$ {_say(*words)}[/bold cyan]", soft_wrap=True)
     options = parser().parse_args([str(word) for word in words])

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smar.cli import MODES
 from smar.core.errors import InputError
 from smar.data.text import normalise
 from smar.data.words import words
+from smar.parser import MODES
 from smar.search.embeddings import DEFAULT_FIELDS, sample_clicks
 from smar.search.filter_parser import parse_filter
 from smar.search.items import Items

@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smar.cli import parser
 from smar.evaluation.compare import compare
+from smar.parser import parser
 from smar.search.local.build import build_index
 from smar.serving.app import create_service
 from smar.serving.engine import Engine

@@ -16,7 +16,7 @@ from smar.model.tokens import TokenTable
 from smar.training.alignment import AlignmentItems, ItemKeys, align
 from smar.training.augmentation import flip_and_move, vary
 from smar.training.batches import Collator, KnownPositives, Pairs
-from smar.training.losses.alignment import alignment_loss, word_loss
+from smar.training.losses.picture_losses import alignment_loss, word_loss
 from smar.training.word_bags import RARE, WordCollator, number_words, word_bags
 
 WORDS = ["red dress", "blue shoe for men", "steel kettle 1.7 l", "long sleeve shirt"]

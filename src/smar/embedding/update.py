@@ -19,9 +19,9 @@ from smar.embedding.kept import as_items, change_columns, words_of
 from smar.model.device import pick_device
 from smar.model.encoder import Encoder
 from smar.model.run_folder import load_encoder, run_settings
+from smar.search.embeddings import INTERNAL_COLUMNS
 from smar.search.items import fit
 from smar.search.local import UpdatableIndex
-from smar.search.protocol import INTERNAL_COLUMNS
 from smar.search.ranked import Rows
 
 BATCH = 1024

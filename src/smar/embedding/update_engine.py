@@ -20,7 +20,7 @@ from smar.embedding.update import BATCH, UpdateSummary, pictures_of
 from smar.model.device import pick_device
 from smar.model.encoder import Encoder
 from smar.model.run_folder import load_encoder, run_settings
-from smar.search.protocol import INTERNAL_COLUMNS
+from smar.search.embeddings import INTERNAL_COLUMNS
 from smar.search.remote_index import RemoteIndex
 
 _UNTITLED = "a new item needs a title"

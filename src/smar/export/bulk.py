@@ -21,9 +21,8 @@ from smar.core.errors import InputError, one_of
 from smar.core.files import StrPath, atomic
 from smar.core.progress import track
 from smar.search.column_values import Kind, kind_of
-from smar.search.embeddings import Embeddings
+from smar.search.embeddings import INTERNAL_COLUMNS, Embeddings
 from smar.search.local import plain
-from smar.search.protocol import INTERNAL_COLUMNS
 from smar.search.ranked import Vectors
 
 VECTOR = "smar_vector"

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -13,43 +13,10 @@ from smar.core.errors import InputError
 from smar.core.registry import IMAGE_ENCODERS, TEXT_ENCODERS
 from smar.core.sections.losses import LossSettings
 from smar.core.sections.model import Kind, ModelSettings, Pooling, TextSettings, VisionSettings
-
-if TYPE_CHECKING:
-    from smar.model.pretrained import Part
+from smar.model.part import Head, Part
 
 DIM, TEMPERATURE, QUERY_LENGTH, TEXT_LENGTH = 128, 1 / 30, 30, 100
 """What holds where neither the settings nor a checkpoint say something."""
-
-
-@dataclass(frozen=True)
-class Head:
-    """How an encoder is fed and how its states become one vector.
-
-    `encoder` names its class in transformers ("": what `AutoModel` makes of the configuration). `states` and `pooled`
-    are the widths of token or patch states and of the pooled state; `pooling` is `mean`, `cls`, `last`, `eos`, `map` or
-    `pooler`, the encoder's own. `layers` of the projection: width, bias, activation after it; none where the pooled
-    state is the vector; `kept` if they came with the encoder, weights and all. Text that the encoder knows only at a
-    fixed length is filled up to `pad_to` tokens with `pad`, on the left if `pad_left`, and its padding hidden if
-    `masked`. `patch` is the side in pixels of the squares that an encoder wants to have cut out already.
-    """
-
-    pooling: str
-    states: int
-    pooled: int
-    layers: tuple[tuple[int, bool, str], ...] = ()
-    kept: bool = False
-    encoder: str = ""
-    pad_to: int = 0
-    pad: int = 0
-    pad_left: bool = False
-    masked: bool = True
-    eos: int = -1
-    patch: int = 0
-
-    @property
-    def dim(self) -> int:
-        """Width of the vector."""
-        return self.layers[-1][0] if self.layers else self.pooled
 
 
 @strict
@@ -120,7 +87,7 @@ def build_config(
     text_fields: tuple[str, ...],
     temperature: float | None = None,
     loss: LossSettings = LossSettings(),
-    parts: Mapping[str, "Part"] | None = None,
+    parts: Mapping[str, Part] | None = None,
     eos: int = -1,
 ) -> SmarConfig:
     """Configuration for `settings`: towers among `parts`, by name, keep what they come with, the others are made fresh.
@@ -167,7 +134,7 @@ def build_config(
     )
 
 
-def _lengths(settings: ModelSettings, parts: Mapping[str, "Part"]) -> tuple[int, int]:
+def _lengths(settings: ModelSettings, parts: Mapping[str, Part]) -> tuple[int, int]:
     """Tokens kept of a query and of an item's text: what is asked for, and never more than the encoder can take."""
 
     def length(asked: int | None, fresh: int, tower: str) -> int:
@@ -178,7 +145,7 @@ def _lengths(settings: ModelSettings, parts: Mapping[str, "Part"]) -> tuple[int,
     return length(settings.query_length, QUERY_LENGTH, "query_tower"), length(settings.text_length, TEXT_LENGTH, text)
 
 
-def _dim(settings: ModelSettings, parts: Mapping[str, "Part"]) -> int:
+def _dim(settings: ModelSettings, parts: Mapping[str, Part]) -> int:
     """k: as asked for, or the text encoder's own."""
     own = [parts[name].head.dim for name in ("query_tower", "text_tower") if name in parts]
     if settings.pretrained and own and settings.dim not in (None, own[0]):
@@ -199,7 +166,7 @@ def _dim(settings: ModelSettings, parts: Mapping[str, "Part"]) -> int:
     return dim
 
 
-def _heads(settings: ModelSettings, parts: Mapping[str, "Part"], dim: int, eos: int) -> dict[str, Head]:
+def _heads(settings: ModelSettings, parts: Mapping[str, Part], dim: int, eos: int) -> dict[str, Head]:
     """The head of every tower that the kind has; a projection that does not fit is made fresh."""
     left_out = {"dpsr": "image_tower", "dpsr-i": "text_tower"}.get(settings.kind)
     sources = {part.source for name, part in parts.items() if name != "image_tower"}
@@ -232,7 +199,7 @@ def _heads(settings: ModelSettings, parts: Mapping[str, "Part"], dim: int, eos: 
     return heads
 
 
-def _residual(settings: ModelSettings, parts: Mapping[str, "Part"], kept: set[str]) -> str:
+def _residual(settings: ModelSettings, parts: Mapping[str, Part], kept: set[str]) -> str:
     """What S_m begins as: nothing better is known before training than what the checkpoints know, or a bag's words."""
     if not parts.keys() & {"query_tower", "text_tower"} and settings.query.kind == settings.text.kind == "bag":
         return "text"
@@ -242,13 +209,13 @@ def _residual(settings: ModelSettings, parts: Mapping[str, "Part"], kept: set[st
     return "sum" if "image_tower" in kept else "text"
 
 
-def _text_config(tower: TextSettings, part: "Part | None", vocabulary: int, length: int) -> dict[str, Any]:
+def _text_config(tower: TextSettings, part: Part | None, vocabulary: int, length: int) -> dict[str, Any]:
     if part is not None:
         return part.encoder.config.to_dict()  # type: ignore[no-any-return]
     return TEXT_ENCODERS[tower.kind](tower, vocabulary, length).to_dict()  # type: ignore[no-any-return]
 
 
-def _vision_config(tower: VisionSettings, part: "Part | None", image_size: int) -> dict[str, Any]:
+def _vision_config(tower: VisionSettings, part: Part | None, image_size: int) -> dict[str, Any]:
     if part is not None:
         return part.encoder.config.to_dict()  # type: ignore[no-any-return]
     return IMAGE_ENCODERS[tower.kind](tower, image_size).to_dict()  # type: ignore[no-any-return]

@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 from smar.core.errors import InputError
 from smar.core.sections.model import ModelSettings
 from smar.model.checkpoint import is_pair, load_tokenizer, pinned, pretrained_config, refuse_single
-from smar.model.configuration import Head
+from smar.model.part import Head, Part
 from smar.model.sentence_folder import Sentences, read_sentences
 from smar.model.towers import ImageTower, TextTower, Tower, optional_pooler
 
@@ -27,27 +27,6 @@ LONGEST = 512
 """Tokens kept of a text at most where nobody says otherwise; some encoders could take thousands."""
 PROBE = ("red dress for women", "shoe", "a long blue cotton shirt with sleeves")
 _SAME = 1e-5
-
-
-@dataclass(frozen=True)
-class Part:
-    """One encoder of a checkpoint.
-
-    `head` says how its own vectors come about, `projection` holds the weights of the head's layers. A text encoder has
-    the tokens that it takes by itself (`length`) and at most (`most`), and what it wants before queries and items
-    (`prompts`). `missing` are weights that the checkpoint lacks. `temperature` and `logit_bias` are a pair's.
-    """
-
-    source: str
-    encoder: Any
-    head: Head
-    projection: nn.Module
-    missing: frozenset[str] = frozenset()
-    length: int = 0
-    most: int = 0
-    prompts: tuple[str, str] = ("", "")
-    temperature: float | None = None
-    logit_bias: float = 0.0
 
 
 @dataclass(frozen=True)

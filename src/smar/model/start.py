@@ -18,7 +18,8 @@ from smar.model.encoder import Encoder
 from smar.model.framing import read_framing
 from smar.model.layers import add_adapters, train_last
 from smar.model.modeling import SmarModel
-from smar.model.pretrained import Part, load_parts
+from smar.model.part import Part
+from smar.model.pretrained import load_parts
 from smar.model.processing import SmarProcessor
 from smar.model.run_folder import finished_stages, run_settings
 from smar.model.towers import Tower

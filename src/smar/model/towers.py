@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel, PreTrainedModel
 
-from smar.model.configuration import Head
+from smar.model.part import Head
 
 _FEWEST, _GROUPS = 64, 8
 """Outside training so many texts are encoded in groups of like length."""

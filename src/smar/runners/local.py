@@ -10,7 +10,7 @@ from typing import Generic
 
 from smar.core.processes import end_with_parent
 from smar.core.progress import console
-from smar.runners.run import TRIES, P, R, died, told
+from smar.runners.failures import TRIES, P, R, died, told
 
 
 class _Process(Generic[P, R]):

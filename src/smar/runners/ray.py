@@ -16,7 +16,7 @@ from typing import Any
 
 from smar.core.errors import InputError
 from smar.core.progress import console
-from smar.runners.run import TRIES, P, R, died, told
+from smar.runners.failures import TRIES, P, R, died, told
 
 WINDOW = 256
 """Parts given to Ray at once: `ray.wait` looks at all of them each time."""

@@ -1,16 +1,13 @@
 """`run(tasks, parts)`: results as they come, with progress; what fails is named with its part."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from smar.core.errors import InputError, one_of
+from smar.core.errors import one_of
 from smar.core.progress import track
+from smar.runners.failures import P, R, called
 
-P = TypeVar("P")
-R = TypeVar("R")
 RUNNERS = ("local", "ray")
-TRIES = 3
-"""How often a part is given to a process, before a part whose process died counts as failed."""
 
 
 class Part(NamedTuple):
@@ -69,27 +66,3 @@ def run(
     else:
         raise one_of(runner, RUNNERS, "the runner")
     return track(results, what, total) if what else iter(results)
-
-
-def called(task: Callable[[P], R], part: P) -> R:
-    """The result of a task in this process."""
-    try:
-        return task(part)
-    except Exception as error:
-        raise told(part, error) from error.__cause__
-
-
-def told(part: object, error: BaseException) -> BaseException:
-    """The error of a part, with the part's name."""
-    if isinstance(error, InputError):
-        return InputError(f"{part}: {error}")
-    error.add_note(f"in {part}")
-    return error
-
-
-def died(part: object, reason: str) -> InputError:
-    """The error of a part whose process died time after time."""
-    return InputError(
-        f"{part}: the process that worked on it died {TRIES} times, perhaps for lack of memory ({reason}). "
-        "The same command goes on where it stopped."
-    )

@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from smar.core.errors import InputError
-from smar.search.embeddings import not_unit
-from smar.search.protocol import INTERNAL_COLUMNS
+from smar.search.embeddings import INTERNAL_COLUMNS, not_unit
 from smar.search.ranked import Vectors
 
 VECTORS = ("text", "multimodal")

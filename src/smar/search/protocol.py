@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 MAX_HITS = 1000
 """Largest k of one search: the hits' exact scores are computed one by one."""
 
-INTERNAL_COLUMNS = frozenset({"picture_offset", "picture_length"})
-"""Payload columns that locate the picture; neither shown nor filtered on."""
-
 
 class Mode(StrEnum):
     """Which of an item's vectors are searched."""

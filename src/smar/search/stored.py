@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from smar.core.errors import InputError
 from smar.search.column_values import Kind, composed, kind_of
-from smar.search.protocol import INTERNAL_COLUMNS
+from smar.search.embeddings import INTERNAL_COLUMNS
 
 ID, VECTOR, PICTURE = "item_id", "smar_vector", "smar_picture"
 """Columns of every engine: the item's id, ``[S_m ; S_t]``, and where its picture lies (null: it has none)."""

@@ -15,6 +15,7 @@ from smar.search.local import EmbeddedIndex, Page, by_vector, check_place, page_
 from smar.search.protocol import MAX_HITS
 from smar.serving.answered import identified
 from smar.serving.answers import as_json, page_out, server_timing
+from smar.serving.bodies import BUSY, BYTES, CROWDED, ENCODED, JSON, LARGE, UNKNOWN, refuse_encoded
 from smar.serving.engine import Engine, timed
 from smar.serving.grouped_writes import Written as Refresh
 from smar.serving.many import (
@@ -31,19 +32,7 @@ from smar.serving.many import (
 from smar.serving.options import ServiceOptions
 from smar.serving.prometheus import observe_stages
 from smar.serving.requests import MAX_K
-from smar.serving.routes import (
-    BUSY,
-    BYTES,
-    CROWDED,
-    ENCODED,
-    JSON,
-    LARGE,
-    UNKNOWN,
-    item_response,
-    refuse_encoded,
-    row_of,
-    sent_path,
-)
+from smar.serving.routes import item_response, row_of, sent_path
 from smar.serving.schemas import Deleted, ErrorResponse, HitsResponse, ItemIn, Written
 from smar.serving.strict import Answers, StrictRoute
 from smar.serving.writer_client import PictureVector, WriterAnswer, WriterClient, WriterDown, writer_client

@@ -6,8 +6,8 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 
 from smar.serving.answers import as_json, items_json
+from smar.serving.bodies import BUSY, CROWDED, JSON
 from smar.serving.engine import Engine
-from smar.serving.routes import BUSY, CROWDED, JSON
 from smar.serving.schemas import ItemsResponse
 
 MOST = 1000

@@ -10,10 +10,11 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import JSONResponse
 
 from smar.core.errors import not_json
+from smar.serving.bodies import BUSY, BYTES, JSON, LARGE, UNKNOWN, refuse_encoded
 from smar.serving.engine import RequestError
 from smar.serving.error_responses import NoWriter, error_response
 from smar.serving.grouped_writes import LINES, Bulk, LinesResponse, Together, Written, lines_of
-from smar.serving.routes import BUSY, BYTES, JSON, LARGE, UNKNOWN, refuse_encoded, sent_path
+from smar.serving.routes import sent_path
 from smar.serving.schemas import BulkResult, ErrorResponse, ItemChanges, Updated
 from smar.serving.strict import Answers
 from smar.serving.writer_client import WriterClient

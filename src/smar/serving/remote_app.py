@@ -26,6 +26,7 @@ from smar.serving.answered import identified
 from smar.serving.answers import as_json, items_json, page_out, result_out, server_timing
 from smar.serving.app import add_pages, new_app
 from smar.serving.batcher import Busy
+from smar.serving.bodies import JSON, read_body, tagged
 from smar.serving.encode_route import EncodeRequest, encoded
 from smar.serving.engine import Question
 from smar.serving.error_responses import NotFound, NotReady, told
@@ -35,7 +36,7 @@ from smar.serving.offered import offered
 from smar.serving.options import DEFAULT, ServiceOptions
 from smar.serving.remote_engine import RemoteEngine, found_items, similar_page
 from smar.serving.requests import BatchRequest, SearchRequest
-from smar.serving.routes import BATCH, JSON, SEARCH, question_of, read_body, sent_path, tagged
+from smar.serving.routes import BATCH, SEARCH, question_of, sent_path
 from smar.serving.schemas import (
     About,
     ErrorResponse,

@@ -4,20 +4,17 @@ Handlers run on the event loop itself: a search takes a few milliseconds, and a 
 """
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
-from starlette.exceptions import HTTPException
+from pydantic import ValidationError
 
 from smar import __version__
-from smar.core.errors import InputError, not_json
+from smar.core.errors import InputError
 from smar.search.local import EmbeddedIndex, content_type
 from smar.search.protocol import Mode
 from smar.serving import prometheus
@@ -25,6 +22,7 @@ from smar.serving.address import address_parameters, read_address
 from smar.serving.answered import SESSION, identified, note_search
 from smar.serving.answers import Cache, as_json, items_json, result_out, server_timing
 from smar.serving.batcher import Batcher, Busy
+from smar.serving.bodies import BUSY, BYTES, CROWDED, ENCODED, JSON, LARGE, UNKNOWN, read_body, tagged
 from smar.serving.engine import Engine, Question, RequestError, SearchResult, timed
 from smar.serving.error_responses import NotFound, told
 from smar.serving.facet_answers import facets_response
@@ -37,20 +35,9 @@ from smar.serving.strict import Answers, StrictRoute
 if TYPE_CHECKING:
     from smar.serving.events import Events
 
-M = TypeVar("M", bound=BaseModel)
-JSON = "application/json"
-BYTES = "application/octet-stream"
-"""Beside a more telling type, for generated clients that know no other."""
 SEARCH, BATCH = "/v1/search", "/v1/search/batch"
 RATE = "smar.rate"
 """In a request's scope, where there is a limit: counts one more request of its client, as `RateLimiter.wait` does."""
-UNKNOWN: Answers = {404: {"model": ErrorResponse, "description": "no such item or picture"}}
-BUSY: Answers = {429: {"model": ErrorResponse, "description": "too many requests; Retry-After tells when to come back"}}
-LARGE: Answers = {413: {"model": ErrorResponse, "description": "the body is too large"}}
-ENCODED: Answers = {415: {"model": ErrorResponse, "description": "the body is compressed"}}
-CROWDED: Answers = {
-    503: {"model": ErrorResponse, "description": "too many connections are open, or the index cannot be read now"}
-}
 _PICTURE: Answers = {
     200: {
         "content": {
@@ -245,38 +232,6 @@ def _add_about(router: APIRouter, engine: Engine, options: ServiceOptions) -> No
             events_sessions=options.events is not None and options.events_sessions,
             writable=options.writer and bool(options.keys),
         )
-
-
-async def read_body(request: Request, kind: type[M]) -> M:
-    """A JSON body as what is wanted; raises RequestError, RequestValidationError or HTTPException 415."""
-    body = await request.body()
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as error:
-        if (first := error.errors()[0])["type"] == "json_invalid":
-            refuse_encoded(request)
-            problem, sent = str(first["ctx"]["error"]), request.headers.get("content-type", "")
-            raise RequestError("invalid_request", f"{not_json(body, problem, sent)}.") from None
-        raise RequestValidationError([{**entry, "loc": ("body", *entry["loc"])} for entry in error.errors()]) from None
-
-
-def refuse_encoded(request: Request) -> None:
-    """Raise HTTPException 415 where the body is compressed: it would be taken for what it is not."""
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if coding not in ("identity", ""):
-        message = f"the body has Content-Encoding: {coding[:100]}, which is not read; send it as it is."
-        raise HTTPException(415, message, {"Accept-Encoding": "identity"})
-
-
-def tagged(
-    request: Request, content: bytes, headers: dict[str, str], media_type: str = JSON, weak: bool = False
-) -> Response:
-    """An answer with an ETag, a weak one where it is not the same byte for byte; 304 where the client has just that."""
-    tag = f'{"W/" * weak}"{hashlib.sha256(content).hexdigest()[:16]}"'
-    headers = {**headers, "ETag": tag}
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=headers)
-    return Response(content, media_type=media_type, headers=headers)
 
 
 def row_of(index: EmbeddedIndex, item_id: str) -> int:

@@ -21,13 +21,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from smar.search.local import Attempts
 from smar.serving import prometheus
 from smar.serving.answers import BASE
+from smar.serving.bodies import BUSY
 from smar.serving.engine import Engine
 from smar.serving.error_responses import NotReady, error_response, unreadable_response
 from smar.serving.events import Events
 from smar.serving.follow import INTERVAL, following
 from smar.serving.health import readiness
 from smar.serving.options import ServiceOptions
-from smar.serving.routes import BUSY, Searches
+from smar.serving.routes import Searches
 from smar.serving.schemas import IndexesOut, IndexOut, Readiness
 from smar.serving.strict import StrictRoute
 from smar.serving.writer_client import writer_client

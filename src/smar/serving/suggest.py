@@ -9,10 +9,10 @@ from pydantic import BaseModel, Field
 from smar.data.text import normalise
 from smar.search.local import EmbeddedIndex, Suggestions
 from smar.serving.answers import as_json
+from smar.serving.bodies import BUSY, CROWDED, JSON
 from smar.serving.engine import Engine
 from smar.serving.options import ServiceOptions
 from smar.serving.requests import MAX_QUERY
-from smar.serving.routes import BUSY, CROWDED, JSON
 
 MOST = 20
 

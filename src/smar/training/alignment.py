@@ -14,7 +14,7 @@ from smar.data.text import normalise
 from smar.model.modeling import ItemOutput, SmarModel
 from smar.model.tokens import Ints
 from smar.training.batches import Collator, first_picture
-from smar.training.losses.alignment import alignment_loss
+from smar.training.losses.picture_losses import alignment_loss
 
 
 @dataclass(frozen=True)

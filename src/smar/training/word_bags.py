@@ -23,7 +23,7 @@ from smar.model.towers import ImageTower
 from smar.training.augmentation import picture_input
 from smar.training.batches import Collator, Pairs
 from smar.training.encode_batch import statistics_left_alone
-from smar.training.losses.alignment import word_loss
+from smar.training.losses.picture_losses import word_loss
 from smar.training.parts import PROBE, PartedTrainer, fitting
 
 RARE = 5

@@ -16,7 +16,8 @@ from smar.search.filters import Filter, without
 from smar.search.local.asked import Asked
 from smar.search.local.cards import COUNTED, Collapse, Others, Variants, best_of_each, card_ids, diverse
 from smar.search.local.counted import count_column
-from smar.search.local.cutoff import HEAD, Cut, cuts
+from smar.search.local.cutoff import HEAD, Cut
+from smar.search.local.cutoff_scores import cuts
 from smar.search.local.expressions import Expression
 from smar.search.local.influence import NO_INFLUENCE, Moved, Pin, category_of, in_places, pinned
 from smar.search.local.open_version import EmbeddedIndex

@@ -7,7 +7,8 @@ import numpy as np
 from smar.search.column_values import Kind
 from smar.search.expansion import Expansion
 from smar.search.filters import Comparison, Filter
-from smar.search.local.cutoff import Cut, above
+from smar.search.local.cutoff import Cut
+from smar.search.local.cutoff_scores import above
 from smar.search.local.fusion import blend_of
 from smar.search.local.influence import Moved, category_of, pinned
 from smar.search.local.open_version import EmbeddedIndex

@@ -1,8 +1,7 @@
 """Compaction: a new version made of what an index and its updates hold now."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,26 +17,25 @@ from smar.search.local.vectors import EXACT_LIMIT
 from smar.search.local.versions import building, current_version, locked, publish_version
 from smar.search.ranked import Rows, Vectors
 
-if TYPE_CHECKING:
-    from smar.search.local.live import UpdatableIndex
-
+Frozen = tuple[EmbeddedIndex, UpdateLog, int, int]
+"""A snapshot, its log, and the bytes and records of the log that are in the snapshot."""
 _BLOCK = 65_536
 
 
-def compact(live: "UpdatableIndex", exact_limit: int = EXACT_LIMIT) -> str:
+def compact(folder: Path, freeze: Callable[[], Frozen], exact_limit: int = EXACT_LIMIT) -> str:
     """Build and publish; see `UpdatableIndex.compact`."""
-    with locked(live.folder, "compaction.lock", wait=False):
-        frozen, log, offset, records = live.frozen()
-        with building(live.folder) as partial:
+    with locked(folder, "compaction.lock", wait=False):
+        frozen, log, offset, records = freeze()
+        with building(folder) as partial:
             target = frozen.manifest.recall_target or RECALL_TARGET
             write_version(_of_index(frozen), partial, exact_limit, target)
-            with locked(live.folder):
-                if current_version(live.folder) != frozen.path:
-                    raise InputError(f"{live.folder} got another version during the compaction, which is given up.")
+            with locked(folder):
+                if current_version(folder) != frozen.path:
+                    raise InputError(f"{folder} got another version during the compaction, which is given up.")
                 ack = log.acknowledged()
                 if ack.length > offset:
                     UpdateLog(partial).append_bytes(log.raw(offset, ack.length), ack.records - records)
-                return publish_version(live.folder, partial, compacted=True).name
+                return publish_version(folder, partial, compacted=True).name
 
 
 def _of_index(index: EmbeddedIndex) -> Source:

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from smar.core.progress import track
 from smar.search.embeddings import sample_clicks
-from smar.search.local.cutoff import HEAD, Cutoff, Floats, Measured, ModeCutoff, measure
+from smar.search.local.cutoff import HEAD, Cutoff, Floats, Measured, ModeCutoff
+from smar.search.local.cutoff_scores import measure
 from smar.search.local.fusion import blend_of
 from smar.search.local.nonsense import nonsense
 from smar.search.protocol import Mode, Ranked

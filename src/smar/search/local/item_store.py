@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 
 from smar.core.errors import InputError
 from smar.search.column_values import Columns, Mask, one_array
+from smar.search.embeddings import INTERNAL_COLUMNS
 from smar.search.local.patched import Changes, replaced, touched
 from smar.search.local.ready import FreshJson, Ready, Rows, map_file
 from smar.search.local.versions import MADE_BY
-from smar.search.protocol import INTERNAL_COLUMNS
 
 _LOOKED = 16_384  # rows at a time, where few may match a filter
 _MAGIC = (

@@ -307,7 +307,7 @@ class UpdatableIndex:
         """
         from smar.search.local.compact import compact
 
-        name = compact(self)
+        name = compact(self.folder, self.frozen)
         self.refresh()
         return name
 

@@ -7,10 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from smar.core.errors import InputError
-from smar.search.embeddings import PICTURES_FILE, check_items
+from smar.search.embeddings import INTERNAL_COLUMNS, PICTURES_FILE, check_items
 from smar.search.local.item_store import Catalogue
 from smar.search.local.ready import StoredJson, map_array, write_json
-from smar.search.protocol import INTERNAL_COLUMNS
 
 COLUMNS_FILE = "payload.arrow"
 ORDER_FILE = "order.npy"
