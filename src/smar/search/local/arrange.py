@@ -109,12 +109,12 @@ def _facets(
     for name in shape.facets.columns:
         bare = filter if shape.facets.within else without(filter, name)
         if shape.facets.of == "matches" or again is None:
-            counts[name] = index.counts(name, bare, shape.facets.top, collapse)
+            counts[name] = index.counts(name, bare, shape.facets.top, collapse, shape.facets.contains)
             continue
         if bare not in found:
             found[bare] = with_cards(rows if bare == filter else again(bare))
         best, cards = found[bare]
-        counts[name] = count_column(index.segments, best, name, shape.facets.top, cards)
+        counts[name] = count_column(index.segments, best, name, shape.facets.top, cards, shape.facets.contains)
     return counts
 
 

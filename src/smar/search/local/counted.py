@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.data.text import compose
+from smar.data.words import folded
 from smar.search.column_values import Columns, Kind, Mask, inner_kind, kind_of
 from smar.search.counts import ColumnCounts, RangeCount, ValueCount, day, round_borders
 from smar.search.filters import Filter
@@ -40,7 +41,8 @@ _CARDS = 2**40  # numbers of cards are smaller
 class Facets:
     """Which `columns` to count, the `top` most frequent values of each, among the `hits` or all `matches`.
 
-    A facet is counted as if nothing had been chosen of it, unless `within`.
+    A facet is counted as if nothing had been chosen of it, unless `within`. Only values that hold the letters of
+    `contains` are listed, whatever their case and accents.
 
     >>> Facets(("brand", "category"), of="matches", top=5).top
     5
@@ -50,6 +52,7 @@ class Facets:
     of: Of = "hits"
     top: int = 30
     within: bool = False
+    contains: str = ""
 
 
 def check_facets(wanted: Facets | None, schema: pa.Schema) -> None:
@@ -67,12 +70,12 @@ def check_facets(wanted: Facets | None, schema: pa.Schema) -> None:
 
 
 def count_column(
-    segments: Sequence[Segment], rows: Rows, name: str, top: int, cards: Rows | None = None
+    segments: Sequence[Segment], rows: Rows, name: str, top: int, cards: Rows | None = None, contains: str = ""
 ) -> ColumnCounts:
     """One facet among some `rows` of the index, of which `cards` [n] says what card each belongs to."""
     kind = segments[0].catalogue.columns.kind(name)
     if kind in (Kind.NUMBER, Kind.MOMENT):
-        return _ranges(segments, rows, name, top, cards)
+        return _ranges(segments, rows, name, top, cards, contains)
     parts = list(by_segment(segments, rows))
     codes = parts[0][0].catalogue.columns.labels(name) if len(parts) == 1 else None
     if codes is not None:
@@ -84,10 +87,10 @@ def count_column(
         named = Counter(
             {codes.values[at]: count for at, count in zip(found.tolist(), counts[found].tolist(), strict=True)}
         )
-        return ColumnCounts(_missing(held, cards), values=_best(named, top))
+        return ColumnCounts(_missing(held, cards), values=_best(named, top, contains))
     values = _values(segments, rows, name)
     held = np.array([bool(own) for own in values], np.bool_)
-    return ColumnCounts(_missing(held, cards), values=_best(_count(values, cards), top))
+    return ColumnCounts(_missing(held, cards), values=_best(_count(values, cards), top, contains))
 
 
 def _pairs(values: Rows, cards: Rows) -> Rows:
@@ -139,12 +142,16 @@ def _missing(held: Mask, cards: Rows | None) -> int:
     return len(np.unique(cards)) - len(np.unique(cards[held]))
 
 
-def _best(counts: Counter[str], top: int) -> tuple[ValueCount, ...]:
-    ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[:top]
+def _best(counts: Counter[str], top: int, contains: str) -> tuple[ValueCount, ...]:
+    wanted = folded(contains)
+    named = [entry for entry in counts.items() if wanted in folded(entry[0])] if wanted else counts.items()
+    ranked = sorted(named, key=lambda entry: (-entry[1], entry[0]))[:top]
     return tuple(ValueCount(value, count) for value, count in ranked)
 
 
-def _ranges(segments: Sequence[Segment], rows: Rows, name: str, top: int, cards: Rows | None) -> ColumnCounts:
+def _ranges(
+    segments: Sequence[Segment], rows: Rows, name: str, top: int, cards: Rows | None, contains: str
+) -> ColumnCounts:
     numbers, held = floats(segments, name, rows)
     held &= np.isfinite(numbers)
     base = segments[0].catalogue.columns
@@ -159,7 +166,7 @@ def _ranges(segments: Sequence[Segment], rows: Rows, name: str, top: int, cards:
     ranges = tuple(RangeCount(*each) for each in zip(ends[:-1], ends[1:], counts.tolist(), strict=True))
     labels = [segment.catalogue.columns.labels(name) for segment in segments]
     few = len(rows) <= _READ and all(codes is not None and len(codes.values) <= _FEW for codes in labels)
-    values = _best(_count(_values(segments, rows, name), cards), top) if few else None
+    values = _best(_count(_values(segments, rows, name), cards), top, contains) if few else None
     low, high = (shown(end) for end in (numbers[held].min(), numbers[held].max())) if held.any() else (None, None)
     return ColumnCounts(_missing(held, cards), values, ranges if len(ranges) > 1 else None, low, high)
 
@@ -178,7 +185,7 @@ def matches_counter(segments: Sequence[Segment]) -> Callable[..., ColumnCounts]:
     """
 
     @lru_cache(maxsize=128)
-    def count(name: str, filter: Filter | None, top: int, collapse: str | None) -> ColumnCounts:
+    def count(name: str, filter: Filter | None, top: int, collapse: str | None, contains: str = "") -> ColumnCounts:
         allowed = [segment.allowed(filter) for segment in segments]
         masks = [None if part is None else part.mask for part in allowed]
         rows = matching(segments, masks)
@@ -192,13 +199,15 @@ def matches_counter(segments: Sequence[Segment]) -> Callable[..., ColumnCounts]:
             cards = card_ids(segments, collapse, rows)
         kind = segments[0].catalogue.columns.kind(name)
         if len(rows) <= _READ or kind in (Kind.NUMBER, Kind.MOMENT, Kind.EMPTY) or cards is not None:
-            return count_column(segments, rows, name, top, cards)
-        return _count_all(segments, masks, name, top)
+            return count_column(segments, rows, name, top, cards, contains)
+        return _count_all(segments, masks, name, top, contains)
 
     return count
 
 
-def _count_all(segments: Sequence[Segment], masks: Sequence[Mask | None], name: str, top: int) -> ColumnCounts:
+def _count_all(
+    segments: Sequence[Segment], masks: Sequence[Mask | None], name: str, top: int, contains: str
+) -> ColumnCounts:
     """Values among very many rows, by codes."""
     counts, missing = Counter[str](), 0
     for segment, mask in zip(segments, masks, strict=True):
@@ -222,4 +231,4 @@ def _count_all(segments: Sequence[Segment], masks: Sequence[Mask | None], name: 
         for value, count in zip(codes.values, np.bincount(code, minlength=len(codes.values)).tolist(), strict=False):
             if count:
                 counts[value] += count
-    return ColumnCounts(missing, _best(counts, top))
+    return ColumnCounts(missing, _best(counts, top, contains))
