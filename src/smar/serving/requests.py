@@ -178,7 +178,17 @@ class BatchRequest(BaseModel):
     searches: list[Any] = Field(min_length=1, max_length=32)  # each one is read, and refused, by itself
 
 
-def batch_schema(search: dict[str, Any]) -> dict[str, Any]:
-    """How the API describes a `BatchRequest` of searches."""
-    searches = {"type": "array", "minItems": 1, "maxItems": 32, "items": search}
-    return {"type": "object", "required": ["searches"], "properties": {"searches": searches}}
+BATCH_SCHEMA = {
+    "title": "BatchRequest",
+    "type": "object",
+    "required": ["searches"],
+    "properties": {
+        "searches": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 32,
+            "items": {"$ref": "#/components/schemas/SearchRequest"},
+        }
+    },
+}
+"""How the API describes a `BatchRequest`, which has searches."""
