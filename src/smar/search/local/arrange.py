@@ -124,25 +124,26 @@ def arranged(asked: Asked, items: Ranked, k: int, filter: Filter | None, offset:
     segments, shape, total = index.segments, plan.shape, _matching(index, filter)
     hits, ranked, told, others = asked.with_synonyms(asked.with_pinned(items, filter)), None, None, None
     if cut is not None:
-        total = Total(len(hits.now), Relation.AT_LEAST if more and total.value > len(items) else Relation.EXACT)
-    everything = total.relation is Relation.EXACT and total.value == len(hits.now)
+        total = Total(len(hits), Relation.AT_LEAST if more and total.value > len(items) else Relation.EXACT)
+    everything = total.relation is Relation.EXACT and total.value == len(hits)
     if plan.rank is not None:
         hits, ranked = _ranked(segments, plan.rank, hits)
-    defined = len(hits.now) - (0 if ranked is None else ranked.undefined)
+    defined = len(hits) - (0 if ranked is None else ranked.undefined)
     hits = hits.by(segments, plan.influence.moves, min(shape.candidates, defined))
     if plan.sort:
-        order = sorted_places(segments, plan.sort, hits.now.rows, len(hits.now))
+        order = sorted_places(segments, plan.sort, hits.rows, len(hits))
         hits, told = hits.pick(order), Sorted(shape.sort, len(order), everything)
     pins = _pins(segments, plan, filter)
-    hits = hits.pick(_first_of_all(hits.now.rows, pins)) if pins else hits
-    cards = in_places(_cards(segments, hits.now.rows, shape), [pin.place for _, pin in pins])
+    hits = hits.pick(_first_of_all(hits.rows, pins)) if pins else hits
+    rows = hits.rows
+    cards = in_places(_cards(segments, rows, shape), [pin.place for _, pin in pins])
     shown = hits.pick(cards[offset : offset + k])
     if plan.fixed:
-        total = Total(len(hits.now))
+        total = Total(len(hits))
     if shape.collapse is not None:
-        masks = _masks(index, filter) if cut is None else _only(index, hits.now.rows)
+        masks = _masks(index, filter) if cut is None else _only(index, rows)
         all_known, relation = everything or plan.fixed, total.relation
-        others, total = _others(index, shape.collapse, shown.now.rows, hits.now.rows, masks, len(cards), all_known)
+        others, total = _others(index, shape.collapse, shown.rows, rows, masks, len(cards), all_known)
         if cut is not None:
             total = replace(total, relation=relation)
     page = Page(shown.now, offset, total, ranked, told, others, cut=cut, redirect=plan.influence.redirect)
@@ -192,7 +193,8 @@ def _ranked(segments: Sequence[Segment], rank: Expression, hits: Moved) -> tuple
         undefined = ~np.isfinite(values.astype(np.float32))
     values = np.where(undefined, 0, values)
     told = RankedBy(rank.text, len(found), int(np.count_nonzero(undefined)))
-    return hits.step(values, by="rank").pick(np.lexsort((-values, undefined))), told
+    places = np.arange(len(found)) if hits.order is None else hits.order
+    return hits.step(places, values, by="rank").pick(np.lexsort((-values, undefined))), told
 
 
 def _factors(segments: Sequence[Segment], rank: Expression | None, found: Ranked) -> list[dict[str, float]] | None:
@@ -282,27 +284,27 @@ def browse(
     masks = _masks(index, filter)
     hits, ranked = Moved.of(_unscored(matching(segments, masks))), None
     if plan.rank is not None:
-        if len(hits.now) > COUNTED:
+        if len(hits) > COUNTED:
             raise InputError(
-                f"rank: {len(hits.now):,} items match, of which at most {COUNTED:,} are ranked; filter further."
+                f"rank: {len(hits):,} items match, of which at most {COUNTED:,} are ranked; filter further."
             )
         hits, ranked = _ranked(segments, plan.rank, hits)
-    if len(hits.now) <= COUNTED:
+    if len(hits) <= COUNTED:
         moves = [move for move in plan.influence.moves if move.adds or plan.rank is not None]
-        hits = hits.by(segments, moves, len(hits.now) - (0 if ranked is None else ranked.undefined))
+        hits = hits.by(segments, moves, len(hits) - (0 if ranked is None else ranked.undefined))
     pins = _pins(segments, plan, filter)
-    hits = hits.pick(_first_of_all(hits.now.rows, pins)) if pins else hits
-    found = hits.now
+    hits = hits.pick(_first_of_all(hits.rows, pins)) if pins else hits
+    found = hits.rows
     for first in (_BROWSED, len(found)):
-        order = sorted_places(segments, plan.sort, found.rows, min(first, len(found)))
-        cards = in_places(_cards(segments, found.rows[order], plan.shape), [pin.place for _, pin in pins])
+        order = sorted_places(segments, plan.sort, found, min(first, len(found)))
+        cards = in_places(_cards(segments, found[order], plan.shape), [pin.place for _, pin in pins])
         if len(cards) >= offset + k:
             break
     shown, others, total = hits.pick(order[cards[offset : offset + k]]), None, Total(len(found))
     if (wish := plan.shape.collapse) is not None:
-        ranking, all_known = found.rows[order], len(order) == len(found)
-        others, total = _others(index, wish, shown.now.rows, ranking, masks, len(cards), all_known)
-    facets = None if plan.shape.facets is None else _facets(index, plan.shape, filter, found.rows, None)
+        ranking, all_known = found[order], len(order) == len(found)
+        others, total = _others(index, wish, shown.rows, ranking, masks, len(cards), all_known)
+    facets = None if plan.shape.facets is None else _facets(index, plan.shape, filter, found, None)
     told = Sorted(plan.shape.sort, len(found), True) if plan.sort else None
     page = Page(shown.now, offset, total, ranked, told, others, facets, redirect=plan.influence.redirect)
     return _explained(page, segments, plan, shown, pins) if explain else page
