@@ -85,7 +85,8 @@ def _page(asked: Asked, items: Ranked, filter: Filter | None, k: int, offset: in
         items = asked.rank(MAX_HITS, filter)
         page = arranged(asked, items, k, filter, offset)
     if plan.shape.facets is not None:
-        best = asked.with_pinned(items.pick(np.arange(min(plan.shape.candidates, len(items)))), filter)
+        few = len(items) <= plan.shape.candidates
+        best = asked.with_pinned(items if few else items.pick(np.arange(plan.shape.candidates)), filter)
         page = replace(page, facets=_facets(index, plan.shape, filter, best.rows, asked.best_rows))
     if asked.cut is not None and not len(page.hits) and offset == 0:
         page = replace(page, near=whole.pick(_cards(index.segments, whole.rows, plan.shape)[:k]))
@@ -143,7 +144,8 @@ def arranged(asked: Asked, items: Ranked, k: int, filter: Filter | None, offset:
     if shape.collapse is not None:
         masks = _masks(index, filter) if cut is None else _only(index, rows)
         all_known, relation = everything or plan.fixed, total.relation
-        others, total = _others(index, shape.collapse, shown.rows, rows, masks, len(cards), all_known)
+        countable = cut is not None or _count(index, filter) <= COUNTED
+        others, total = _others(index, shape.collapse, shown.rows, rows, masks, len(cards), all_known, countable)
         if cut is not None:
             total = replace(total, relation=relation)
     page = Page(shown.now, offset, total, ranked, told, others, cut=cut, redirect=plan.influence.redirect)
@@ -213,11 +215,11 @@ def _others(
     masks: Sequence[Mask | None],
     cards: int,
     all_known: bool,
+    countable: bool,
 ) -> tuple[list[Others], Total]:
     """What each shown card stands for, and how many cards there are; `cards` are known, and maybe there are no more."""
     variants = Variants(index.segments, wish.column, masks)
-    counted = cards if all_known else variants.count()
-    total = Total(cards, Relation.AT_LEAST) if counted is None else Total(counted)
+    total = Total(cards) if all_known else Total(variants.count()) if countable else Total(cards, Relation.AT_LEAST)
     return variants.others(shown, ranking if wish.ids else None), total
 
 
@@ -254,10 +256,12 @@ def page_of(
 
 def _matching(index: EmbeddedIndex, filter: Filter | None) -> Total:
     """How many items match; the filter has counted them already."""
-    if filter is None:
-        return Total.bounded(len(index))
-    allowed = [segment.allowed(filter) for segment in index.segments]
-    return Total(sum(part.count for part in allowed if part is not None))
+    return Total.bounded(len(index)) if filter is None else Total(_count(index, filter))
+
+
+def _count(index: EmbeddedIndex, filter: Filter | None) -> int:
+    allowed = [(segment, segment.allowed(filter)) for segment in index.segments]
+    return sum(len(segment.store) if part is None else part.count for segment, part in allowed)
 
 
 def browse(
@@ -303,7 +307,8 @@ def browse(
     shown, others, total = hits.pick(order[cards[offset : offset + k]]), None, Total(len(found))
     if (wish := plan.shape.collapse) is not None:
         ranking, all_known = found[order], len(order) == len(found)
-        others, total = _others(index, wish, shown.rows, ranking, masks, len(cards), all_known)
+        countable = len(found) <= COUNTED
+        others, total = _others(index, wish, shown.rows, ranking, masks, len(cards), all_known, countable)
     facets = None if plan.shape.facets is None else _facets(index, plan.shape, filter, found, None)
     told = Sorted(plan.shape.sort, len(found), True) if plan.sort else None
     page = Page(shown.now, offset, total, ranked, told, others, facets, redirect=plan.influence.redirect)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +111,9 @@ class Others:
     ids: tuple[str, ...] | None = None
 
 
+_without_ids = lru_cache(maxsize=1024)(Others)
+
+
 class Variants:
     """Which items of an index belong together by a column; `masks` are the rows that match, one a segment."""
 
@@ -123,7 +127,7 @@ class Variants:
         sizes = [groups.sizes(codes[:, at], mask) for at, (groups, mask) in enumerate(self._parts())]
         counts = (np.sum(sizes, axis=0) - (codes >= 0).any(axis=1)).tolist()
         if ranking is None:
-            return [Others(count) for count in counts]
+            return list(map(_without_ids, counts))
         ranks = {row: at for at, row in enumerate(ranking.tolist())}
         each = zip(shown.tolist(), codes, counts, strict=True)
         return [Others(count, self._ids(row, own, ranks)) for row, own, count in each]
@@ -151,14 +155,8 @@ class Variants:
                     named.append((ranks.get(row, len(ranks)), row, segment.catalogue.item_id(at)))
         return tuple(name for _, _, name in sorted(named)[:MOST_IDS])
 
-    def count(self) -> int | None:
-        """Cards of all items that match; None where these are too many to be counted."""
-        matching = [
-            len(segment.store) if mask is None else int(np.count_nonzero(mask))
-            for segment, mask in zip(self._segments, self._masks, strict=True)
-        ]
-        if sum(matching) > COUNTED:
-            return None
+    def count(self) -> int:
+        """Cards of all items that match, which should be `COUNTED` at most."""
         cards, seen = 0, set[object]()
         for groups, mask in self._parts():
             codes = groups.code if mask is None else groups.code[np.flatnonzero(mask)]

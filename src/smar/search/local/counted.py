@@ -6,10 +6,11 @@ counts once. Where items are shown as cards, cards are counted.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from functools import lru_cache, partial
+from itertools import starmap, zip_longest
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from smar.search.counts import ColumnCounts, RangeCount, ValueCount, day, round_
 from smar.search.filters import Filter
 from smar.search.local.cards import COUNTED, card_ids
 from smar.search.local.segment import Segment
-from smar.search.local.taken import by_segment, floats, matching, take
+from smar.search.local.taken import by_segment, matching, take
 from smar.search.ranked import Rows
 
 MOST_COLUMNS = 20
@@ -79,18 +80,22 @@ def count_column(
     parts = list(by_segment(segments, rows))
     codes = parts[0][0].catalogue.columns.labels(name) if len(parts) == 1 else None
     if codes is not None:
-        code = codes.code[parts[0][2]].astype(np.int64)
-        held = code < len(codes.values)
-        pairs = code[held] if cards is None else _pairs(code[held], cards[held])
-        counts = np.bincount(pairs)
+        counts, missing = _bins_counted(codes.code[parts[0][2]], len(codes.values), cards)
         found = np.flatnonzero(counts)
-        named = Counter(
-            {codes.values[at]: count for at, count in zip(found.tolist(), counts[found].tolist(), strict=True)}
-        )
-        return ColumnCounts(_missing(held, cards), values=_best(named, top, contains))
+        named = {codes.values[at]: count for at, count in zip(found.tolist(), counts[found].tolist(), strict=True)}
+        return ColumnCounts(missing, values=_best(named, top, contains))
     values = _values(segments, rows, name)
     held = np.array([bool(own) for own in values], np.bool_)
     return ColumnCounts(_missing(held, cards), values=_best(_count(values, cards), top, contains))
+
+
+def _bins_counted(bins: npt.NDArray[Any], missing: int, cards: Rows | None) -> tuple[Rows, int]:
+    """How often each of the numbers `bins` [n] occurs, and how many are `missing`, the largest number."""
+    if cards is None:
+        counts = np.bincount(bins, minlength=1)
+        return counts[:missing], int(counts[missing:].sum())
+    held = bins < missing
+    return np.bincount(_pairs(bins[held].astype(np.int64), cards[held])), _missing(held, cards)
 
 
 def _pairs(values: Rows, cards: Rows) -> Rows:
@@ -142,7 +147,7 @@ def _missing(held: Mask, cards: Rows | None) -> int:
     return len(np.unique(cards)) - len(np.unique(cards[held]))
 
 
-def _best(counts: Counter[str], top: int, contains: str) -> tuple[ValueCount, ...]:
+def _best(counts: Mapping[str, int], top: int, contains: str) -> tuple[ValueCount, ...]:
     wanted = folded(contains)
     named = [entry for entry in counts.items() if wanted in folded(entry[0])] if wanted else counts.items()
     ranked = sorted(named, key=lambda entry: (-entry[1], entry[0]))[:top]
@@ -152,29 +157,42 @@ def _best(counts: Counter[str], top: int, contains: str) -> tuple[ValueCount, ..
 def _ranges(
     segments: Sequence[Segment], rows: Rows, name: str, top: int, cards: Rows | None, contains: str
 ) -> ColumnCounts:
-    numbers, held = floats(segments, name, rows)
-    held &= np.isfinite(numbers)
     base = segments[0].catalogue.columns
     borders = base.keep("borders", name, lambda: _borders(base, name))
-    bins = np.searchsorted(borders, numbers[held], side="right")
-    if cards is None:
-        counts = np.bincount(bins, minlength=len(borders) + 1)
-    else:
-        counts = np.bincount(_pairs(bins, cards[held]), minlength=len(borders) + 1)
+    bins, extremes = np.empty(len(rows), np.int64), list[float]()
+    for segment, places, own in by_segment(segments, rows):
+        columns = segment.catalogue.columns
+        bins[places] = within = columns.keep("bins", name, partial(_bins, columns, name, borders))[own]
+        if len(held := columns.numbers(name)[own][within <= len(borders)]):
+            extremes += [held.min() / _unit(columns, name), held.max() / _unit(columns, name)]
+    counts, missing = _bins_counted(bins, len(borders) + 1, cards)
     shown: Callable[[float], float | str] = day if base.kind(name) is Kind.MOMENT else float
-    ends: list[float | str | None] = [None, *map(shown, borders.tolist()), None]
-    ranges = tuple(RangeCount(*each) for each in zip(ends[:-1], ends[1:], counts.tolist(), strict=True))
+    ends = base.keep("ends", name, lambda: [None, *map(shown, borders.tolist()), None])
+    each = zip_longest(ends[:-1], ends[1:], counts.tolist(), fillvalue=0)
+    ranges = tuple(starmap(RangeCount, each))
     labels = [segment.catalogue.columns.labels(name) for segment in segments]
     few = len(rows) <= _READ and all(codes is not None and len(codes.values) <= _FEW for codes in labels)
     values = _best(_count(_values(segments, rows, name), cards), top, contains) if few else None
-    low, high = (shown(end) for end in (numbers[held].min(), numbers[held].max())) if held.any() else (None, None)
-    return ColumnCounts(_missing(held, cards), values, ranges if len(ranges) > 1 else None, low, high)
+    low, high = (shown(min(extremes)), shown(max(extremes))) if extremes else (None, None)
+    return ColumnCounts(missing, values, ranges if len(ranges) > 1 else None, low, high)
+
+
+def _unit(columns: Columns, name: str) -> float:
+    """By what a column's numbers are divided to be shown; dates become days."""
+    return 86_400e6 if columns.kind(name) is Kind.MOMENT else 10.0 ** columns.scale(name)
+
+
+def _bins(columns: Columns, name: str, borders: npt.NDArray[np.float64]) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """The range of each row's number [rows], the last and one more for none."""
+    values = columns.numbers(name) / _unit(columns, name)
+    found = np.searchsorted(borders, values, side="right").astype(np.min_scalar_type(len(borders) + 1))
+    found[~(columns.present(name) & np.isfinite(values))] = len(borders) + 1
+    return found
 
 
 def _borders(columns: Columns, name: str) -> npt.NDArray[np.float64]:
     """Inner borders of a column's ranges, in its own unit; whole days of dates."""
-    unit = 86_400e6 if columns.kind(name) is Kind.MOMENT else 10.0 ** columns.scale(name)
-    numbers = columns.numbers(name)[columns.present(name)] / unit
+    numbers = columns.numbers(name)[columns.present(name)] / _unit(columns, name)
     return round_borders(numbers[np.isfinite(numbers)], whole=columns.kind(name) is Kind.MOMENT)
 
 
