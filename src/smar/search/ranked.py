@@ -56,7 +56,7 @@ class Found:
         return Found(self.rows[places], self.score[places], self.text_score[places], self.multimodal_score[places])
 
     def moved(self, first_row: int) -> "Found":
-        """The same with row numbers that begin at `first_row`; a whole new one by hand, as `replace` takes twice as long."""
+        """The same with row numbers that begin at `first_row`; `replace` would take twice as long."""
         return Found(self.rows + first_row, self.score, self.text_score, self.multimodal_score)
 
     @classmethod
