@@ -364,7 +364,7 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         nargs="+",
         type=arguments.served,
         metavar="INDEX",
-        help="a folder, here or in a store, an engine's URL, or several as NAME=INDEX; the first answers what names none",
+        help="a folder, here or in a store, a URL, or several as NAME=INDEX; the first answers what names none",
     )
     _folder(command)
     command.add_argument("--host", default="127.0.0.1")

@@ -170,7 +170,7 @@ def _inputs(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if command == "serve":
         stores = [url for _, url in given["indexes"] if is_store(url)]
         indexes = [(name, served(url) if is_store(url) else url) for name, url in given["indexes"]]
-        given = {**given, "indexes": indexes, "stores": stores}
+        return {**_inputs("", {**given, "indexes": indexes}), "stores": stores}
     return {name: value if name in _TABLES or name == "out" else _fetched(value) for name, value in given.items()}
 
 
