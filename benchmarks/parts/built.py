@@ -74,7 +74,7 @@ def build(store: Path, items: int, queries: int) -> Built:
     if not (embeddings / "manifest.json").exists():
         _forget(store, f"embeddings-{items}-{queries}-*")
         _embeddings(embeddings, items, queries)
-    index = store / f"index-{items}-{queries}-{made_by}-{_digest(sorted((sources / 'index').rglob('*.py')))}"
+    index = store / f"index-{items}-{queries}-{made_by}-{_digest(sorted((sources / 'search' / 'local').rglob('*.py')))}"
     record = index.with_suffix(".json")
     if reused := record.exists():
         return Built(embeddings, index, **json.loads(record.read_text()), reused=reused)

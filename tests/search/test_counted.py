@@ -162,6 +162,25 @@ def test_facets_of_hits_and_of_matches(index: EmbeddedIndex) -> None:  # noqa: F
     assert set(values(cards, "brand").values()) == {1}
 
 
+@pytest.mark.parametrize("of", ["hits", "matches"])
+def test_a_value_is_found_however_rare_it_is(index: EmbeddedIndex, of: str) -> None:  # noqa: F811
+    """What is typed into a facet's box is looked for among all values, not among the most frequent ones."""
+
+    vectors = index.encoder.encode(["red shirt"])
+
+    def listed(contains: str, top: int) -> list[tuple[str, int]]:
+        shape = Shape(facets=Facets(("brand",), of, top, contains=contains))
+        (page,) = search(index, vectors, 5, Mode.ADAPTIVE, None, False, 0, Plan.of(shape, index.schema))
+        return [(entry.value, entry.count) for entry in page.facets["brand"].values]
+
+    everything = listed("", 200)
+    rarest, count = everything[-1]
+    assert rarest not in dict(listed("", 1))
+    assert listed(f" {rarest[:3].upper()} ", 200) == [each for each in everything if rarest[:3] in each[0]]
+    assert (rarest, count) in listed(rarest, 1)
+    assert listed("no such letters", 200) == []
+
+
 def test_what_was_chosen_of_a_column(index: EmbeddedIndex) -> None:  # noqa: F811
     def bare(text: str, column: str) -> object:
         return without(parse_filter(text, index.schema), column)

@@ -184,9 +184,10 @@ def _errors_are_json(schema: dict[str, Any]) -> None:
 
 def _name_bodies(schema: dict[str, Any]) -> None:
     """Move the models of bodies that handlers read by themselves to the others: generated clients name them so."""
+    components = schema["components"]["schemas"]
     for path in schema["paths"].values():
         for operation in path.values():
             for content in operation.get("requestBody", {}).get("content", {}).values():
                 if (name := content["schema"].get("title")) is not None:
-                    schema["components"]["schemas"][name] = content["schema"]
+                    components |= content["schema"].pop("$defs", {}) | {name: content["schema"]}
                     content["schema"] = {"$ref": f"#/components/schemas/{name}"}

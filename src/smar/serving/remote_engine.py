@@ -110,6 +110,8 @@ class RemoteEngine:
         """Facets among the best hits or among all that matches, as if nothing had been chosen of each."""
         if (wanted := asked.shape.facets) is None:
             return page
+        if wanted.contains:
+            raise RequestError("invalid_request", f"facets: {self.name} counts values, but does not look into them.")
         counts = {}
         for name in wanted.columns:
             bare = chosen if wanted.within else without(chosen, name)

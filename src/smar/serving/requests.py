@@ -69,6 +69,9 @@ class FacetsIn(BaseModel):
     within: bool = Field(
         False, strict=True, description="count within what was chosen of a facet, too; else as if nothing had been"
     )
+    contains: str = Field(
+        "", max_length=200, description="list only values that hold these letters, whatever their case and accents"
+    )
 
 
 class SearchRequest(BaseModel):
@@ -161,7 +164,7 @@ class SearchRequest(BaseModel):
             sort=self.sort,
             collapse=None if cards is None else Collapse(cards.column, cards.ids),
             diversify=None if wish is None else Diversify(wish.column, wish.most, wish.among),
-            facets=None if facets is None else Facets(facets.columns, facets.of, facets.top, facets.within),
+            facets=None if facets is None else Facets(**dict(facets)),
             candidates=self.candidates if "candidates" in self.model_fields_set or not self.cutoff else MAX_HITS,
             cutoff=self.cutoff,
         )
@@ -175,7 +178,17 @@ class BatchRequest(BaseModel):
     searches: list[Any] = Field(min_length=1, max_length=32)  # each one is read, and refused, by itself
 
 
-def batch_schema(search: dict[str, Any]) -> dict[str, Any]:
-    """How the API describes a `BatchRequest` of searches."""
-    searches = {"type": "array", "minItems": 1, "maxItems": 32, "items": search}
-    return {"type": "object", "required": ["searches"], "properties": {"searches": searches}}
+BATCH_SCHEMA = {
+    "title": "BatchRequest",
+    "type": "object",
+    "required": ["searches"],
+    "properties": {
+        "searches": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 32,
+            "items": {"$ref": "#/components/schemas/SearchRequest"},
+        }
+    },
+}
+"""How the API describes a `BatchRequest`, which has searches."""

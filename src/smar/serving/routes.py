@@ -28,7 +28,7 @@ from smar.serving.error_responses import NotFound, told
 from smar.serving.facet_answers import facets_response
 from smar.serving.offered import Offer
 from smar.serving.options import DEFAULT, ServiceOptions
-from smar.serving.requests import BatchRequest, SearchRequest, batch_schema
+from smar.serving.requests import BATCH_SCHEMA, BatchRequest, SearchRequest
 from smar.serving.schemas import About, BatchResponse, ErrorResponse, FacetsOut, ItemOut, SearchResponse
 from smar.serving.strict import Answers, StrictRoute
 
@@ -162,7 +162,6 @@ def _add_search(router: APIRouter, searches: Searches) -> None:
     # The handler reads the body and writes the answer itself, as pydantic objects for 50 hits cost more than the
     # search; FastAPI only documents them.
     schema = SearchRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs")  # `Mode` is among the components, as the answer has it, too
     body = {"required": True, "content": {JSON: {"schema": schema}}}
 
     @router.post(
@@ -195,7 +194,7 @@ def _add_search(router: APIRouter, searches: Searches) -> None:
         responses=BUSY | LARGE | CROWDED | ENCODED,
         summary="Several searches at once",
         tags=["search"],
-        openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": batch_schema(schema)}}}},
+        openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": BATCH_SCHEMA}}}},
     )
     async def search_batch(request: Request) -> Response:
         """Up to 32 searches; what is wrong with one of them is said in its place and harms no other."""

@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 
 from smar.core.errors import InputError
-from smar.search.column_values import Mask
 from smar.search.counts import ColumnCounts
 from smar.search.filters import Filter, without
 from smar.search.local.asked import Asked
@@ -25,6 +24,7 @@ from smar.search.local.segment import Segment, place
 from smar.search.local.shape import NOTHING, Page, Plan, RankedBy, Relation, Shape, Sorted, Total
 from smar.search.local.sorting import sorted_places
 from smar.search.local.taken import by_segment, matching
+from smar.search.local.vectors import Allowed
 from smar.search.protocol import MAX_HITS, Mode, Ranked
 from smar.search.query import QueryVectors
 from smar.search.ranked import Rows
@@ -85,7 +85,8 @@ def _page(asked: Asked, items: Ranked, filter: Filter | None, k: int, offset: in
         items = asked.rank(MAX_HITS, filter)
         page = arranged(asked, items, k, filter, offset)
     if plan.shape.facets is not None:
-        best = asked.with_pinned(items.pick(np.arange(min(plan.shape.candidates, len(items)))), filter)
+        few = len(items) <= plan.shape.candidates
+        best = asked.with_pinned(items if few else items.pick(np.arange(plan.shape.candidates)), filter)
         page = replace(page, facets=_facets(index, plan.shape, filter, best.rows, asked.best_rows))
     if asked.cut is not None and not len(page.hits) and offset == 0:
         page = replace(page, near=whole.pick(_cards(index.segments, whole.rows, plan.shape)[:k]))
@@ -109,12 +110,12 @@ def _facets(
     for name in shape.facets.columns:
         bare = filter if shape.facets.within else without(filter, name)
         if shape.facets.of == "matches" or again is None:
-            counts[name] = index.counts(name, bare, shape.facets.top, collapse)
+            counts[name] = index.counts(name, bare, shape.facets.top, collapse, shape.facets.contains)
             continue
         if bare not in found:
             found[bare] = with_cards(rows if bare == filter else again(bare))
         best, cards = found[bare]
-        counts[name] = count_column(index.segments, best, name, shape.facets.top, cards)
+        counts[name] = count_column(index.segments, best, name, shape.facets.top, cards, shape.facets.contains)
     return counts
 
 
@@ -124,25 +125,27 @@ def arranged(asked: Asked, items: Ranked, k: int, filter: Filter | None, offset:
     segments, shape, total = index.segments, plan.shape, _matching(index, filter)
     hits, ranked, told, others = asked.with_synonyms(asked.with_pinned(items, filter)), None, None, None
     if cut is not None:
-        total = Total(len(hits.now), Relation.AT_LEAST if more and total.value > len(items) else Relation.EXACT)
-    everything = total.relation is Relation.EXACT and total.value == len(hits.now)
+        total = Total(len(hits), Relation.AT_LEAST if more and total.value > len(items) else Relation.EXACT)
+    everything = total.relation is Relation.EXACT and total.value == len(hits)
     if plan.rank is not None:
         hits, ranked = _ranked(segments, plan.rank, hits)
-    defined = len(hits.now) - (0 if ranked is None else ranked.undefined)
+    defined = len(hits) - (0 if ranked is None else ranked.undefined)
     hits = hits.by(segments, plan.influence.moves, min(shape.candidates, defined))
     if plan.sort:
-        order = sorted_places(segments, plan.sort, hits.now.rows, len(hits.now))
+        order = sorted_places(segments, plan.sort, hits.rows, len(hits))
         hits, told = hits.pick(order), Sorted(shape.sort, len(order), everything)
     pins = _pins(segments, plan, filter)
-    hits = hits.pick(_first_of_all(hits.now.rows, pins)) if pins else hits
-    cards = in_places(_cards(segments, hits.now.rows, shape), [pin.place for _, pin in pins])
+    hits = hits.pick(_first_of_all(hits.rows, pins)) if pins else hits
+    rows = hits.rows
+    cards = in_places(_cards(segments, rows, shape), [pin.place for _, pin in pins])
     shown = hits.pick(cards[offset : offset + k])
     if plan.fixed:
-        total = Total(len(hits.now))
+        total = Total(len(hits))
     if shape.collapse is not None:
-        masks = _masks(index, filter) if cut is None else _only(index, hits.now.rows)
+        allowed = _allowed(index, filter) if cut is None else _only(index, rows)
         all_known, relation = everything or plan.fixed, total.relation
-        others, total = _others(index, shape.collapse, shown.now.rows, hits.now.rows, masks, len(cards), all_known)
+        countable = cut is not None or _count(index, filter) <= COUNTED
+        others, total = _others(index, shape.collapse, shown.rows, rows, allowed, len(cards), all_known, countable)
         if cut is not None:
             total = replace(total, relation=relation)
     page = Page(shown.now, offset, total, ranked, told, others, cut=cut, redirect=plan.influence.redirect)
@@ -192,7 +195,8 @@ def _ranked(segments: Sequence[Segment], rank: Expression, hits: Moved) -> tuple
         undefined = ~np.isfinite(values.astype(np.float32))
     values = np.where(undefined, 0, values)
     told = RankedBy(rank.text, len(found), int(np.count_nonzero(undefined)))
-    return hits.step(values, by="rank").pick(np.lexsort((-values, undefined))), told
+    places = np.arange(len(found)) if hits.order is None else hits.order
+    return hits.step(places, values, by="rank").pick(np.lexsort((-values, undefined))), told
 
 
 def _factors(segments: Sequence[Segment], rank: Expression | None, found: Ranked) -> list[dict[str, float]] | None:
@@ -208,14 +212,14 @@ def _others(
     wish: Collapse,
     shown: Rows,
     ranking: Rows,
-    masks: Sequence[Mask | None],
+    allowed: Sequence[Allowed | None],
     cards: int,
     all_known: bool,
+    countable: bool,
 ) -> tuple[list[Others], Total]:
     """What each shown card stands for, and how many cards there are; `cards` are known, and maybe there are no more."""
-    variants = Variants(index.segments, wish.column, masks)
-    counted = cards if all_known else variants.count()
-    total = Total(cards, Relation.AT_LEAST) if counted is None else Total(counted)
+    variants = Variants(index.segments, wish.column, allowed)
+    total = Total(cards) if all_known else Total(variants.count()) if countable else Total(cards, Relation.AT_LEAST)
     return variants.others(shown, ranking if wish.ids else None), total
 
 
@@ -252,10 +256,12 @@ def page_of(
 
 def _matching(index: EmbeddedIndex, filter: Filter | None) -> Total:
     """How many items match; the filter has counted them already."""
-    if filter is None:
-        return Total.bounded(len(index))
-    allowed = [segment.allowed(filter) for segment in index.segments]
-    return Total(sum(part.count for part in allowed if part is not None))
+    return Total.bounded(len(index)) if filter is None else Total(_count(index, filter))
+
+
+def _count(index: EmbeddedIndex, filter: Filter | None) -> int:
+    parts = zip(index.segments, _allowed(index, filter), strict=True)
+    return sum(len(segment.store) if part is None else part.count for segment, part in parts)
 
 
 def browse(
@@ -276,50 +282,50 @@ def browse(
         raise InputError("cutoff: nothing is typed, so nothing is more relevant than the rest; ask without cutoff.")
     segments, filter = index.segments, plan.influence.shown(filter)
     if (influence := plan.influence).conditional:
-        seen = category_of(segments, influence.column, matching(segments, _masks(index, filter)), browsed=True)
+        seen = category_of(segments, influence.column, matching(segments, _allowed(index, filter)), browsed=True)
         plan = replace(plan, influence=influence.of(seen))
         filter = plan.influence.shown(filter)
-    masks = _masks(index, filter)
-    hits, ranked = Moved.of(_unscored(matching(segments, masks))), None
+    allowed = _allowed(index, filter)
+    hits, ranked = Moved.of(_unscored(matching(segments, allowed))), None
     if plan.rank is not None:
-        if len(hits.now) > COUNTED:
+        if len(hits) > COUNTED:
             raise InputError(
-                f"rank: {len(hits.now):,} items match, of which at most {COUNTED:,} are ranked; filter further."
+                f"rank: {len(hits):,} items match, of which at most {COUNTED:,} are ranked; filter further."
             )
         hits, ranked = _ranked(segments, plan.rank, hits)
-    if len(hits.now) <= COUNTED:
+    if len(hits) <= COUNTED:
         moves = [move for move in plan.influence.moves if move.adds or plan.rank is not None]
-        hits = hits.by(segments, moves, len(hits.now) - (0 if ranked is None else ranked.undefined))
+        hits = hits.by(segments, moves, len(hits) - (0 if ranked is None else ranked.undefined))
     pins = _pins(segments, plan, filter)
-    hits = hits.pick(_first_of_all(hits.now.rows, pins)) if pins else hits
-    found = hits.now
+    hits = hits.pick(_first_of_all(hits.rows, pins)) if pins else hits
+    found = hits.rows
     for first in (_BROWSED, len(found)):
-        order = sorted_places(segments, plan.sort, found.rows, min(first, len(found)))
-        cards = in_places(_cards(segments, found.rows[order], plan.shape), [pin.place for _, pin in pins])
+        order = sorted_places(segments, plan.sort, found, min(first, len(found)))
+        cards = in_places(_cards(segments, found[order], plan.shape), [pin.place for _, pin in pins])
         if len(cards) >= offset + k:
             break
     shown, others, total = hits.pick(order[cards[offset : offset + k]]), None, Total(len(found))
     if (wish := plan.shape.collapse) is not None:
-        ranking, all_known = found.rows[order], len(order) == len(found)
-        others, total = _others(index, wish, shown.now.rows, ranking, masks, len(cards), all_known)
-    facets = None if plan.shape.facets is None else _facets(index, plan.shape, filter, found.rows, None)
+        ranking, all_known = found[order], len(order) == len(found)
+        countable = len(found) <= COUNTED
+        others, total = _others(index, wish, shown.rows, ranking, allowed, len(cards), all_known, countable)
+    facets = None if plan.shape.facets is None else _facets(index, plan.shape, filter, found, None)
     told = Sorted(plan.shape.sort, len(found), True) if plan.sort else None
     page = Page(shown.now, offset, total, ranked, told, others, facets, redirect=plan.influence.redirect)
     return _explained(page, segments, plan, shown, pins) if explain else page
 
 
-def _masks(index: EmbeddedIndex, filter: Filter | None) -> list[Mask | None]:
+def _allowed(index: EmbeddedIndex, filter: Filter | None) -> list[Allowed | None]:
     """The rows that match in each segment, None for all."""
-    allowed = [segment.allowed(filter) for segment in index.segments]
-    return [None if part is None else part.mask for part in allowed]
+    return [segment.allowed(filter) for segment in index.segments]
 
 
-def _only(index: EmbeddedIndex, rows: Rows) -> list[Mask]:
+def _only(index: EmbeddedIndex, rows: Rows) -> list[Allowed]:
     """The same of some rows."""
     masks = [np.zeros(len(segment.store), np.bool_) for segment in index.segments]
     for segment, _, own in by_segment(index.segments, rows):
         masks[index.segments.index(segment)][own] = True
-    return masks
+    return list(map(Allowed.of, masks))
 
 
 def _unscored(rows: Rows) -> Ranked:

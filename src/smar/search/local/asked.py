@@ -70,11 +70,10 @@ class Asked:
             return Moved.of(found)
         typed = self.only(self.index.encoder.encode(self.vectors.texts), found.rows)
         scores = dict(zip(typed.rows.tolist(), typed.score.tolist(), strict=True))
-        before = found.scored(np.array([scores[row] for row in found.rows.tolist()], np.float32))
-        moved = Moved.of(before).step(
-            found.score.astype(np.float64), by="synonyms", rule=", ".join(self.expansion.rules)
-        )
-        return replace(moved, before=found)
+        typed_scores = np.array([scores[row] for row in found.rows.tolist()])
+        added = found.score.astype(np.float64) - typed_scores
+        told = {"by": "synonyms", "rule": ", ".join(self.expansion.rules)}
+        return Moved(found, found.score, None, (added,), (told,))
 
     def settled(self, found: Ranked) -> "Asked":
         """With the rules that hold for the category of what was found."""

@@ -98,12 +98,12 @@ def _value(term: Term, segments: Sequence[Segment], rows: Rows, scores: Mapping[
         case Name(name):
             return floats(segments, name, rows)[0]
         case Matches():
-            return _matches(term, segments, rows)
+            return matching_rows(term, segments, rows)
         case Call(_, apply, terms):
             return apply(*(_value(each, segments, rows, scores) for each in terms))
 
 
-def _matches(term: Matches, segments: Sequence[Segment], rows: Rows) -> Values:
+def matching_rows(term: Matches, segments: Sequence[Segment], rows: Rows) -> Values:
     """Looked up in those rows alone where what matches among all items may never be asked for again."""
     found = np.zeros(len(rows))
     for segment, places, own in by_segment(segments, rows):

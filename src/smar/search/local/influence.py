@@ -18,7 +18,7 @@ import pyarrow as pa
 from smar.data.text import normalise
 from smar.search.filter_parser import parse_filter
 from smar.search.filters import Both, Filter, Hidden, Node, along, columns_of
-from smar.search.local.expressions import Call, Expression, Matches, Name, Number, Term
+from smar.search.local.expressions import Matches, Values, matching_rows
 from smar.search.local.segment import CatalogueView, Segment, place
 from smar.search.local.taken import texts
 from smar.search.protocol import Ranked
@@ -31,16 +31,32 @@ _BROWSED = 1000
 
 
 By: TypeAlias = Literal["boost", "bury"]
+Scores: TypeAlias = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A boost or bury of a rule; `adds` tells whether a score of 0 is moved, too."""
+    """A boost or bury of the items that `matches` says: by a `factor` of the score's size, or an `amount`.
+
+    A factor is one of the size, so that a negative score is moved the same way.
+    """
 
     rule: str
     by: By
-    expression: Expression
-    adds: bool
+    matches: Matches
+    factor: float | None
+    amount: float
+
+    @property
+    def adds(self) -> bool:
+        """Whether a score of 0 is moved, too."""
+        return self.factor is None
+
+    def moved(self, segments: Sequence[Segment], rows: Rows, score: Values) -> Values:
+        """The scores [n] of some rows after it."""
+        held = matching_rows(self.matches, segments, rows)
+        change: Values = self.amount * held if self.factor is None else (self.factor - 1) * (np.abs(score) * held)
+        return score + change
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,20 +157,12 @@ NO_INFLUENCE = Influence(())
 def moved_by(rule: str, by: By, chosen: str, schema: pa.Schema, factor: float | None, amount: float | None) -> Move:
     """A boost or bury of the items that a filter chooses, by a `factor` of the score or an `amount`.
 
-    A factor is one of the score's size, so that a negative score is moved the same way.
-
     Raises:
         InputError: the filter is wrong.
     """
     filter = parse_filter(chosen, schema)
-    matches, score = Matches(filter, tuple(sorted(columns_of(filter.root))), again=True), Name("score", None)
-    if factor is None:
-        assert amount is not None
-        change: Term = Call("*", np.multiply, (Number(amount if by == "boost" else -amount), matches))
-    else:
-        size = Call("abs", np.abs, (score,))
-        change = Call("*", np.multiply, (Number(factor - 1), Call("*", np.multiply, (size, matches))))
-    return Move(rule, by, Expression(chosen, Call("+", np.add, (score, change))), factor is None)
+    matches = Matches(filter, tuple(sorted(columns_of(filter.root))), again=True)
+    return Move(rule, by, matches, factor, (amount or 0.0) * (1 if by == "boost" else -1))
 
 
 def category_of(segments: Sequence[Segment], column: str, rows: Rows, browsed: bool = False) -> str | None:
@@ -193,51 +201,84 @@ def in_places(places: Rows, wanted: Sequence[int]) -> Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moved:
-    """Hits in their order: `now` with the scores that order them, and `before` as they were found.
+    """Hits in their order, as places in what was `found`; None for the order in which they were found.
 
-    `amounts` [steps, n] is what each step, told in `steps`, has added to the score of each.
+    `score` float32 is what orders them now, and `amounts` are what each step, told in `steps`, has added to it; both
+    by place in `found`.
     """
 
-    now: Ranked
-    before: Ranked
-    amounts: npt.NDArray[np.float64]
+    found: Ranked
+    score: Scores
+    order: Rows | None = None
+    amounts: tuple[npt.NDArray[np.float64], ...] = ()
     steps: tuple[dict[str, str], ...] = ()
 
     @classmethod
     def of(cls, found: Ranked) -> "Moved":
         """As it was found."""
-        return cls(found, found, np.empty((0, len(found))))
+        return cls(found, found.score)
+
+    def __len__(self) -> int:
+        return len(self.found if self.order is None else self.order)
+
+    @property
+    def rows(self) -> Rows:
+        """Their rows [n]."""
+        return self.found.rows if self.order is None else self.found.rows[self.order]
+
+    @property
+    def now(self) -> Ranked:
+        """The hits with the scores that order them."""
+        return self.before if not self.steps else self.before.scored(self.of_each(self.score))
+
+    @property
+    def before(self) -> Ranked:
+        """The hits with the scores that they were found by."""
+        return self.found if self.order is None else self.found.pick(self.order)
+
+    def of_each(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Values by place in `found`, in the order of the hits."""
+        return values if self.order is None else values[self.order]
 
     def pick(self, places: Rows) -> "Moved":
         """Some of them."""
-        return Moved(self.now.pick(places), self.before.pick(places), self.amounts[:, places], self.steps)
+        return Moved(self.found, self.score, self._placed(places), self.amounts, self.steps)
 
-    def step(self, score: npt.NDArray[np.float64], **told: str) -> "Moved":
-        """The same with other scores [n], not yet in their order."""
-        amounts = np.vstack([self.amounts, score - self.now.score])
-        now = self.now.scored(score.astype(np.float32))
-        return Moved(now, self.before, amounts, (*self.steps, told))
+    def _placed(self, places: Rows) -> Rows:
+        return places if self.order is None else self.order[places]
+
+    def step(self, places: Rows, score: npt.NDArray[np.float64], **told: str) -> "Moved":
+        """The same with other scores of some `places` in `found`, not yet in their order."""
+        now, amount = self.score.copy(), np.zeros(len(self.score))
+        amount[places] = score - now[places]
+        now[places] = score
+        return Moved(self.found, now, self.order, (*self.amounts, amount), (*self.steps, told))
 
     def by(self, segments: Sequence[Segment], moves: Sequence[Move], most: int) -> "Moved":
         """The best `most` in the order that boosts and buries give, the others after them as they were."""
-        if not moves or not len(self.now):
+        if not moves or not len(self):
             return self
-        best, hits = np.arange(min(most, len(self.now))), self
+        order = np.arange(len(self)) if self.order is None else self.order
+        best, score, amounts = order[:most], self.score[order[:most]], []
+        rows = self.found.rows[best]
         for move in moves:
-            score = hits.now.score.astype(np.float64)
-            score[best] = move.expression.values(segments, hits.now.pick(best))
-            hits = hits.step(score, by=move.by, rule=move.rule)
-        order = np.arange(len(self.now))
-        order[best] = np.lexsort((-hits.now.score[best],))
-        return hits.pick(order)
+            after = move.moved(segments, rows, score.astype(np.float64))
+            amounts.append(np.zeros(len(self.score)))
+            amounts[-1][best] = after - score
+            score = after.astype(np.float32)
+        now, steps = self.score.copy(), tuple({"by": move.by, "rule": move.rule} for move in moves)
+        now[best] = score
+        order = np.concatenate([best[np.argsort(-score, kind="stable")], order[most:]])
+        return Moved(self.found, now, order, (*self.amounts, *amounts), (*self.steps, *steps))
 
     def told(self) -> list[list[dict[str, Any]]]:
         """What has moved each of them, and by how much."""
+        amounts = np.array([self.of_each(amount) for amount in self.amounts]).reshape(len(self.steps), len(self))
         return [
             [
                 {**step, "amount": round(amount, 7)}
                 for step, amount in zip(self.steps, own, strict=True)
                 if abs(amount) > 1e-9
             ]
-            for own in self.amounts.T.tolist()
+            for own in amounts.T.tolist()
         ]

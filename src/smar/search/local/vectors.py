@@ -35,7 +35,10 @@ _FILTERED = 6  # at least so many candidates a hit: far from the query scores li
 _NEARLY_ALL = 0.9
 """Share of the items from which on those that a filter leaves out are dropped from a longer answer."""
 _MIN_CANDIDATES = 100
-_NARROW = 200  # hits up to which lists are left out by the margin, which is tuned for 50
+_FEW_DEAD = 20
+"""Spare hits where fewer than one item in a hundred is dead or hidden."""
+_FEW_OTHERS = 64
+_NARROW = 200 + _FEW_DEAD  # hits up to which lists are left out by the margin, which is tuned for 50
 _NTH = 4  # list that the others are compared with; the best may be alone
 _FIRST = 10  # matching items for each judged hit that the first step looks at
 _DEEP = 2_000  # candidates of a visit to all lists
@@ -116,6 +119,11 @@ class Allowed:
     def rows(self) -> Rows:
         """The items' rows, ascending."""
         return np.flatnonzero(self.mask)
+
+    @cached_property
+    def few_others(self) -> Rows | None:
+        """The rows that it does not let through, where they are few: what a shop hides."""
+        return np.flatnonzero(~self.mask) if len(self.mask) - self.count <= _FEW_OTHERS else None
 
     def per_list(self, lists: Lists) -> npt.NDArray[np.int32]:
         """How many of the items lie in each list; counted once."""
@@ -213,11 +221,12 @@ class VectorStore:
     def _top_alive(self, queries: Queries, k: int, alive: Allowed) -> list[Found]:
         """Dead rows are dropped from a longer answer, which costs less than asking faiss about every row.
 
-        The probes were tuned for the best k. Where more than a third of what comes before the k-th living row is dead,
-        the answer lies deeper than that, and the lists are visited until it settles.
+        The probes were tuned for the best k. Where more of what comes before the k-th living row is dead than there are
+        spare hits, the answer lies deeper than that, and the lists are visited until it settles.
         """
-        found = []
-        for at, items in enumerate(self.top(queries, k + k // 2)):
+        found, dead = [], len(self) - alive.count
+        spare = min(k // 2, dead if 100 * dead > len(self) else min(dead, _FEW_DEAD))
+        for at, items in enumerate(self.top(queries, k + spare)):
             living = items.pick(np.flatnonzero(alive.mask[items.rows])[:k])
             found.append(living if len(living) == k else self._filtered(queries.part(slice(at, at + 1)), k, alive)[0])
         return found

@@ -43,7 +43,7 @@ export function searchClient({ url = new URL(".", import.meta.url), path = "v1/s
   async function searchForFacetValues(requests) {
     const wanted = requests.map(({ params, facet }) => ({ name: facet ?? params.facetName, text: params.facetQuery ?? "", params }));
     const answers = await ask(
-      requests.map((request, at) => searchOf({ ...request, params: { ...request.params, hitsPerPage: 0, page: 0, facets: wanted[at].name, maxValuesPerFacet: MOST_VALUES } })),
+      requests.map((request, at) => searchOf({ ...request, params: { ...request.params, hitsPerPage: 0, page: 0, facets: wanted[at].name, facetQuery: wanted[at].text.trim(), maxValuesPerFacet: MOST_VALUES } })),
     );
     return answers.map((answer, at) => facetHits(answer, wanted[at]));
   }
@@ -64,14 +64,14 @@ const sorted = (index, replicas) => (Object.hasOwn(replicas, index) ? { sort: re
 /** One request of InstantSearch as a search of the service; throws where it asks for what the service does not have. */
 function asSearch({ params = {} }, of) {
   for (const name of REFUSED) if (params[name]?.length) throw new Error(`${name} is not available in this search service.`);
-  const { query = "", hitsPerPage = 20, page = 0, facets = [], maxValuesPerFacet = 100 } = params;
+  const { query = "", hitsPerPage = 20, page = 0, facets = [], facetQuery = "", maxValuesPerFacet = 100 } = params;
   if (hitsPerPage > MOST_HITS) throw new Error(`hitsPerPage is ${hitsPerPage}; at most ${MOST_HITS} are allowed.`);
   const columns = [facets].flat();
   if (columns.includes("*")) throw new Error('facets: "*" is not available; name the attributes.');
   const filter = filterOf(params);
   const k = Math.max(1, Math.min(hitsPerPage, DEEPEST - page * hitsPerPage)); // a page beyond the last one has no hits
   const found = { query, k, offset: Math.min(page * hitsPerPage, DEEPEST - 1), filter: filter || (query.trim() ? null : "exists(title)") };
-  if (columns.length) found.facets = { columns, of, top: Math.min(maxValuesPerFacet, MOST_VALUES), within: true };
+  if (columns.length) found.facets = { columns, of, top: Math.min(maxValuesPerFacet, MOST_VALUES), within: true, ...(facetQuery && { contains: facetQuery }) };
   if (hitsPerPage === 0) found.fields = [];
   else if (params.attributesToRetrieve && !params.attributesToRetrieve.includes("*")) found.fields = params.attributesToRetrieve;
   return found;
@@ -170,9 +170,8 @@ function highlighted(item, query, { attributesToHighlight, highlightPreTag = "<e
 
 function facetHits(answer, { name, text, params }) {
   const { maxFacetHits = 10, highlightPreTag = "<em>", highlightPostTag = "</em>" } = params;
-  const wanted = folded(text.trim());
-  const found = (answer.facets[name].values ?? []).filter(({ value }) => folded(value).includes(wanted));
+  const found = answer.facets[name].values ?? [];
   const words = (text.match(WORD) ?? []).map(folded);
   const hits = found.slice(0, maxFacetHits).map(({ value, count }) => ({ value, count, highlighted: mark(value, words, highlightPreTag, highlightPostTag).value }));
-  return { facetHits: hits, exhaustiveFacetsCount: answer.facets[name].values?.length < MOST_VALUES, processingTimeMS: answer.spent };
+  return { facetHits: hits, exhaustiveFacetsCount: found.length < MOST_VALUES, processingTimeMS: answer.spent };
 }
