@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from smar.runners.run import RUNNERS, Part
+from smar.storage.location import is_store
 
 
 def date(text: str) -> datetime:
@@ -61,7 +62,7 @@ def served(text: str) -> tuple[str | None, Path | str]:
     return name, held(own)
 
 
-def named_folder(text: str) -> tuple[str | None, Path]:
+def named_folder(text: str) -> tuple[str | None, Path | str]:
     """A folder that a command of smar made, or NAME=FOLDER; the name is None where there is none."""
     name, own = _name_of(text)
     return name, made(own)
@@ -81,8 +82,10 @@ def shares(text: str) -> tuple[tuple[str, float], ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME:SHARE,NAME:SHARE, such as a:50,b:50") from None
 
 
-def made(text: str) -> Path:
-    """A folder that a command of smar made; what is not there is told by the command that needs it."""
+def made(text: str) -> Path | str:
+    """A folder that a command of smar made, here or in a store; what is not there is told by who needs it."""
+    if is_store(text):
+        return text
     return _usable(text, True, "the folder that smar made", "read", _not_readable)
 
 
@@ -103,8 +106,10 @@ def file(text: str) -> Path:
     return _usable(text, False, "a file", "read", _not_readable)
 
 
-def folder(text: str) -> Path:
-    """A folder to write: new, or made by this command before."""
+def folder(text: str) -> Path | str:
+    """A folder to write, here or in a store: new, or made by this command before."""
+    if is_store(text):
+        return text
     return _usable(text, True, "a folder, new or made by this command before", "written", _not_writable)
 
 

@@ -360,6 +360,7 @@ def serve(options: argparse.Namespace) -> None:
     from smar.core.logs import configure_logs
     from smar.serving.options import named_paths, read_keys, service_options
     from smar.serving.supervise import serve as run
+    from smar.storage.following import following
 
     names = ("workers", "protect_reads", "rate", "log", "cors", "root_path", "rules", "facets", "sort", "collapse")
     further = {name: getattr(options, name) for name in ("split", "interleave", "events", "events_sessions")}
@@ -370,7 +371,8 @@ def serve(options: argparse.Namespace) -> None:
     if any(isinstance(one, str) for one in indexes.values()):
         _check_engine(indexes, options)
     runs = named_paths(options.model, next(iter(indexes)))
-    run(indexes, options.host, options.port, chosen, runs, options.device, options.folder)
+    with following(options.stores, options.poll):
+        run(indexes, options.host, options.port, chosen, runs, options.device, options.folder)
 
 
 def _check_engine(indexes: Mapping[str, Path | str], options: argparse.Namespace) -> None:

@@ -364,7 +364,7 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         nargs="+",
         type=arguments.served,
         metavar="INDEX",
-        help="a folder, an engine's URL, or several folders as NAME=INDEX; the first one answers what names none",
+        help="a folder, here or in a store, a URL, or several as NAME=INDEX; the first answers what names none",
     )
     _folder(command)
     command.add_argument("--host", default="127.0.0.1")
@@ -388,6 +388,9 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         "--interleave", type=arguments.names, default=(), metavar="A,B", help="two indexes that rank together"
     )
     _device(command)
+    command.add_argument(
+        "--poll", type=float, default=10.0, metavar="SECONDS", help="between looks for new versions in a store (10)"
+    )
     command.add_argument(
         "--keys", type=arguments.file, metavar="FILE", help="API keys, one a line; or SMAR_API_KEYS=KEY,KEY"
     )
