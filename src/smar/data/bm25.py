@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from smar.data.words import K1, B, idf, length_norm, words
 
-
 _TEXTS = 1 << 20  # whose words are sorted at a time: of 10 M titles at once they took 5 GB
 Corpus = Sequence[npt.NDArray[np.int32]]
 """The words of all texts as numbers, one text after the other, and how many each text has."""
@@ -55,7 +54,7 @@ def _parts(flat: npt.NDArray[np.int32], lengths: npt.NDArray[np.int32]) -> Itera
 
 
 def _counted(part: Corpus, first: int) -> tuple[npt.NDArray[np.int32], ...]:
-    """Each word of some texts with each text that has it, by word: the word, the text's number, how often it is there."""
+    """Each word of some texts with each text that has it, by word: word, number of the text, how often it is there."""
     flat, lengths = part
     texts = len(lengths)
     entries, counts = np.unique(flat * np.int64(texts) + np.repeat(np.arange(texts), lengths), return_counts=True)

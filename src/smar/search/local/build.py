@@ -105,9 +105,10 @@ def build_index(
 
     Up to `exact_limit` items are searched exactly; above, lists are trained, and how much of them a query visits is
     chosen so that `recall` holds for held-out queries (the log's validation queries, or else beginnings of titles).
-    `query` is a folder of `smar export` to take instead of the embeddings' own query encoder. `memory` is how many bytes
-    the build may take, where vectors do not fit what the system keeps of files in memory: half of it is for vectors,
-    which are read in that many parts. The files are the same.
+    `query` is a folder of `smar export` to take instead of the embeddings' own query encoder. With
+    `memory` (bytes), half of it holds vectors while they are put in the order of their lists, and the file of them is
+    read from its beginning for each part that fits; for catalogues whose vectors exceed the system's cache of files.
+    The index is the same.
 
     Raises:
         InputError: the embeddings are incomplete or damaged, their query encoder is of another model, there are no
@@ -193,7 +194,8 @@ def write_version(
     """Write all files of a version into the empty folder `partial`, its manifest last."""
     if source.items > MOST_ITEMS:
         raise InputError(
-            f"{source.items:,} items are more than an embedded index can number ({MOST_ITEMS:,}). Load an engine by --to."
+            f"{source.items:,} items are more than an embedded index can number ({MOST_ITEMS:,}). "
+            "Load an engine by --to."
         )
     encoder = QueryEncoder.load(source.query)
     write_npy(partial / _UNORDERED, (source.items, 2 * source.dim), source.blocks)

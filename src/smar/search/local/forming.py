@@ -157,7 +157,9 @@ class Nearest:
         root = count**0.5
         parents = _kmeans(centres, min(count // 14, int(_PARENTS * root))) if count >= _MANY_LISTS else centres[:1]
         self._parents, self._centres = _ranking_by_distance(parents), _ranking_by_distance(centres)
-        self._around = faiss.knn(parents, centres, min(count // 16, int(_NEAR * root)) if len(parents) > 1 else count)[1]
+        self._around = faiss.knn(parents, centres, min(count // 16, int(_NEAR * root)) if len(parents) > 1 else count)[
+            1
+        ]
 
     def __call__(self, vectors: Vectors) -> Rows:
         """The centre of each vector [n, d], int64 [n]."""
