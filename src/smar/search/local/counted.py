@@ -25,6 +25,7 @@ from smar.search.filters import Filter
 from smar.search.local.cards import COUNTED, card_ids
 from smar.search.local.segment import Segment
 from smar.search.local.taken import by_segment, matching, take
+from smar.search.local.vectors import Allowed
 from smar.search.ranked import Rows
 
 MOST_COLUMNS = 20
@@ -205,8 +206,7 @@ def matches_counter(segments: Sequence[Segment]) -> Callable[..., ColumnCounts]:
     @lru_cache(maxsize=128)
     def count(name: str, filter: Filter | None, top: int, collapse: str | None, contains: str = "") -> ColumnCounts:
         allowed = [segment.allowed(filter) for segment in segments]
-        masks = [None if part is None else part.mask for part in allowed]
-        rows = matching(segments, masks)
+        rows = matching(segments, allowed)
         cards = None
         if collapse is not None:
             if len(rows) > COUNTED:
@@ -218,17 +218,17 @@ def matches_counter(segments: Sequence[Segment]) -> Callable[..., ColumnCounts]:
         kind = segments[0].catalogue.columns.kind(name)
         if len(rows) <= _READ or kind in (Kind.NUMBER, Kind.MOMENT, Kind.EMPTY) or cards is not None:
             return count_column(segments, rows, name, top, cards, contains)
-        return _count_all(segments, masks, name, top, contains)
+        return _count_all(segments, allowed, name, top, contains)
 
     return count
 
 
 def _count_all(
-    segments: Sequence[Segment], masks: Sequence[Mask | None], name: str, top: int, contains: str
+    segments: Sequence[Segment], allowed: Sequence[Allowed | None], name: str, top: int, contains: str
 ) -> ColumnCounts:
     """Values among very many rows, by codes."""
     counts, missing = Counter[str](), 0
-    for segment, mask in zip(segments, masks, strict=True):
+    for segment, part in zip(segments, allowed, strict=True):
         columns = segment.catalogue.columns
         lists = columns.kind(name) is Kind.LIST
         rows, entries = columns.entries(name) if lists else (None, columns)
@@ -238,14 +238,14 @@ def _count_all(
                 f"facets: {name} has too many different texts to count among matches; count them among hits."
             )
         if rows is None:
-            code = codes.code if mask is None else codes.code[np.flatnonzero(mask)]
+            code = codes.code if part is None else codes.code[np.flatnonzero(part.mask)]
             missing += int(np.count_nonzero(code == len(codes.values)))
         else:
-            kept = np.arange(len(rows)) if mask is None else np.flatnonzero(mask[rows])
+            kept = np.arange(len(rows)) if part is None else np.flatnonzero(part.mask[rows])
             pairs = np.unique(rows[kept] * (len(codes.values) + 1) + codes.code[kept])  # an entry may come twice
             code = pairs % (len(codes.values) + 1)
             with_value = np.unique(pairs[code < len(codes.values)] // (len(codes.values) + 1))
-            missing += (len(columns) if mask is None else int(np.count_nonzero(mask))) - len(with_value)
+            missing += (len(columns) if part is None else part.count) - len(with_value)
         for value, count in zip(codes.values, np.bincount(code, minlength=len(codes.values)).tolist(), strict=False):
             if count:
                 counts[value] += count
