@@ -4,8 +4,9 @@
 
 Generated items of 2 x 128 dimensions (`parts.built`), indexed by `smar index --memory`; both folders are removed after
 each size: 10 M items take 35 GB meanwhile. CPU seconds are those of all threads of `smar index`; peaks are the most of
-its own (anonymous) memory, and of files that it had mapped, which the system takes back where it needs memory. The start is that of a process that has no file in its own memory (the system may), checksums included, and
-the latency CPU milliseconds of one thread: of vectors alone, and of a search in the mode adaptive, for 50 hits.
+its own (anonymous) memory, and of files that it had mapped, which the system takes back where it needs memory. The
+start is that of a new process (files may be in the system's cache), checksums included, and the latency CPU
+milliseconds of one thread, for 50 hits: of the vectors, and of a search in the mode adaptive.
 """
 
 import argparse
