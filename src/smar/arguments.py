@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import ByteSize, TypeAdapter
+
 from smar.runners.run import RUNNERS, Part
 from smar.storage.location import is_store
 
@@ -28,6 +30,21 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def size(text: str) -> int:
+    """Bytes, such as 4GB (4,000,000,000) or 4GiB.
+
+    >>> size("4GB")
+    4000000000
+    """
+    try:
+        found = int(TypeAdapter(ByteSize).validate_python(text))
+    except ValueError:
+        found = 0
+    if found < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4GB")
+    return found
 
 
 def part(text: str) -> Part:

@@ -271,6 +271,9 @@ def _index(commands: "Commands[argparse.ArgumentParser]") -> None:
         "--query", type=arguments.made, metavar="DIR", help="with --out: a query encoder of `smar export`"
     )
     command.add_argument(
+        "--memory", type=arguments.size, metavar="SIZE", help="with --out: build large catalogues in so much, e.g. 4GB"
+    )
+    command.add_argument(
         "--run", type=arguments.made, metavar="RUN", help="with --update: the run whose model encodes the items"
     )
     command.add_argument("--images", nargs="+", default=[], metavar="PATH", help="with --update: pictures of the items")
