@@ -58,7 +58,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from smar.api.stages import evaluate as run
     from smar.evaluation.terminal import key_figures, print_table
 
-    given = {name: getattr(options, name) for name in ("qrels", "names", "topics", "assignments", "device")}
+    given = {name: getattr(options, name) for name in ("qrels", "names", "topics", "assignments", "device", "runner")}
     done = run(options.runs, options.dataset, options.out, trec_runs=options.trec_run, **given).summary
     print_table(done.findings)
     rows: list[tuple[str, object]] = [

@@ -146,6 +146,7 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
         "evaluate",
         "compare the models of one or several runs on the test period: tables, tests, controls, charts",
         "smar evaluate run dataset --out report\n"
+        "smar evaluate run dataset --out report --runner ray\n"
         "smar evaluate run dataset --qrels qrels.parquet --out report\n"
         "smar evaluate run-a run-b dataset --names small,large --out report\n"
         "smar evaluate run dataset --trec-run solr=solr.trec --out report",
@@ -173,6 +174,7 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     _assignments(command)
     _device(command)
+    arguments.add_runner(command)
     command.add_argument("--out", type=arguments.folder, required=True, metavar="REPORT")
 
 
