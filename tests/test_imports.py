@@ -21,7 +21,7 @@ ALLOWED = {
     "data": {"runners"},
     "demo": {"data"},
     "model": {"data"},
-    "search": {"data"},
+    "search": {"data", "runners"},
     # The formats of query encoder and embeddings lie in smar.search, where they are read without torch.
     "export": {"data", "model", "search"},
     "training": {"data", "model", "export"},
