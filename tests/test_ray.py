@@ -18,7 +18,7 @@ from smar.data.dataset import Dataset
 from smar.data.prepare import prepare
 from smar.embedding import shards
 from smar.embedding.embed import embed
-from smar.evaluation import catalogue
+from smar.evaluation import encoded_items
 from smar.model.run_folder import load_encoder
 from smar.runners.run import run
 from tiny_line import Line, smar
@@ -75,15 +75,15 @@ class LoggedShardTask(shards.ShardTask):
         return super().__call__(shard)
 
 
-class MortalCatalogueTask(catalogue.CatalogueTask):
-    def __call__(self, part: catalogue.CataloguePart) -> tuple[int, catalogue.Arrays]:
+class MortalCatalogueTask(encoded_items.CatalogueTask):
+    def __call__(self, part: encoded_items.CataloguePart) -> tuple[int, encoded_items.Arrays]:
         if part.start:
             die_once(self.dataset.with_suffix(".died"))
         return super().__call__(part)
 
 
-class BrokenCatalogueTask(catalogue.CatalogueTask):
-    def __call__(self, part: catalogue.CataloguePart) -> tuple[int, catalogue.Arrays]:
+class BrokenCatalogueTask(encoded_items.CatalogueTask):
+    def __call__(self, part: encoded_items.CataloguePart) -> tuple[int, encoded_items.Arrays]:
         raise InputError("it is wrong")
 
 
@@ -134,8 +134,8 @@ def report(line: Line, out: Path, runner: str) -> dict[str, bytes]:
 
 
 def test_a_report_is_that_of_one_process(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "CatalogueTask", MortalCatalogueTask)
-    monkeypatch.setattr(catalogue, "PART_ITEMS", 256)
+    monkeypatch.setattr(encoded_items, "CatalogueTask", MortalCatalogueTask)
+    monkeypatch.setattr(encoded_items, "PART_ITEMS", 256)
     here, there = (report(line, tmp_path / runner, runner) for runner in ("local", "ray"))
     assert line.dataset.with_suffix(".died").exists()
     assert {"metrics.json", "per-query.parquet", "runs/smar.trec"} <= here.keys()
@@ -145,7 +145,7 @@ def test_a_report_is_that_of_one_process(line: Line, tmp_path: Path, monkeypatch
 def test_a_part_of_a_report_that_fails_is_named_with_its_items(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogue, "CatalogueTask", BrokenCatalogueTask)
+    monkeypatch.setattr(encoded_items, "CatalogueTask", BrokenCatalogueTask)
     done = smar("evaluate", line.run, line.dataset, "--out", tmp_path / "report", "--runner", "ray")
     assert done.code == 2
     assert done.says("encode items (dpsr): rows 0 to", "of items.parquet: on node", "it is wrong")

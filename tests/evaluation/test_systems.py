@@ -6,7 +6,7 @@ import pytest
 from smar.data.bm25 import Bm25
 from smar.data.dataset import Dataset
 from smar.data.voices import query_features
-from smar.evaluation.catalogue import encode_catalogue
+from smar.evaluation.encoded_items import encode_catalogue
 from smar.evaluation.metrics import per_query, read_judgements
 from smar.evaluation.scores import Ranked, Task, mix, rank
 from smar.evaluation.systems import (

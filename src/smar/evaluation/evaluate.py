@@ -18,8 +18,8 @@ from smar.core.files import StrPath
 from smar.core.sections.evaluation import EvaluateSettings
 from smar.data.bm25 import Bm25
 from smar.data.dataset import Dataset
-from smar.evaluation.catalogue import Place
 from smar.evaluation.checks import check_models, check_writable
+from smar.evaluation.encoded_items import Place
 from smar.evaluation.examples import Example, RoutedQuery, pick_examples, pick_routed
 from smar.evaluation.facts import name_runs, report_facts
 from smar.evaluation.findings import Facts, Findings

@@ -30,7 +30,7 @@ from smar.core.progress import console
 from smar.data.bm25 import Bm25
 from smar.data.dataset import Dataset
 from smar.data.voices import query_features
-from smar.evaluation.catalogue import HERE, Place, Start, encode_catalogue
+from smar.evaluation.encoded_items import HERE, Place, Start, encode_catalogue
 from smar.evaluation.metrics import Floats as Doubles
 from smar.evaluation.metrics import Integers, per_query
 from smar.evaluation.scores import Catalogue, Ranked, Task, Voiced, choose, mixed_blocks, rank_blocks, shortened

@@ -15,7 +15,7 @@ from preloaded import command, quick_spawn, start
 from smar.data.dataset import Dataset
 from smar.evaluation.ablation.questions import Answers, rank_modes, validation_qrels
 from smar.evaluation.ablation.variants_run import read_answers, write_answers
-from smar.evaluation.catalogue import encode_catalogue
+from smar.evaluation.encoded_items import encode_catalogue
 from smar.evaluation.markdown import p_value
 from smar.evaluation.metrics import QueryMetrics, Relevance
 from smar.evaluation.scores import Task

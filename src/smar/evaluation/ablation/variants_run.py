@@ -32,7 +32,7 @@ from smar.core.settings import Settings, load_settings
 from smar.data.dataset import Dataset
 from smar.evaluation.ablation.questions import Answers, answer, collect
 from smar.evaluation.ablation.variants import Plan, Variant
-from smar.evaluation.catalogue import encode_catalogue
+from smar.evaluation.encoded_items import encode_catalogue
 from smar.evaluation.metrics import QueryMetrics
 from smar.evaluation.qrels import question_files
 from smar.model.device import pick_device
