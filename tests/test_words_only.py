@@ -140,11 +140,20 @@ def test_what_is_described_is_not_proposed(dataset, assignment, kind, text):
     assert (base.model.kind, base.model.query.kind) == (kind, text)
 
 
-def test_a_shop_with_pictures_keeps_the_defaults(line):
+def test_a_shop_with_pictures_learns_them_beside_a_bag(line):
     base, told = propose(Dataset.open(line.root / "dataset"), Settings())
+    assert (base.model.kind, base.model.query.kind, base.model.text.kind) == ("smar", "bag", "bag")
+    assert (base.train.stage1.weights.image, base.train.pictures.augment) == (1.0, True)
+    assert base.train.baselines == Settings().train.baselines
+    assert "with a picture of 32 px" in told[0]
+    assert any("model.query and model.text" in line for line in told)
+
+
+@pytest.mark.parametrize("assignment", ["model.vision.hidden=64", "model.pretrained=somewhere"])
+def test_who_describes_a_tower_of_a_pictured_shop_gets_it(line, assignment):
+    base, told = propose(Dataset.open(line.root / "dataset"), load_settings(None, [assignment]))
     assert base == Settings()
     assert len(told) == 1
-    assert "with a picture of 32 px" in told[0]
 
 
 def test_the_whole_line_with_a_bag(dataset, tmp_path):

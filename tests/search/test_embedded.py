@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from smar.core.errors import InputError
-from smar.search.embeddings import Embeddings
+from smar.search.embeddings import INTERNAL_COLUMNS, Embeddings
 from smar.search.filter_parser import parse_filter
 from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.ready import plain
-from smar.search.protocol import INTERNAL_COLUMNS, Mode
+from smar.search.protocol import Mode
 from smar.search.query import QueryVectors
 from tiny_index import DIM
 

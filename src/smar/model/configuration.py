@@ -202,7 +202,7 @@ def _heads(settings: ModelSettings, parts: Mapping[str, Part], dim: int, eos: in
 def _residual(settings: ModelSettings, parts: Mapping[str, Part], kept: set[str]) -> str:
     """What S_m begins as: nothing better is known before training than what the checkpoints know, or a bag's words."""
     if not parts.keys() & {"query_tower", "text_tower"} and settings.query.kind == settings.text.kind == "bag":
-        return "text"
+        return "sum"  # a picture that is its text's neighbour says what the title leaves out: docs/results.md
     text = [parts[name] for name in ("query_tower", "text_tower") if name in kept]
     if len(text) < 2 or text[0].source != text[1].source:
         return ""

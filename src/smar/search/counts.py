@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -10,16 +11,14 @@ PRICE_RANGES = 6
 _SAMPLE = 50_000
 
 
-@dataclass(frozen=True, slots=True)
-class ValueCount:
+class ValueCount(msgspec.Struct, frozen=True):
     """Items with a value, named as a filter names it."""
 
     value: str
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class RangeCount:
+class RangeCount(msgspec.Struct, frozen=True):
     """Items with ``low <= value < high``; None where a range is open."""
 
     low: float | str | None

@@ -8,6 +8,7 @@ import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
@@ -91,7 +92,12 @@ def hits_out(
 
 
 def _encode_told(others: Others) -> bytes:
-    return _encode({"count": others.count} if others.ids is None else others)
+    return _counted(others.count) if others.ids is None else _encode(others)
+
+
+@lru_cache(maxsize=1024)
+def _counted(count: int) -> bytes:
+    return _encode({"count": count})
 
 
 def _with(index: EmbeddedIndex, items: Sequence[bytes], fields: Sequence[str]) -> list[bytes]:

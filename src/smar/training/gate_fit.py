@@ -206,11 +206,12 @@ def finish_gate(encoder: Encoder, data: TrainingData, settings: Settings, folder
     if options.words and encoder.config.category_share is None:
         assert evidence.encoded is not None
         found = fit_voices(encoder, data, settings, evidence.encoded)
-        found.voices.write(folder)
+        if kept := found.recall_voices >= found.recall_two_way:
+            found.voices.write(folder)
         console.print(
             f"voices: {found.pairs:,} held-out pairs, penalty {found.penalty:g}; R@{settings.evaluate.k}: BM25 "
             f"{found.recall_words:.3f}, text vectors {found.recall_text:.3f}, two-way {found.recall_two_way:.3f}, all "
-            f"voices {found.recall_voices:.3f}",
+            f"voices {found.recall_voices:.3f}" + ("" if kept else ", so words have no voice of their own"),
             soft_wrap=True,
         )
 

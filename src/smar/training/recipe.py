@@ -67,17 +67,47 @@ def propose(dataset: Dataset, asked: Settings) -> tuple[Settings, list[str]]:
         asked: what file and command line say, with defaults for the rest: what they describe is left to them.
     """
     look = Look.at(dataset)
-    told = [str(look)]
     other = asked.model.kind != "dpsr" if "kind" in asked.model.model_fields_set else _compared(asked)
-    if look.pictured >= PICTURED or other:
-        return Settings(), told
+    described = asked.model.model_fields_set
+    if look.pictured >= PICTURED:
+        proposed, told = ({}, []) if {"pretrained", "query", "text", "vision"} & described else _with_pictures()
+    elif other:
+        proposed, told = {}, []
+    else:
+        proposed, told = _words_only(look, fresh=not {"pretrained", "query", "text"} & described)
+    return overridden(Settings(), proposed), [str(look), *told]
+
+
+def _bags() -> tuple[dict[str, Any], str]:
+    """Text towers from scratch, and how they are told."""
+    bag = {"kind": "bag", "hidden": _DIM}
+    told = (
+        f"model.query and model.text: {{kind: bag, hidden: {_DIM}}}, model.dim={_DIM}, "
+        f"train.temperature={_TEMPERATURE}: from scratch a bag of tokens finds more than a transformer"
+    )
+    return {"query": bag, "text": bag, "dim": _DIM}, told
+
+
+def _with_pictures() -> tuple[dict[str, Any], list[str]]:
+    model, told = _bags()
+    train = {
+        "temperature": _TEMPERATURE,
+        "stage1": {"weights": {"image": 1.0}},
+        "pictures": {"augment": True},
+    }
+    more = "train.stage1.weights.image=1, train.pictures.augment=true: pictures have to be found by themselves, too"
+    return {"model": model, "train": train}, [told, more]
+
+
+def _words_only(look: Look, fresh: bool) -> tuple[dict[str, Any], list[str]]:
+    """Without pictures; `fresh` unless somebody has described the text towers."""
     model: dict[str, Any] = {"kind": "dpsr"}
     train: dict[str, Any] = {"baselines": []}
-    told.append("model.kind=dpsr, train.baselines=[]: there are no pictures to learn from")
-    if not {"pretrained", "query", "text"} & asked.model.model_fields_set:
+    told = ["model.kind=dpsr, train.baselines=[]: there are no pictures to learn from"]
+    if fresh:
         steps = min(max(math.ceil(_PASSES * max(look.pairs, look.items) / _BATCH), _FEWEST), _MOST)
-        bag = {"kind": "bag", "hidden": _DIM}
-        model |= {"query": bag, "text": bag, "dim": _DIM}
+        bags, said = _bags()
+        model |= bags
         train |= {
             "temperature": _TEMPERATURE,
             "stage1": {"steps": steps, "batch_size": _BATCH},
@@ -85,12 +115,11 @@ def propose(dataset: Dataset, asked: Settings) -> tuple[Settings, list[str]]:
         }
         more = "pairs" if look.pairs > look.items else "catalogue"
         told += [
-            f"model.query and model.text: {{kind: bag, hidden: {_DIM}}}, model.dim={_DIM}, "
-            f"train.temperature={_TEMPERATURE}: from scratch a bag of tokens finds more than a transformer",
+            said,
             f"train.stage1: {{steps: {steps}, batch_size: {_BATCH}}}: {_PASSES} passes over the {more}; "
             "train.stage2.steps=0: there is no gate to fine-tune",
         ]
-    return overridden(Settings(), {"model": model, "train": train}), told
+    return {"model": model, "train": train}, told
 
 
 def _compared(asked: Settings) -> bool:

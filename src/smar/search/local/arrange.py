@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 
 from smar.core.errors import InputError
-from smar.search.column_values import Mask
 from smar.search.counts import ColumnCounts
 from smar.search.filters import Filter, without
 from smar.search.local.asked import Asked
@@ -25,6 +24,7 @@ from smar.search.local.segment import Segment, place
 from smar.search.local.shape import NOTHING, Page, Plan, RankedBy, Relation, Shape, Sorted, Total
 from smar.search.local.sorting import sorted_places
 from smar.search.local.taken import by_segment, matching
+from smar.search.local.vectors import Allowed
 from smar.search.protocol import MAX_HITS, Mode, Ranked
 from smar.search.query import QueryVectors
 from smar.search.ranked import Rows
@@ -85,7 +85,8 @@ def _page(asked: Asked, items: Ranked, filter: Filter | None, k: int, offset: in
         items = asked.rank(MAX_HITS, filter)
         page = arranged(asked, items, k, filter, offset)
     if plan.shape.facets is not None:
-        best = asked.with_pinned(items.pick(np.arange(min(plan.shape.candidates, len(items)))), filter)
+        few = len(items) <= plan.shape.candidates
+        best = asked.with_pinned(items if few else items.pick(np.arange(plan.shape.candidates)), filter)
         page = replace(page, facets=_facets(index, plan.shape, filter, best.rows, asked.best_rows))
     if asked.cut is not None and not len(page.hits) and offset == 0:
         page = replace(page, near=whole.pick(_cards(index.segments, whole.rows, plan.shape)[:k]))
@@ -141,9 +142,10 @@ def arranged(asked: Asked, items: Ranked, k: int, filter: Filter | None, offset:
     if plan.fixed:
         total = Total(len(hits))
     if shape.collapse is not None:
-        masks = _masks(index, filter) if cut is None else _only(index, rows)
+        allowed = _allowed(index, filter) if cut is None else _only(index, rows)
         all_known, relation = everything or plan.fixed, total.relation
-        others, total = _others(index, shape.collapse, shown.rows, rows, masks, len(cards), all_known)
+        countable = cut is not None or _count(index, filter) <= COUNTED
+        others, total = _others(index, shape.collapse, shown.rows, rows, allowed, len(cards), all_known, countable)
         if cut is not None:
             total = replace(total, relation=relation)
     page = Page(shown.now, offset, total, ranked, told, others, cut=cut, redirect=plan.influence.redirect)
@@ -210,14 +212,14 @@ def _others(
     wish: Collapse,
     shown: Rows,
     ranking: Rows,
-    masks: Sequence[Mask | None],
+    allowed: Sequence[Allowed | None],
     cards: int,
     all_known: bool,
+    countable: bool,
 ) -> tuple[list[Others], Total]:
     """What each shown card stands for, and how many cards there are; `cards` are known, and maybe there are no more."""
-    variants = Variants(index.segments, wish.column, masks)
-    counted = cards if all_known else variants.count()
-    total = Total(cards, Relation.AT_LEAST) if counted is None else Total(counted)
+    variants = Variants(index.segments, wish.column, allowed)
+    total = Total(cards) if all_known else Total(variants.count()) if countable else Total(cards, Relation.AT_LEAST)
     return variants.others(shown, ranking if wish.ids else None), total
 
 
@@ -254,10 +256,12 @@ def page_of(
 
 def _matching(index: EmbeddedIndex, filter: Filter | None) -> Total:
     """How many items match; the filter has counted them already."""
-    if filter is None:
-        return Total.bounded(len(index))
-    allowed = [segment.allowed(filter) for segment in index.segments]
-    return Total(sum(part.count for part in allowed if part is not None))
+    return Total.bounded(len(index)) if filter is None else Total(_count(index, filter))
+
+
+def _count(index: EmbeddedIndex, filter: Filter | None) -> int:
+    parts = zip(index.segments, _allowed(index, filter), strict=True)
+    return sum(len(segment.store) if part is None else part.count for segment, part in parts)
 
 
 def browse(
@@ -278,11 +282,11 @@ def browse(
         raise InputError("cutoff: nothing is typed, so nothing is more relevant than the rest; ask without cutoff.")
     segments, filter = index.segments, plan.influence.shown(filter)
     if (influence := plan.influence).conditional:
-        seen = category_of(segments, influence.column, matching(segments, _masks(index, filter)), browsed=True)
+        seen = category_of(segments, influence.column, matching(segments, _allowed(index, filter)), browsed=True)
         plan = replace(plan, influence=influence.of(seen))
         filter = plan.influence.shown(filter)
-    masks = _masks(index, filter)
-    hits, ranked = Moved.of(_unscored(matching(segments, masks))), None
+    allowed = _allowed(index, filter)
+    hits, ranked = Moved.of(_unscored(matching(segments, allowed))), None
     if plan.rank is not None:
         if len(hits) > COUNTED:
             raise InputError(
@@ -303,25 +307,25 @@ def browse(
     shown, others, total = hits.pick(order[cards[offset : offset + k]]), None, Total(len(found))
     if (wish := plan.shape.collapse) is not None:
         ranking, all_known = found[order], len(order) == len(found)
-        others, total = _others(index, wish, shown.rows, ranking, masks, len(cards), all_known)
+        countable = len(found) <= COUNTED
+        others, total = _others(index, wish, shown.rows, ranking, allowed, len(cards), all_known, countable)
     facets = None if plan.shape.facets is None else _facets(index, plan.shape, filter, found, None)
     told = Sorted(plan.shape.sort, len(found), True) if plan.sort else None
     page = Page(shown.now, offset, total, ranked, told, others, facets, redirect=plan.influence.redirect)
     return _explained(page, segments, plan, shown, pins) if explain else page
 
 
-def _masks(index: EmbeddedIndex, filter: Filter | None) -> list[Mask | None]:
+def _allowed(index: EmbeddedIndex, filter: Filter | None) -> list[Allowed | None]:
     """The rows that match in each segment, None for all."""
-    allowed = [segment.allowed(filter) for segment in index.segments]
-    return [None if part is None else part.mask for part in allowed]
+    return [segment.allowed(filter) for segment in index.segments]
 
 
-def _only(index: EmbeddedIndex, rows: Rows) -> list[Mask]:
+def _only(index: EmbeddedIndex, rows: Rows) -> list[Allowed]:
     """The same of some rows."""
     masks = [np.zeros(len(segment.store), np.bool_) for segment in index.segments]
     for segment, _, own in by_segment(index.segments, rows):
         masks[index.segments.index(segment)][own] = True
-    return masks
+    return list(map(Allowed.of, masks))
 
 
 def _unscored(rows: Rows) -> Ranked:

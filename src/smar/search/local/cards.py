@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from smar.core.errors import InputError
-from smar.search.column_values import Mask
 from smar.search.local.groups import Groups, found_in, groups_of
 from smar.search.local.segment import Segment
 from smar.search.local.taken import by_segment, kind_in
+from smar.search.local.vectors import Allowed
 from smar.search.ranked import Rows
 
 MOST_IDS = 100
@@ -110,26 +111,29 @@ class Others:
     ids: tuple[str, ...] | None = None
 
 
-class Variants:
-    """Which items of an index belong together by a column; `masks` are the rows that match, one a segment."""
+_without_ids = lru_cache(maxsize=1024)(Others)
 
-    def __init__(self, segments: Sequence[Segment], column: str, masks: Sequence[Mask | None]) -> None:
-        self._segments, self._masks = segments, masks
+
+class Variants:
+    """Which items of an index belong together by a column; `allowed` are those of each segment that match."""
+
+    def __init__(self, segments: Sequence[Segment], column: str, allowed: Sequence[Allowed | None]) -> None:
+        self._segments, self._allowed = segments, allowed
         self._groups = [groups_of(segment.catalogue.columns, column) for segment in segments]
 
     def others(self, shown: Rows, ranking: Rows | None) -> list[Others]:
         """Of each card; with a `ranking` also their ids, in its order, those that it lacks after the others."""
         codes = self._codes(shown)
-        sizes = [groups.sizes(codes[:, at], mask) for at, (groups, mask) in enumerate(self._parts())]
+        sizes = [groups.sizes(codes[:, at], allowed) for at, (groups, allowed) in enumerate(self._parts())]
         counts = (np.sum(sizes, axis=0) - (codes >= 0).any(axis=1)).tolist()
         if ranking is None:
-            return [Others(count) for count in counts]
+            return list(map(_without_ids, counts))
         ranks = {row: at for at, row in enumerate(ranking.tolist())}
         each = zip(shown.tolist(), codes, counts, strict=True)
         return [Others(count, self._ids(row, own, ranks)) for row, own, count in each]
 
-    def _parts(self) -> Iterator[tuple[Groups, Mask | None]]:
-        return zip(self._groups, self._masks, strict=True)
+    def _parts(self) -> Iterator[tuple[Groups, Allowed | None]]:
+        return zip(self._groups, self._allowed, strict=True)
 
     def _codes(self, rows: Rows) -> Rows:
         """The group in each segment that some rows belong to [n, segments], -1 for none."""
@@ -144,24 +148,18 @@ class Variants:
 
     def _ids(self, shown: int, codes: npt.NDArray[np.int64], ranks: dict[int, int]) -> tuple[str, ...]:
         named: list[tuple[int, int, str]] = []
-        for segment, (groups, mask), code in zip(self._segments, self._parts(), codes.tolist(), strict=True):
+        for segment, (groups, allowed), code in zip(self._segments, self._parts(), codes.tolist(), strict=True):
             rows = groups.rows(code)
-            for at in rows.tolist() if mask is None else rows[mask[rows]].tolist():
+            for at in rows.tolist() if allowed is None else rows[allowed.mask[rows]].tolist():
                 if (row := at + segment.first_row) != shown:
                     named.append((ranks.get(row, len(ranks)), row, segment.catalogue.item_id(at)))
         return tuple(name for _, _, name in sorted(named)[:MOST_IDS])
 
-    def count(self) -> int | None:
-        """Cards of all items that match; None where these are too many to be counted."""
-        matching = [
-            len(segment.store) if mask is None else int(np.count_nonzero(mask))
-            for segment, mask in zip(self._segments, self._masks, strict=True)
-        ]
-        if sum(matching) > COUNTED:
-            return None
+    def count(self) -> int:
+        """Cards of all items that match, which should be `COUNTED` at most."""
         cards, seen = 0, set[object]()
-        for groups, mask in self._parts():
-            codes = groups.code if mask is None else groups.code[np.flatnonzero(mask)]
+        for groups, allowed in self._parts():
+            codes = groups.code if allowed is None else groups.code[np.flatnonzero(allowed.mask)]
             own = np.unique(codes[codes >= 0])
             cards += int(np.count_nonzero(codes < 0)) + len(own)
             if len(self._groups) > 1:

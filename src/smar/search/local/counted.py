@@ -6,10 +6,11 @@ counts once. Where items are shown as cards, cards are counted.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from functools import lru_cache, partial
+from itertools import starmap, zip_longest
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,8 @@ from smar.search.counts import ColumnCounts, RangeCount, ValueCount, day, round_
 from smar.search.filters import Filter
 from smar.search.local.cards import COUNTED, card_ids
 from smar.search.local.segment import Segment
-from smar.search.local.taken import by_segment, floats, matching, take
+from smar.search.local.taken import by_segment, matching, take
+from smar.search.local.vectors import Allowed
 from smar.search.ranked import Rows
 
 MOST_COLUMNS = 20
@@ -79,18 +81,22 @@ def count_column(
     parts = list(by_segment(segments, rows))
     codes = parts[0][0].catalogue.columns.labels(name) if len(parts) == 1 else None
     if codes is not None:
-        code = codes.code[parts[0][2]].astype(np.int64)
-        held = code < len(codes.values)
-        pairs = code[held] if cards is None else _pairs(code[held], cards[held])
-        counts = np.bincount(pairs)
+        counts, missing = _bins_counted(codes.code[parts[0][2]], len(codes.values), cards)
         found = np.flatnonzero(counts)
-        named = Counter(
-            {codes.values[at]: count for at, count in zip(found.tolist(), counts[found].tolist(), strict=True)}
-        )
-        return ColumnCounts(_missing(held, cards), values=_best(named, top, contains))
+        named = {codes.values[at]: count for at, count in zip(found.tolist(), counts[found].tolist(), strict=True)}
+        return ColumnCounts(missing, values=_best(named, top, contains))
     values = _values(segments, rows, name)
     held = np.array([bool(own) for own in values], np.bool_)
     return ColumnCounts(_missing(held, cards), values=_best(_count(values, cards), top, contains))
+
+
+def _bins_counted(bins: npt.NDArray[Any], missing: int, cards: Rows | None) -> tuple[Rows, int]:
+    """How often each of the numbers `bins` [n] occurs, and how many are `missing`, the largest number."""
+    if cards is None:
+        counts = np.bincount(bins, minlength=1)
+        return counts[:missing], int(counts[missing:].sum())
+    held = bins < missing
+    return np.bincount(_pairs(bins[held].astype(np.int64), cards[held])), _missing(held, cards)
 
 
 def _pairs(values: Rows, cards: Rows) -> Rows:
@@ -142,7 +148,7 @@ def _missing(held: Mask, cards: Rows | None) -> int:
     return len(np.unique(cards)) - len(np.unique(cards[held]))
 
 
-def _best(counts: Counter[str], top: int, contains: str) -> tuple[ValueCount, ...]:
+def _best(counts: Mapping[str, int], top: int, contains: str) -> tuple[ValueCount, ...]:
     wanted = folded(contains)
     named = [entry for entry in counts.items() if wanted in folded(entry[0])] if wanted else counts.items()
     ranked = sorted(named, key=lambda entry: (-entry[1], entry[0]))[:top]
@@ -152,29 +158,42 @@ def _best(counts: Counter[str], top: int, contains: str) -> tuple[ValueCount, ..
 def _ranges(
     segments: Sequence[Segment], rows: Rows, name: str, top: int, cards: Rows | None, contains: str
 ) -> ColumnCounts:
-    numbers, held = floats(segments, name, rows)
-    held &= np.isfinite(numbers)
     base = segments[0].catalogue.columns
     borders = base.keep("borders", name, lambda: _borders(base, name))
-    bins = np.searchsorted(borders, numbers[held], side="right")
-    if cards is None:
-        counts = np.bincount(bins, minlength=len(borders) + 1)
-    else:
-        counts = np.bincount(_pairs(bins, cards[held]), minlength=len(borders) + 1)
+    bins, extremes = np.empty(len(rows), np.int64), list[float]()
+    for segment, places, own in by_segment(segments, rows):
+        columns = segment.catalogue.columns
+        bins[places] = within = columns.keep("bins", name, partial(_bins, columns, name, borders))[own]
+        if len(held := columns.numbers(name)[own][within <= len(borders)]):
+            extremes += [held.min() / _unit(columns, name), held.max() / _unit(columns, name)]
+    counts, missing = _bins_counted(bins, len(borders) + 1, cards)
     shown: Callable[[float], float | str] = day if base.kind(name) is Kind.MOMENT else float
-    ends: list[float | str | None] = [None, *map(shown, borders.tolist()), None]
-    ranges = tuple(RangeCount(*each) for each in zip(ends[:-1], ends[1:], counts.tolist(), strict=True))
+    ends = base.keep("ends", name, lambda: [None, *map(shown, borders.tolist()), None])
+    each = zip_longest(ends[:-1], ends[1:], counts.tolist(), fillvalue=0)
+    ranges = tuple(starmap(RangeCount, each))
     labels = [segment.catalogue.columns.labels(name) for segment in segments]
     few = len(rows) <= _READ and all(codes is not None and len(codes.values) <= _FEW for codes in labels)
     values = _best(_count(_values(segments, rows, name), cards), top, contains) if few else None
-    low, high = (shown(end) for end in (numbers[held].min(), numbers[held].max())) if held.any() else (None, None)
-    return ColumnCounts(_missing(held, cards), values, ranges if len(ranges) > 1 else None, low, high)
+    low, high = (shown(min(extremes)), shown(max(extremes))) if extremes else (None, None)
+    return ColumnCounts(missing, values, ranges if len(ranges) > 1 else None, low, high)
+
+
+def _unit(columns: Columns, name: str) -> float:
+    """By what a column's numbers are divided to be shown; dates become days."""
+    return 86_400e6 if columns.kind(name) is Kind.MOMENT else 10.0 ** columns.scale(name)
+
+
+def _bins(columns: Columns, name: str, borders: npt.NDArray[np.float64]) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """The range of each row's number [rows], the last and one more for none."""
+    values = columns.numbers(name) / _unit(columns, name)
+    found = np.searchsorted(borders, values, side="right").astype(np.min_scalar_type(len(borders) + 1))
+    found[~(columns.present(name) & np.isfinite(values))] = len(borders) + 1
+    return found
 
 
 def _borders(columns: Columns, name: str) -> npt.NDArray[np.float64]:
     """Inner borders of a column's ranges, in its own unit; whole days of dates."""
-    unit = 86_400e6 if columns.kind(name) is Kind.MOMENT else 10.0 ** columns.scale(name)
-    numbers = columns.numbers(name)[columns.present(name)] / unit
+    numbers = columns.numbers(name)[columns.present(name)] / _unit(columns, name)
     return round_borders(numbers[np.isfinite(numbers)], whole=columns.kind(name) is Kind.MOMENT)
 
 
@@ -187,8 +206,7 @@ def matches_counter(segments: Sequence[Segment]) -> Callable[..., ColumnCounts]:
     @lru_cache(maxsize=128)
     def count(name: str, filter: Filter | None, top: int, collapse: str | None, contains: str = "") -> ColumnCounts:
         allowed = [segment.allowed(filter) for segment in segments]
-        masks = [None if part is None else part.mask for part in allowed]
-        rows = matching(segments, masks)
+        rows = matching(segments, allowed)
         cards = None
         if collapse is not None:
             if len(rows) > COUNTED:
@@ -200,17 +218,17 @@ def matches_counter(segments: Sequence[Segment]) -> Callable[..., ColumnCounts]:
         kind = segments[0].catalogue.columns.kind(name)
         if len(rows) <= _READ or kind in (Kind.NUMBER, Kind.MOMENT, Kind.EMPTY) or cards is not None:
             return count_column(segments, rows, name, top, cards, contains)
-        return _count_all(segments, masks, name, top, contains)
+        return _count_all(segments, allowed, name, top, contains)
 
     return count
 
 
 def _count_all(
-    segments: Sequence[Segment], masks: Sequence[Mask | None], name: str, top: int, contains: str
+    segments: Sequence[Segment], allowed: Sequence[Allowed | None], name: str, top: int, contains: str
 ) -> ColumnCounts:
     """Values among very many rows, by codes."""
     counts, missing = Counter[str](), 0
-    for segment, mask in zip(segments, masks, strict=True):
+    for segment, part in zip(segments, allowed, strict=True):
         columns = segment.catalogue.columns
         lists = columns.kind(name) is Kind.LIST
         rows, entries = columns.entries(name) if lists else (None, columns)
@@ -220,14 +238,14 @@ def _count_all(
                 f"facets: {name} has too many different texts to count among matches; count them among hits."
             )
         if rows is None:
-            code = codes.code if mask is None else codes.code[np.flatnonzero(mask)]
+            code = codes.code if part is None else codes.code[np.flatnonzero(part.mask)]
             missing += int(np.count_nonzero(code == len(codes.values)))
         else:
-            kept = np.arange(len(rows)) if mask is None else np.flatnonzero(mask[rows])
+            kept = np.arange(len(rows)) if part is None else np.flatnonzero(part.mask[rows])
             pairs = np.unique(rows[kept] * (len(codes.values) + 1) + codes.code[kept])  # an entry may come twice
             code = pairs % (len(codes.values) + 1)
             with_value = np.unique(pairs[code < len(codes.values)] // (len(codes.values) + 1))
-            missing += (len(columns) if mask is None else int(np.count_nonzero(mask))) - len(with_value)
+            missing += (len(columns) if part is None else part.count) - len(with_value)
         for value, count in zip(codes.values, np.bincount(code, minlength=len(codes.values)).tolist(), strict=False):
             if count:
                 counts[value] += count

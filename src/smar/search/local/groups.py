@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from smar.search.column_values import Columns, Kind, Mask, one_array
+from smar.search.column_values import Columns, Kind, one_array
+from smar.search.local.vectors import Allowed
 from smar.search.ranked import Rows
 
 
@@ -43,14 +44,18 @@ class Groups:
         """The rows of a group, ascending; none of group -1."""
         return self._rows[self._starts[code] : self._starts[code + 1]] if code >= 0 else self._rows[:0]
 
-    def sizes(self, codes: Rows, mask: Mask | None) -> Rows:
-        """How many rows of `mask` [rows], None for all, each of some groups has [n]; none in group -1."""
+    def sizes(self, codes: Rows, allowed: Allowed | None) -> Rows:
+        """How many of the `allowed` rows, None for all, each of some groups has [n]; none in group -1."""
         starts, lengths = self._starts[codes], np.where(codes >= 0, self._starts[codes + 1] - self._starts[codes], 0)
-        if mask is None:
+        if allowed is None:
             return lengths
+        if (others := allowed.few_others) is not None:
+            without = self.code[others]
+            few: Rows = lengths - np.count_nonzero(codes[:, None] == without[without >= 0], axis=1)
+            return few
         ends = np.cumsum(lengths)
         places = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths - starts, lengths)
-        passed = np.concatenate([[0], np.cumsum(mask[self._rows[places]])])
+        passed = np.concatenate([[0], np.cumsum(allowed.mask[self._rows[places]])])
         sizes: Rows = passed[ends] - passed[ends - lengths]
         return sizes
 

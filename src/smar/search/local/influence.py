@@ -7,7 +7,7 @@ them, and come to their places once all others are in order.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
@@ -259,13 +259,17 @@ class Moved:
         if not moves or not len(self):
             return self
         order = np.arange(len(self)) if self.order is None else self.order
-        best, hits = order[:most], self
+        best, score, amounts = order[:most], self.score[order[:most]], []
         rows = self.found.rows[best]
         for move in moves:
-            score = move.moved(segments, rows, hits.score[best].astype(np.float64))
-            hits = hits.step(best, score, by=move.by, rule=move.rule)
-        best = best[np.argsort(-hits.score[best], kind="stable")]
-        return replace(hits, order=np.concatenate([best, order[most:]]))
+            after = move.moved(segments, rows, score.astype(np.float64))
+            amounts.append(np.zeros(len(self.score)))
+            amounts[-1][best] = after - score
+            score = after.astype(np.float32)
+        now, steps = self.score.copy(), tuple({"by": move.by, "rule": move.rule} for move in moves)
+        now[best] = score
+        order = np.concatenate([best[np.argsort(-score, kind="stable")], order[most:]])
+        return Moved(self.found, now, order, (*self.amounts, *amounts), (*self.steps, *steps))
 
     def told(self) -> list[list[dict[str, Any]]]:
         """What has moved each of them, and by how much."""

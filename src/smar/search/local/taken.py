@@ -10,6 +10,7 @@ import pyarrow as pa
 from smar.core.errors import InputError
 from smar.search.column_values import Columns, Kind, Mask, kind_of, one_array
 from smar.search.local.segment import Segment
+from smar.search.local.vectors import Allowed
 from smar.search.ranked import Rows
 
 _COMPARED = (Kind.TEXT, Kind.NUMBER, Kind.FLAG, Kind.MOMENT, Kind.EMPTY)
@@ -84,10 +85,10 @@ def take(columns: Columns, name: str, rows: Rows) -> pa.Array:
     return one_array(columns.table[name]).take(pa.array(rows, pa.int64()))
 
 
-def matching(segments: Sequence[Segment], masks: Sequence[Mask | None]) -> Rows:
-    """Rows of the index that `masks` let through, one a segment, None for all of it; ascending."""
+def matching(segments: Sequence[Segment], allowed: Sequence[Allowed | None]) -> Rows:
+    """Rows of the index that are `allowed`, one of it a segment, None for all of it; ascending."""
     rows = [
-        (np.arange(len(segment.store)) if mask is None else np.flatnonzero(mask)) + segment.first_row
-        for segment, mask in zip(segments, masks, strict=True)
+        (np.arange(len(segment.store)) if part is None else np.flatnonzero(part.mask)) + segment.first_row
+        for segment, part in zip(segments, allowed, strict=True)
     ]
     return rows[0] if len(rows) == 1 else np.concatenate(rows)

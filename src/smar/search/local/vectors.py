@@ -37,6 +37,7 @@ _NEARLY_ALL = 0.9
 _MIN_CANDIDATES = 100
 _FEW_DEAD = 20
 """Spare hits where fewer than one item in a hundred is dead or hidden."""
+_FEW_OTHERS = 64
 _NARROW = 200 + _FEW_DEAD  # hits up to which lists are left out by the margin, which is tuned for 50
 _NTH = 4  # list that the others are compared with; the best may be alone
 _FIRST = 10  # matching items for each judged hit that the first step looks at
@@ -118,6 +119,11 @@ class Allowed:
     def rows(self) -> Rows:
         """The items' rows, ascending."""
         return np.flatnonzero(self.mask)
+
+    @cached_property
+    def few_others(self) -> Rows | None:
+        """The rows that it does not let through, where they are few: what a shop hides."""
+        return np.flatnonzero(~self.mask) if len(self.mask) - self.count <= _FEW_OTHERS else None
 
     def per_list(self, lists: Lists) -> npt.NDArray[np.int32]:
         """How many of the items lie in each list; counted once."""
