@@ -3,9 +3,9 @@
 #
 #     sudo benchmarks/cluster.sh [WORK]        # needs root, ip (iproute2), Java 17, and .venv of `make test-cluster`
 #
-# Spark with a master and two workers, Ray with two nodes of which one is killed, torchrun on two nodes; each against one
-# process on one node. It ends what it started, by process id, and takes its namespaces and, unless WORK is given, its
-# folder away. Each step has 300 seconds.
+# torchrun on two nodes, Ray with two nodes of which one is killed, Spark with a master and two workers; each against one
+# node. It ends what it started, by process id, and takes its namespaces and, unless WORK is given, its
+# folder away. Each step has 600 seconds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD bin=$PWD/.venv/bin
@@ -39,7 +39,7 @@ export SPARK_DAEMON_MEMORY=256m PYSPARK_PYTHON=$bin/python
 export SPARK_HOME=$("$bin/python" -c 'import pyspark; print(pyspark.__path__[0])')
 
 on() { ip netns exec "$1" "${@:2}"; }
-smar() { timeout 300 "$bin/python" -m smar "$@"; }
+smar() { timeout 600 "$bin/python" -m smar "$@"; }
 start() {  # NODE LOG WORDS...: in a process group of its own, which clean() ends
     setsid ip netns exec "$1" "${@:3}" >"$work/$2.log" 2>&1 &
     pids+=($!)
@@ -72,59 +72,21 @@ import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from tiny_line import prepare_shop
-done = prepare_shop(Path(sys.argv[1]), items=20_000, searches=20_000)
+done = prepare_shop(Path(sys.argv[1]), items=12_500, searches=8_000)
 sys.exit(done.err if done.code else 0)
 PY
 tables=(--items "$work/shop/items.parquet" --clicks "$work/shop/clicks.parquet" --queries "$work/shop/queries.parquet")
-said "generated shop" "20,000 items, 20,000 searches"
-
-# --- Spark: master and worker on node a, a worker on node b, the driver on node a ---------------------------------------
-java=("$bin/spark-class")
-start "$a" spark-master "${java[@]}" org.apache.spark.deploy.master.Master --host "$ip_a" --port 7077 --webui-port 8081
-await "Spark's master" on "$a" bash -c "</dev/tcp/$ip_a/7077"
-for node in a b; do
-    host=ip_$node
-    mkdir -p "$work/spark-$node"
-    start "${!node}" "spark-worker-$node" "${java[@]}" org.apache.spark.deploy.worker.Worker "spark://$ip_a:7077" \
-        --host "${!host}" --cores 1 --memory 1g --work-dir "$work/spark-$node"
-done
-for node in a b; do await "Spark's worker $node" grep -q "Successfully registered" "$work/spark-worker-$node.log"; done
-mkdir -p "$work/spark-conf"
-cat >"$work/spark-conf/spark-defaults.conf" <<CONF
-spark.driver.host $ip_a
-spark.driver.memory 1g
-spark.executor.memory 700m
-spark.sql.shuffle.partitions 4
-CONF
-prepared() {
-    SPARK_CONF_DIR=$work/spark-conf SPARK_LOCAL_IP=$ip_a on "$a" timeout 300 "$bin/python" -m smar prepare "${tables[@]}" \
-        --config "$work/tiny.yaml" --out "$work/dataset-spark" --engine spark --spark-master "spark://$ip_a:7077"
-}
-timed "Spark, master and two workers: smar prepare" logged spark prepared
-executors=$(find "$work"/spark-a "$work"/spark-b -name stderr | wc -l)
-said "Spark: executors that were started" "$executors on two nodes"
-"$bin/python" - "$work" <<'PY'
-import sys
-from pathlib import Path
-from smar.data.dataset import Dataset
-duck, spark = (Dataset.open(Path(sys.argv[1]) / name) for name in ("dataset", "dataset-spark"))
-for part in ("train", "valid", "test"):
-    assert duck.pairs(part).to_pydict() == spark.pairs(part).to_pydict(), part  # Spark does not mark what holds no null
-assert duck.qrels().to_pydict() == spark.qrels().to_pydict()
-rows = sum(len(duck.pairs(part)) for part in ("train", "valid", "test"))
-print(f"{'Spark: pairs and qrels against DuckDB':<58} equal, {rows:,} pairs")
-PY
-for pid in "${pids[@]}"; do group TERM "$pid"; done
+said "generated shop" "12,500 items, 8,000 searches"
 
 # --- torchrun: one process on each node, against two processes on one node ----------------------------------------------
 train=(-m smar train "$work/dataset" --config "$work/tiny.yaml" --set "train.baselines=[]")
 torchrun=("$bin/python" -m torch.distributed.run)
 one_node() {
-    on "$a" timeout 300 "${torchrun[@]}" --nnodes 1 --nproc-per-node 2 --node-rank 0 --master-addr 127.0.0.1 \
+    on "$a" timeout 600 "${torchrun[@]}" --nnodes 1 --nproc-per-node 2 --node-rank 0 --master-addr 127.0.0.1 \
         --master-port 29511 "${train[@]}" --out "$work/run-one"
 }
 on_node() {  # NODE RANK
-    GLOO_SOCKET_IFNAME=veth0 on "$1" timeout 300 "${torchrun[@]}" --nnodes 2 --nproc-per-node 1 --node-rank "$2" \
+    GLOO_SOCKET_IFNAME=veth0 on "$1" timeout 600 "${torchrun[@]}" --nnodes 2 --nproc-per-node 1 --node-rank "$2" \
         --master-addr "$ip_a" --master-port 29512 "${train[@]}" --out "$work/run"
 }
 two_nodes() {
@@ -147,7 +109,7 @@ await "Ray's head" on "$a" bash -c "</dev/tcp/$ip_a/6379"
 start "$b" ray-node "${ray[@]}" --address "$ip_a:6379" --node-ip-address "$ip_b"
 node_b=${pids[-1]}
 await "Ray's second node" grep -q "Ray runtime started" "$work/ray-node.log"
-with_ray() { RAY_ADDRESS=$ip_a:6379 on "$a" timeout 300 "$bin/python" -m smar "$@" --runner ray --device cpu; }
+with_ray() { RAY_ADDRESS=$ip_a:6379 on "$a" timeout 600 "$bin/python" -m smar "$@" --runner ray --device cpu; }
 killed() {
     with_ray embed "$work/run" "$work/dataset" --out "$work/embeddings-ray" &
     local embed=$!
@@ -163,4 +125,43 @@ equal "Ray: embeddings" -x job.json "$work/embeddings" "$work/embeddings-ray"
 timed "one process: smar evaluate" logged evaluate smar evaluate "$work/run" "$work/dataset" --out "$work/report" --device cpu
 timed "Ray: smar evaluate" logged evaluate-ray with_ray evaluate "$work/run" "$work/dataset" --out "$work/report-ray"
 equal "Ray: metrics of the report" "$work/report/metrics.json" "$work/report-ray/metrics.json"
+for pid in "${pids[@]}"; do group TERM "$pid"; done
+
+# --- Spark: master and worker on node a, a worker on node b, the driver on node a ---------------------------------------
+java=("$bin/spark-class")
+start "$a" spark-master "${java[@]}" org.apache.spark.deploy.master.Master --host "$ip_a" --port 7077 --webui-port 8081
+await "Spark's master" on "$a" bash -c "</dev/tcp/$ip_a/7077"
+for node in a b; do
+    host=ip_$node
+    mkdir -p "$work/spark-$node"
+    start "${!node}" "spark-worker-$node" "${java[@]}" org.apache.spark.deploy.worker.Worker "spark://$ip_a:7077" \
+        --host "${!host}" --cores 1 --memory 1g --work-dir "$work/spark-$node"
+done
+for node in a b; do await "Spark's worker $node" grep -q "Successfully registered" "$work/spark-worker-$node.log"; done
+mkdir -p "$work/spark-conf"
+cat >"$work/spark-conf/spark-defaults.conf" <<CONF
+spark.driver.host $ip_a
+spark.driver.memory 1g
+spark.executor.memory 700m
+spark.sql.shuffle.partitions 4
+CONF
+prepared() {
+    SPARK_CONF_DIR=$work/spark-conf SPARK_LOCAL_IP=$ip_a on "$a" timeout 600 "$bin/python" -m smar prepare "${tables[@]}" \
+        --config "$work/tiny.yaml" --out "$work/dataset-spark" --engine spark --spark-master "spark://$ip_a:7077"
+}
+timed "Spark, master and two workers: smar prepare" logged spark prepared
+executors=$(find "$work"/spark-a "$work"/spark-b -name stderr | wc -l)
+said "Spark: executors that were started" "$executors on two nodes"
+"$bin/python" - "$work" <<'PY'
+import sys
+from pathlib import Path
+from smar.data.dataset import Dataset
+duck, spark = (Dataset.open(Path(sys.argv[1]) / name) for name in ("dataset", "dataset-spark"))
+for part in ("train", "valid", "test"):
+    assert duck.pairs(part).to_pydict() == spark.pairs(part).to_pydict(), part  # Spark does not mark what holds no null
+assert duck.qrels().to_pydict() == spark.qrels().to_pydict()
+rows = sum(len(duck.pairs(part)) for part in ("train", "valid", "test"))
+print(f"{'Spark: pairs and qrels against DuckDB':<58} equal, {rows:,} pairs")
+PY
+
 said "all" "passed"

@@ -107,7 +107,6 @@ def table(rates: dict[str, float], asked: argparse.Namespace) -> str:
         "prepare, log": ("log rows", asked.rows, 0.0),
         "prepare, pictures": ("pictures", asked.items, rates["bytes of packed pictures"] * asked.items),
         "train": ("training pairs", asked.pairs, 0.0),
-        "embed, words alone": ("items by words", asked.items, rates["bytes of embeddings"] * asked.items),
         "embed, with pictures": ("items with pictures", asked.items, rates["bytes of embeddings"] * asked.items),
         "index, embedded": ("index vectors", asked.items, rates["bytes of index"] * asked.items),
     }
@@ -123,7 +122,7 @@ def table(rates: dict[str, float], asked: argparse.Namespace) -> str:
         cost = machines * asked.cores * wall * asked.price
         lines.append(
             f"| {stage} | {amount:,} | {rates[rate]:,.0f} {rate}/s | {hours:,.0f} | {machines} | {wall:,.1f} | "
-            f"{size / 1e9:,.0f} | {cost:,.0f} |"
+            f"{size / 1e9:,.0f} | {cost:,.2f} |"
         )
     return "\n".join(lines)
 
