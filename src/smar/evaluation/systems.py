@@ -33,7 +33,7 @@ from smar.data.voices import query_features
 from smar.evaluation.encoded_items import HERE, Place, Start, encode_catalogue
 from smar.evaluation.metrics import Floats as Doubles
 from smar.evaluation.metrics import Integers, per_query
-from smar.evaluation.scores import Catalogue, Ranked, Task, Voiced, choose, mixed_blocks, rank_blocks, shortened
+from smar.evaluation.scores import Catalogue, Rankings, Task, Voiced, choose, mixed_blocks, rank_blocks, shortened
 from smar.model.encoder import Encoder, Floats
 from smar.model.quiet import quiet
 from smar.model.run_folder import RunManifest, baselines, find_parent, load_encoder
@@ -54,8 +54,8 @@ class RankedRun:
     """
 
     name: str
-    own: Ranked
-    others: Mapping[str, Ranked]
+    own: Rankings
+    others: Mapping[str, Rankings]
     probability: Doubles | None
     threshold: float
     absent: Mapping[str, str] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class System:
     """A row of the report under its final name; `run` is the run's name, None for a model of no run."""
 
     name: str
-    ranked: Ranked
+    ranked: Rankings
     run: str | None
     control: bool = False
     bound: bool = False
@@ -157,9 +157,9 @@ def voices_of(encoder: Encoder, dataset: Dataset, queries: Sequence[str], p: Flo
 
 def _starts(
     run: Path, dataset: Dataset, queries: Sequence[str], task: Task, given: Collection[Path], place: Place
-) -> tuple[dict[str, Ranked], dict[str, str]]:
+) -> tuple[dict[str, Rankings], dict[str, str]]:
     """What the run's models began from, where there is such a thing; and, row by row, why it cannot be shown."""
-    ranked: dict[str, Ranked] = {}
+    ranked: dict[str, Rankings] = {}
     absent: dict[str, str] = {}
     seen: set[str] = set()
     starts: dict[str, Callable[[], Encoder | None]] = {ZERO_SHOT: Start(run.absolute(), None)}
@@ -225,7 +225,7 @@ def _picture_controls(
     catalogue: Catalogue,
     task: Task,
     place: Place,
-) -> dict[str, Ranked]:
+) -> dict[str, Rankings]:
     """`image`, `shuffled` and `no-pictures`; p is [n_queries, 1]."""
     ranked = rank_blocks(mixed_blocks(query, catalogue.pictures_only(), {"image": _ALL}), task)
     rows = {"shuffled": shuffled_rows(dataset.image_row), "no-pictures": np.full_like(dataset.image_row, -1)}
@@ -236,7 +236,7 @@ def _picture_controls(
     return ranked
 
 
-def _oracle(text: Ranked, multimodal: Ranked, task: Task) -> Ranked:
+def _oracle(text: Rankings, multimodal: Rankings, task: Task) -> Rankings:
     """Per query the answer with the higher recall at the task's k."""
     recall = [per_query(ranked.ranking, task.relevance, task.k) for ranked in (text, multimodal)]
     better = np.zeros(len(text.ranking), dtype=bool)
