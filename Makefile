@@ -14,6 +14,8 @@ CODE = src tests benchmarks examples .ci
 TEST_WORKERS = 2
 # Arguments of single benchmarks; prepare.py alone would take 40 million rows.
 BENCH_prepare := --rows 4000000
+BENCH_scale := --items 10000 100000
+BENCH_cost := --rates docs/scale-rates.json
 # `make bench-serving` alone takes a million items, which is built in minutes and takes 3 GB.
 bench: BENCH_serving = --items 120000 --seconds 3
 

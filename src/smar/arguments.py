@@ -55,14 +55,14 @@ def part(text: str) -> Part:
     return Part(int(number), int(of))
 
 
-def add_runner(command: argparse.ArgumentParser, option: str, what: str) -> None:
-    """Who does the work: this machine, a Ray cluster, or several calls with a part each."""
+def add_runner(command: argparse.ArgumentParser, option: str = "", what: str = "") -> None:
+    """Who does the work: this machine, a Ray cluster, or, where there is an option, several calls with a part each."""
     command.add_argument(
         "--runner", choices=RUNNERS, default="local", help="local, or ray: a cluster (RAY_ADDRESS) or this machine"
     )
-    command.add_argument(
-        option, type=part, dest="part", metavar="K/N", help=f"{what} of one of N calls only; a call without it finishes"
-    )
+    if option:
+        text = f"{what} of one of N calls only; a call without it finishes"
+        command.add_argument(option, type=part, dest="part", metavar="K/N", help=text)
 
 
 def named_file(text: str) -> tuple[str, Path]:
