@@ -46,7 +46,8 @@ lint: .venv/installed-dev  ## check style and types, look for weaknesses and kno
 docs: .venv/installed-docs  ## build the site of docs/ with a reference of the API into site/; broken links fail
 	$(BIN)/mkdocs build --strict
 
-bench: .venv/installed-dev $(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py))  ## run the benchmarks at moderate sizes
+# Peers that are no pinned requirement: their scripts say what to install.
+bench: .venv/installed-dev $(filter-out bench-words bench-workers,$(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py)))  ## run the benchmarks at moderate sizes
 
 bench-serving: .venv/installed-bench  ## a million items under load, beside a peer (BENCH_serving='--items 20000': fewer)
 	$(BIN)/python benchmarks/serving.py $(BENCH_serving)

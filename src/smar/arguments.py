@@ -6,7 +6,10 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import ByteSize, TypeAdapter
+
 from smar.runners.run import RUNNERS, Part
+from smar.storage.location import is_store
 
 
 def date(text: str) -> datetime:
@@ -27,6 +30,21 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def size(text: str) -> int:
+    """Bytes, such as 4GB (4,000,000,000) or 4GiB.
+
+    >>> size("4GB")
+    4000000000
+    """
+    try:
+        found = int(TypeAdapter(ByteSize).validate_python(text))
+    except ValueError:
+        found = 0
+    if found < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4GB")
+    return found
 
 
 def part(text: str) -> Part:
@@ -61,7 +79,7 @@ def served(text: str) -> tuple[str | None, Path | str]:
     return name, held(own)
 
 
-def named_folder(text: str) -> tuple[str | None, Path]:
+def named_folder(text: str) -> tuple[str | None, Path | str]:
     """A folder that a command of smar made, or NAME=FOLDER; the name is None where there is none."""
     name, own = _name_of(text)
     return name, made(own)
@@ -81,8 +99,10 @@ def shares(text: str) -> tuple[tuple[str, float], ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME:SHARE,NAME:SHARE, such as a:50,b:50") from None
 
 
-def made(text: str) -> Path:
-    """A folder that a command of smar made; what is not there is told by the command that needs it."""
+def made(text: str) -> Path | str:
+    """A folder that a command of smar made, here or in a store; what is not there is told by who needs it."""
+    if is_store(text):
+        return text
     return _usable(text, True, "the folder that smar made", "read", _not_readable)
 
 
@@ -103,8 +123,10 @@ def file(text: str) -> Path:
     return _usable(text, False, "a file", "read", _not_readable)
 
 
-def folder(text: str) -> Path:
-    """A folder to write: new, or made by this command before."""
+def folder(text: str) -> Path | str:
+    """A folder to write, here or in a store: new, or made by this command before."""
+    if is_store(text):
+        return text
     return _usable(text, True, "a folder, new or made by this command before", "written", _not_writable)
 
 

@@ -140,7 +140,7 @@ def index(options: argparse.Namespace) -> None:
         from smar.search.local import RECALL_TARGET, build_index
 
         target = options.recall or RECALL_TARGET
-        done = build_index(options.source, options.out, recall=target, query=options.query)
+        done = build_index(options.source, options.out, recall=target, query=options.query, memory=options.memory)
         missed = f", BELOW the target {target:g}: items too much alike" if (done.recall or target) < target else ""
         shown = asdict(done) | {"recall": done.recall and f"{done.recall:.4f}{missed}"}
         rows = [(name, value) for name, value in shown.items() if value is not None]
@@ -216,6 +216,8 @@ def _refuse_stray_index_options(options: argparse.Namespace) -> None:
     built = options.out is not None or (options.to is not None and options.query is None)
     if (options.recall is not None or options.query is not None) and not built:
         raise InputError("--recall and --query belong to --out: an index keeps what it was built with.")
+    if options.memory is not None and options.out is None:
+        raise InputError("--memory belongs to --out: it bounds the build from embeddings.")
 
 
 def _update_index(options: argparse.Namespace) -> None:
@@ -364,6 +366,7 @@ def serve(options: argparse.Namespace) -> None:
     from smar.core.logs import configure_logs
     from smar.serving.options import named_paths, read_keys, service_options
     from smar.serving.supervise import serve as run
+    from smar.storage.following import following
 
     names = ("workers", "protect_reads", "rate", "log", "cors", "root_path", "rules", "facets", "sort", "collapse")
     further = {name: getattr(options, name) for name in ("split", "interleave", "events", "events_sessions")}
@@ -374,7 +377,8 @@ def serve(options: argparse.Namespace) -> None:
     if any(isinstance(one, str) for one in indexes.values()):
         _check_engine(indexes, options)
     runs = named_paths(options.model, next(iter(indexes)))
-    run(indexes, options.host, options.port, chosen, runs, options.device, options.folder)
+    with following(options.stores, options.poll):
+        run(indexes, options.host, options.port, chosen, runs, options.device, options.folder)
 
 
 def _check_engine(indexes: Mapping[str, Path | str], options: argparse.Namespace) -> None:

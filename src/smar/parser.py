@@ -277,6 +277,9 @@ def _index(commands: "Commands[argparse.ArgumentParser]") -> None:
         "--query", type=arguments.made, metavar="DIR", help="with --out: a query encoder of `smar export`"
     )
     command.add_argument(
+        "--memory", type=arguments.size, metavar="SIZE", help="with --out: build large catalogues in so much, e.g. 4GB"
+    )
+    command.add_argument(
         "--run", type=arguments.made, metavar="RUN", help="with --update: the run whose model encodes the items"
     )
     command.add_argument("--images", nargs="+", default=[], metavar="PATH", help="with --update: pictures of the items")
@@ -370,7 +373,7 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         nargs="+",
         type=arguments.served,
         metavar="INDEX",
-        help="a folder, an engine's URL, or several folders as NAME=INDEX; the first one answers what names none",
+        help="a folder, here or in a store, a URL, or several as NAME=INDEX; the first answers what names none",
     )
     _folder(command)
     command.add_argument("--host", default="127.0.0.1")
@@ -394,6 +397,9 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         "--interleave", type=arguments.names, default=(), metavar="A,B", help="two indexes that rank together"
     )
     _device(command)
+    command.add_argument(
+        "--poll", type=float, default=10.0, metavar="SECONDS", help="between looks for new versions in a store (10)"
+    )
     command.add_argument(
         "--keys", type=arguments.file, metavar="FILE", help="API keys, one a line; or SMAR_API_KEYS=KEY,KEY"
     )

@@ -25,6 +25,7 @@ from smar.model.device import all_devices
 from smar.model.framing import read_framing
 from smar.model.run_folder import load_encoder
 from smar.runners.run import Part
+from smar.storage.copies import with_copies
 from smar.training.callbacks import Callback
 from smar.training.recipe import propose
 from smar.training.train import TrainSummary
@@ -71,6 +72,7 @@ def _data_settings(config: Config, assignments: Sequence[str], pictures_for: str
     return load_settings(config, [*framing, *assignments]).data
 
 
+@with_copies
 def prepare(
     items: Given,
     clicks: Given = (),
@@ -143,6 +145,7 @@ class Run:
         return load(self.path, baseline, device)
 
 
+@with_copies
 def train(
     dataset: Dataset | StrPath,
     out: StrPath = "run",
@@ -218,6 +221,7 @@ class Report:
         return self.table.__arrow_c_stream__(requested_schema)
 
 
+@with_copies
 def evaluate(
     runs: "Run | StrPath | Sequence[Run | StrPath]",
     dataset: Dataset | StrPath,
@@ -257,6 +261,7 @@ def evaluate(
     return Report(Path(out), done)
 
 
+@with_copies
 def embed(
     run: Run | StrPath,
     dataset: Dataset | StrPath,

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from smar.core.errors import InputError
 from smar.core.files import Manifest, StrPath, verify, xxh3
 from smar.data.text import normalise
+from smar.search.column_values import widened
 from smar.search.query import QueryManifest
 
 PAYLOAD_FILE = "payload.parquet"
@@ -186,7 +187,7 @@ def read_payload(path: Path, items: int, made_by: str) -> pa.Table:
     Columns that have a value everywhere are written as such. Later items may lack one, so that is taken off here.
     """
     try:
-        table = pq.read_table(path).combine_chunks()
+        table = widened(pq.read_table(path)).combine_chunks()
     except FileNotFoundError:
         raise InputError(f"{path} is missing. Run `{made_by}` again.") from None
     except (pa.ArrowInvalid, OSError) as error:
