@@ -37,7 +37,7 @@ def measured() -> dict[str, float]:
     told = script("prepare.py", "--rows", "4000000")
     rates = {"log rows": number(r"log rows +([\d,]+)", told) / number(r"pair building s +([\d.]+)", told)}
     print(f"log rows {rates['log rows']:,.0f}", file=sys.stderr)
-    with tempfile.TemporaryDirectory(prefix="smar-scale-") as folder:
+    with tempfile.TemporaryDirectory(prefix="smar-cost-") as folder:
         rates |= shop_rates(Path(folder))
         print(rates, file=sys.stderr)
         rates["training pairs"] = number(r"training step +([\d.]+)", script("training.py", "--steps", "4"))
