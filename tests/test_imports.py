@@ -18,26 +18,28 @@ BASE = {"smar", "core"}
 ALLOWED = {
     # parts of a work, in processes or on the nodes of a cluster
     "runners": set[str](),
-    "data": {"runners"},
+    # folders in an object store
+    "storage": set[str](),
+    "data": {"runners", "storage"},
     "demo": {"data"},
     "model": {"data"},
-    "search": {"data"},
+    "search": {"data", "runners"},
     # The formats of query encoder and embeddings lie in smar.search, where they are read without torch.
     "export": {"data", "model", "search"},
     "training": {"data", "model", "export"},
-    "evaluation": {"data", "model", "training"},
+    "evaluation": {"data", "model", "training", "runners"},
     "embedding": {"data", "model", "export", "runners", "search"},
-    "serving": {"data", "search"},
+    "serving": {"data", "search", "storage"},
     # The model worker of `smar serve`: a process of its own, as it loads torch and the query workers must not.
     "serving.writer": {"data", "model", "embedding", "search", "serving"},
     # the door of all rooms for a Python program; what stands in `smar` itself is loaded when it is used
-    "api": {"data", "model", "training", "evaluation", "embedding", "runners", "search", "serving"},
+    "api": {"data", "model", "training", "evaluation", "embedding", "runners", "search", "serving", "storage"},
     "smar": {"api", "data", "search", "serving"},
-    "arguments": {"runners"},
+    "arguments": {"runners", "storage"},
     "parser": {"arguments"},
-    "cli": {"commands", "parser"},
+    "cli": {"commands", "parser", "storage"},
     "__main__": {"cli"},
-    "commands": {"api", "demo", "model", "evaluation", "export", "embedding", "search", "serving", "parser"},
+    "commands": {"api", "demo", "model", "evaluation", "export", "embedding", "search", "serving", "parser", "storage"},
 }
 """Part -> other parts that it may import, beside the foundation."""
 ONLINE = ("data", "search", "serving")

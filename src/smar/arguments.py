@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ByteSize, TypeAdapter
 
 from smar.runners.run import RUNNERS, Part
+from smar.storage.location import is_store
 
 
 def date(text: str) -> datetime:
@@ -54,14 +55,14 @@ def part(text: str) -> Part:
     return Part(int(number), int(of))
 
 
-def add_runner(command: argparse.ArgumentParser, option: str, what: str) -> None:
-    """Who does the work: this machine, a Ray cluster, or several calls with a part each."""
+def add_runner(command: argparse.ArgumentParser, option: str = "", what: str = "") -> None:
+    """Who does the work: this machine, a Ray cluster, or, where there is an option, several calls with a part each."""
     command.add_argument(
         "--runner", choices=RUNNERS, default="local", help="local, or ray: a cluster (RAY_ADDRESS) or this machine"
     )
-    command.add_argument(
-        option, type=part, dest="part", metavar="K/N", help=f"{what} of one of N calls only; a call without it finishes"
-    )
+    if option:
+        text = f"{what} of one of N calls only; a call without it finishes"
+        command.add_argument(option, type=part, dest="part", metavar="K/N", help=text)
 
 
 def named_file(text: str) -> tuple[str, Path]:
@@ -78,7 +79,7 @@ def served(text: str) -> tuple[str | None, Path | str]:
     return name, held(own)
 
 
-def named_folder(text: str) -> tuple[str | None, Path]:
+def named_folder(text: str) -> tuple[str | None, Path | str]:
     """A folder that a command of smar made, or NAME=FOLDER; the name is None where there is none."""
     name, own = _name_of(text)
     return name, made(own)
@@ -98,8 +99,10 @@ def shares(text: str) -> tuple[tuple[str, float], ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME:SHARE,NAME:SHARE, such as a:50,b:50") from None
 
 
-def made(text: str) -> Path:
-    """A folder that a command of smar made; what is not there is told by the command that needs it."""
+def made(text: str) -> Path | str:
+    """A folder that a command of smar made, here or in a store; what is not there is told by who needs it."""
+    if is_store(text):
+        return text
     return _usable(text, True, "the folder that smar made", "read", _not_readable)
 
 
@@ -120,8 +123,10 @@ def file(text: str) -> Path:
     return _usable(text, False, "a file", "read", _not_readable)
 
 
-def folder(text: str) -> Path:
-    """A folder to write: new, or made by this command before."""
+def folder(text: str) -> Path | str:
+    """A folder to write, here or in a store: new, or made by this command before."""
+    if is_store(text):
+        return text
     return _usable(text, True, "a folder, new or made by this command before", "written", _not_writable)
 
 

@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 training or the machine failed; 2 the user's input is wron
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 
 from smar.core.errors import InputError, TrainingError
@@ -18,9 +19,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else threads that wait take a busy machine's cores
     from smar import commands  # after parsing: --help answers at once
+    from smar.storage.copies import local_copies
 
     try:
-        getattr(commands, options.command.replace("-", "_"))(options)
+        with local_copies(options.command, vars(options)) as given:
+            getattr(commands, options.command.replace("-", "_"))(Namespace(**given))
     except InputError as error:
         console.print(f"smar {options.command}: {error}", style="red", markup=False, soft_wrap=True)
         return 2

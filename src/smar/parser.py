@@ -146,6 +146,7 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
         "evaluate",
         "compare the models of one or several runs on the test period: tables, tests, controls, charts",
         "smar evaluate run dataset --out report\n"
+        "smar evaluate run dataset --out report --runner ray\n"
         "smar evaluate run dataset --qrels qrels.parquet --out report\n"
         "smar evaluate run-a run-b dataset --names small,large --out report\n"
         "smar evaluate run dataset --trec-run solr=solr.trec --out report",
@@ -173,6 +174,7 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     _assignments(command)
     _device(command)
+    arguments.add_runner(command)
     command.add_argument("--out", type=arguments.folder, required=True, metavar="REPORT")
 
 
@@ -240,7 +242,7 @@ def _index(commands: "Commands[argparse.ArgumentParser]") -> None:
         "index",
         "build the search index from embeddings, or change an index",
         "smar index embeddings --out index\n"
-        "smar index embeddings --to postgresql://user@host/shop\n"
+        "smar index embeddings --to postgresql://user@host/shop --workers 4\n"
         "smar index index --update new-items.parquet --run run\n"
         "smar index index --delete ids.txt\n"
         "smar index index --compact\n"
@@ -260,6 +262,10 @@ def _index(commands: "Commands[argparse.ArgumentParser]") -> None:
         metavar="URL",
         help="load an engine instead: postgresql://, milvus://, lance:// (docs/engines.md)",
     )
+    command.add_argument(
+        "--workers", type=arguments.positive, default=1, metavar="N", help="with --to: processes that load shards"
+    )
+    arguments.add_runner(command)
     what.add_argument("--update", nargs="+", metavar="ITEMS", help="tables of new and changed items; needs --run")
     what.add_argument("--delete", type=arguments.file, metavar="FILE", help="ids of items to remove, one a line")
     what.add_argument("--compact", action="store_true", help="make one new version of index and updates")
@@ -367,7 +373,7 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         nargs="+",
         type=arguments.served,
         metavar="INDEX",
-        help="a folder, an engine's URL, or several folders as NAME=INDEX; the first one answers what names none",
+        help="a folder, here or in a store, a URL, or several as NAME=INDEX; the first answers what names none",
     )
     _folder(command)
     command.add_argument("--host", default="127.0.0.1")
@@ -391,6 +397,9 @@ def _serve_and_demo(commands: "Commands[argparse.ArgumentParser]") -> None:
         "--interleave", type=arguments.names, default=(), metavar="A,B", help="two indexes that rank together"
     )
     _device(command)
+    command.add_argument(
+        "--poll", type=float, default=10.0, metavar="SECONDS", help="between looks for new versions in a store (10)"
+    )
     command.add_argument(
         "--keys", type=arguments.file, metavar="FILE", help="API keys, one a line; or SMAR_API_KEYS=KEY,KEY"
     )

@@ -7,12 +7,12 @@ import pytest
 import yaml
 
 from smar.evaluation.facts import NamedRun
-from smar.evaluation.scores import Ranked
+from smar.evaluation.scores import Rankings
 from smar.evaluation.seeds import SeedGroup, join_seeds, seed_groups
 from smar.evaluation.systems import RankedRun, System, name_systems
 from smar.model.run_folder import RunManifest
 
-NOTHING = Ranked(np.zeros((0, 1), np.int64), np.zeros(0, np.int64))
+NOTHING = Rankings(np.zeros((0, 1), np.int64), np.zeros(0, np.int64))
 
 
 def run(folder: Path, seed: int, dataset: str = "d", **train: object) -> NamedRun:

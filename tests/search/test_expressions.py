@@ -18,7 +18,8 @@ from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.segment import Segment
 from smar.search.local.shape import Plan, Shape
 from smar.search.local.vectors import VectorStore
-from smar.search.protocol import Mode, Ranked
+from smar.search.protocol import Mode
+from smar.search.ranked import Ranked
 
 TABLE = pa.table(
     {

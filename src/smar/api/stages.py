@@ -25,6 +25,7 @@ from smar.model.device import all_devices
 from smar.model.framing import read_framing
 from smar.model.run_folder import load_encoder
 from smar.runners.run import Part
+from smar.storage.copies import with_copies
 from smar.training.callbacks import Callback
 from smar.training.recipe import propose
 from smar.training.train import TrainSummary
@@ -71,6 +72,7 @@ def _data_settings(config: Config, assignments: Sequence[str], pictures_for: str
     return load_settings(config, [*framing, *assignments]).data
 
 
+@with_copies
 def prepare(
     items: Given,
     clicks: Given = (),
@@ -143,6 +145,7 @@ class Run:
         return load(self.path, baseline, device)
 
 
+@with_copies
 def train(
     dataset: Dataset | StrPath,
     out: StrPath = "run",
@@ -218,6 +221,7 @@ class Report:
         return self.table.__arrow_c_stream__(requested_schema)
 
 
+@with_copies
 def evaluate(
     runs: "Run | StrPath | Sequence[Run | StrPath]",
     dataset: Dataset | StrPath,
@@ -229,6 +233,7 @@ def evaluate(
     topics: StrPath | None = None,
     assignments: Sequence[str] = (),
     device: str = "auto",
+    runner: str = "local",
 ) -> Report:
     """Rank the catalogue for every test query by each model and write a report (`smar evaluate`, docs/evaluation.md).
 
@@ -244,6 +249,7 @@ def evaluate(
         topics: file of lines `id query`: what TREC files call the queries.
         assignments: texts ``evaluate.key=value``.
         device: `auto`, `cpu` or `cuda`.
+        runner: who encodes the items: `local` or `ray` (docs/scale.md).
 
     Raises:
         InputError: a run is unfinished, or judgements or rankings do not fit the dataset.
@@ -251,12 +257,11 @@ def evaluate(
     several = [runs] if isinstance(runs, Run | str | Path) else runs
     folders, data = [_folder(run) for run in several], dataset.path if isinstance(dataset, Dataset) else dataset
     judged = None if qrels is None else str(qrels)
-    done = evaluate_runs(
-        folders, data, out, judged, names, assignments, trec_runs=trec_runs, topics=topics, device=device
-    )
+    done = evaluate_runs(folders, data, out, judged, names, assignments, trec_runs, topics, device, runner)
     return Report(Path(out), done)
 
 
+@with_copies
 def embed(
     run: Run | StrPath,
     dataset: Dataset | StrPath,

@@ -3,7 +3,6 @@
 Files are copied once into the work folder. Credentials come from the environment, as the back-ends define it.
 """
 
-import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,15 +11,7 @@ from urllib.parse import unquote, urlsplit
 from smar.core.errors import InputError
 from smar.core.progress import track
 from smar.data.arrow import STATE_FILES
-
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-_EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
-"""Scheme -> extra of smar that installs its back-end."""
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path is an address such as https://... or s3://..."""
-    return _ADDRESS.match(path) is not None
+from smar.storage.location import install_line, opened, scheme_of
 
 
 def download(url: str, kind: str, target: Path, wanted: Callable[[str], bool]) -> Path:
@@ -35,9 +26,9 @@ def download(url: str, kind: str, target: Path, wanted: Callable[[str], bool]) -
     Raises:
         InputError: nothing is there, the server refuses, or the package for this scheme is not installed.
     """
-    scheme = url.partition("://")[0].lower()
+    scheme = scheme_of(url)
     try:
-        system, path = _open(url)
+        system, path = opened(url)
         names, base = _names(system, path, scheme, wanted)
         if not names:
             raise InputError(f"--{kind} {url}: no table is there. Give a file, a folder or a glob that holds one.")
@@ -48,24 +39,10 @@ def download(url: str, kind: str, target: Path, wanted: Callable[[str], bool]) -
     except InputError:
         raise
     except ImportError as error:
-        raise InputError(f"--{kind} {url}: {error}. {_install(scheme)}") from None
+        raise InputError(f"--{kind} {url}: {error}. {install_line(scheme)}") from None
     except Exception as error:  # each back-end has errors of its own, without a common base
         raise InputError(f"--{kind} {url}: cannot be read ({type(error).__name__}: {str(error)[:300]}).") from None
     return copy if names == [path] else target
-
-
-def _open(url: str) -> tuple[Any, str]:
-    import fsspec
-    from fsspec.registry import known_implementations, registry
-
-    scheme = url.partition("://")[0].lower()
-    if scheme not in known_implementations and scheme not in registry:
-        raise InputError(
-            f"{url}: {scheme}:// is no known kind of address. Allowed: https://, s3://, gs://, hf://, and the others "
-            "of fsspec (https://filesystem-spec.readthedocs.io)."
-        )
-    system, path = fsspec.core.url_to_fs(url)
-    return system, str(path)
 
 
 def _names(system: Any, path: str, scheme: str, wanted: Callable[[str], bool]) -> tuple[list[str], str]:
@@ -99,8 +76,3 @@ def _inside(name: str, base: str, scheme: str) -> Path:
     inside = _plain(name, scheme).removeprefix(_plain(base, scheme))
     parts = [part for part in PurePosixPath(inside).parts if part not in ("/", "..", ".")]
     return Path(*parts) if parts else Path("table")
-
-
-def _install(scheme: str) -> str:
-    extra = _EXTRAS.get(scheme)
-    return f"pip install 'smar[{extra}]'" if extra else "Install that package."

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from smar.core.errors import InputError
 from smar.data.arrow import ArrowTable, is_table, part_of, saved_dataset, table_to_parquet, to_parquet
-from smar.data.download import download, is_remote
+from smar.data.download import download
+from smar.storage.location import is_remote
 
 FORMATS = {
     ".parquet": "parquet",

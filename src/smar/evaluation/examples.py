@@ -9,7 +9,7 @@ from smar.evaluation.metrics import Floats, Integers, Relevance, grades_at, per_
 
 
 @dataclass(frozen=True)
-class Hit:
+class ShownItem:
     """A shown item: its row in the catalogue, its title, and whether it is relevant."""
 
     item: int
@@ -23,7 +23,7 @@ class Example:
 
     query: str
     recall: Mapping[str, float]
-    lists: Mapping[str, Sequence[Hit]]
+    lists: Mapping[str, Sequence[ShownItem]]
     probability: float | None
 
 
@@ -62,7 +62,7 @@ def pick_examples(
         row = int(rows[at])
         lists = {
             model: [
-                Hit(item, titles[item], bool(grade))
+                ShownItem(item, titles[item], bool(grade))
                 for item, grade in zip(ranked[row, :shown].tolist(), grades[model][row], strict=True)
                 if item >= 0
             ]

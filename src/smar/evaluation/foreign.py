@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from smar.core.errors import InputError
 from smar.evaluation.findings import LABELS
 from smar.evaluation.metrics import Floats, Integers, Mask, Relevance, entries_at
-from smar.evaluation.scores import Ranked, Task
+from smar.evaluation.scores import Rankings, Task
 from smar.evaluation.trec_input import RUN, item_rows, numbers, query_numbers, read_lines
 
 OPTION = "--trec-run"
@@ -28,7 +28,7 @@ class ForeignRun:
     """A system's ranking, and what there is to say of its file."""
 
     name: str
-    ranked: Ranked
+    ranked: Rankings
     note: str
 
 
@@ -140,14 +140,14 @@ def _contradictions(query: Integers, ranks: pa.ChunkedArray, score: Floats) -> i
     return len(np.unique(query[1:][wrong]))
 
 
-def _ranked(hits: _Hits, queries: int, items: int, task: Task) -> Ranked:
+def _ranked(hits: _Hits, queries: int, items: int, task: Task) -> Rankings:
     """The ranking down to the task's depth; places by the whole list, an item that it lacks comes last."""
     counts = np.bincount(hits.query, minlength=queries)
     place = np.arange(len(hits.query)) - np.repeat(np.cumsum(counts) - counts, counts)
     full = np.full((queries, max(int(counts.max()), 1)), -1, dtype=np.int64)
     full[hits.query, place] = hits.item
     places = _places(full, task.relevance, items)[task.pairs] if len(task.pairs) else task.pairs
-    return Ranked(full[:, : task.depth], places)
+    return Rankings(full[:, : task.depth], places)
 
 
 def _places(full: Integers, relevance: Relevance, items: int) -> Integers:

@@ -70,7 +70,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class Rankings:
     """What a model made of the queries.
 
     ranking: item rows by falling score [n_queries, depth], -1 where fewer were retrieved.
@@ -173,7 +173,7 @@ def places(block: Floats, first: int, relevance: Relevance, pairs: Integers) -> 
     return found
 
 
-def rank_blocks(blocks: Blocks, task: Task) -> dict[str, Ranked]:
+def rank_blocks(blocks: Blocks, task: Task) -> dict[str, Rankings]:
     """Rank every block of scores for every model in it."""
     query = task.relevance.query[task.pairs]
     ranked: dict[str, list[Integers]] = {}
@@ -184,10 +184,10 @@ def rank_blocks(blocks: Blocks, task: Task) -> dict[str, Ranked]:
             inside = np.searchsorted(query, [first, first + len(block)])
             found = places(block, first, task.relevance, task.pairs[inside[0] : inside[1]])
             placed.setdefault(name, []).append(found)
-    return {name: Ranked(np.concatenate(ranked[name]), np.concatenate(placed[name])) for name in ranked}
+    return {name: Rankings(np.concatenate(ranked[name]), np.concatenate(placed[name])) for name in ranked}
 
 
-def choose(first: npt.NDArray[np.bool_], one: Ranked, other: Ranked, task: Task) -> Ranked:
+def choose(first: npt.NDArray[np.bool_], one: Rankings, other: Rankings, task: Task) -> Rankings:
     """Per query the answer of `one` where `first` [n_queries] holds, else of `other`."""
     pairs = first[task.relevance.query[task.pairs]]
-    return Ranked(np.where(first[:, None], one.ranking, other.ranking), np.where(pairs, one.places, other.places))
+    return Rankings(np.where(first[:, None], one.ranking, other.ranking), np.where(pairs, one.places, other.places))

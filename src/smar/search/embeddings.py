@@ -121,13 +121,16 @@ class Embeddings:
         """Each shard in item order, its checksum, shape and item ids verified."""
         start = 0
         for entry in self.manifest.shards:
-            path = self.path / entry.file
-            shard = self._read(path, entry)
-            expected = self.payload["item_id"].slice(start, entry.rows).to_pylist()
-            if shard.item_id != expected:
-                raise InputError(f"{path}: its items are not those of {PAYLOAD_FILE}. Run `{MADE_BY}` again.")
+            yield self.shard(entry, start)
             start += entry.rows
-            yield shard
+
+    def shard(self, entry: ShardEntry, start: int) -> Shard:
+        """One shard, whose first item is that of row `start`; verified as `shards` does."""
+        path = self.path / entry.file
+        shard = self._read(path, entry)
+        if shard.item_id != self.payload["item_id"].slice(start, entry.rows).to_pylist():
+            raise InputError(f"{path}: its items are not those of {PAYLOAD_FILE}. Run `{MADE_BY}` again.")
+        return shard
 
     def valid(self) -> pa.Table | None:
         """Validation pairs (query, item_id, weight), None where the embeddings were made without a log."""

@@ -7,9 +7,9 @@ mode exactly.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,6 @@ from smar.core.errors import InputError, member
 from smar.search.counts import ColumnCounts
 from smar.search.filters import Filter
 from smar.search.query import QueryEncoder, QueryVectors
-from smar.search.ranked import Corrections, Found
 
 if TYPE_CHECKING:
     from smar.search.items import Items
@@ -62,60 +61,6 @@ class Hit:
     has_picture: bool
     payload: Mapping[str, Any]
     words_score: float | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ranked:
-    """What one query found, as arrays, best first; see `Hit` for the meaning of each.
-
-    `rows` int64 [n]; `score`, `text_score`, `multimodal_score` float32 [n]; `rank_text` int64 [n] with -1 for none, or
-    None when it was not asked for; `words_score` float32 [n], or None where words take no part. `corrected` are
-    those of a hybrid search.
-    """
-
-    rows: npt.NDArray[np.int64]
-    score: npt.NDArray[np.float32]
-    text_score: npt.NDArray[np.float32]
-    multimodal_score: npt.NDArray[np.float32]
-    rank_text: npt.NDArray[np.int64] | None
-    words_score: npt.NDArray[np.float32] | None = None
-    corrected: Corrections = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls,
-        found: Found,
-        rank_text: npt.NDArray[np.int64] | None = None,
-        words_score: npt.NDArray[np.float32] | None = None,
-        corrected: Corrections | None = None,
-    ) -> Self:
-        """What was found, with what else is known of it."""
-        scores = (found.score, found.text_score, found.multimodal_score)
-        return cls(found.rows, *scores, rank_text, words_score, corrected or {})
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def scored(self, score: npt.NDArray[np.float32]) -> "Ranked":
-        """The same ranked by another score [n]."""
-        return replace(self, score=score)
-
-    def followed(self, other: "Ranked") -> "Ranked":
-        """With others of the same search after them; their rank without pictures is not known."""
-        names = ("rows", "score", "text_score", "multimodal_score")
-        rows, *scores = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in names)
-        ranks = None if self.rank_text is None else np.append(self.rank_text, np.full(len(other), -1))
-        parts = [part for part in (self.words_score, other.words_score) if part is not None]
-        score, text_score, multimodal_score = scores
-        words_score = np.concatenate(parts) if parts else None
-        return Ranked(rows, score, text_score, multimodal_score, ranks, words_score, self.corrected)
-
-    def pick(self, places: npt.NDArray[np.int64]) -> "Ranked":
-        """Some of them."""
-        ranks = None if self.rank_text is None else self.rank_text[places]
-        words = None if self.words_score is None else self.words_score[places]
-        scores = (self.score[places], self.text_score[places], self.multimodal_score[places])
-        return Ranked(self.rows[places], *scores, ranks, words, self.corrected)
 
 
 class Index(Protocol):

@@ -5,7 +5,8 @@ wanted for the answer anyway, so they are computed for each candidate and the ra
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import faiss
 import numpy as np
@@ -55,7 +56,7 @@ class Found:
         return Found(self.rows[places], self.score[places], self.text_score[places], self.multimodal_score[places])
 
     def moved(self, first_row: int) -> "Found":
-        """The same with row numbers that begin at `first_row`."""
+        """The same with row numbers that begin at `first_row`; `replace` would take twice as long."""
         return Found(self.rows + first_row, self.score, self.text_score, self.multimodal_score)
 
     @classmethod
@@ -67,6 +68,53 @@ class Found:
             np.concatenate([part.text_score for part in parts]),
             np.concatenate([part.multimodal_score for part in parts]),
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranked(Found):
+    """`Found` with what explains it, best first; `smar.search.protocol.Hit` says what each array means.
+
+    `rank_text` int64 [n] with -1 for none, or
+    None when it was not asked for; `words_score` float32 [n], or None where words take no part. `corrected` are
+    those of a hybrid search.
+    """
+
+    rank_text: Rows | None
+    words_score: Vectors | None = None
+    corrected: Corrections = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        found: Found,
+        rank_text: Rows | None = None,
+        words_score: Vectors | None = None,
+        corrected: Corrections | None = None,
+    ) -> Self:
+        """What was found, with what else is known of it."""
+        scores = (found.score, found.text_score, found.multimodal_score)
+        return cls(found.rows, *scores, rank_text, words_score, corrected or {})
+
+    def scored(self, score: Vectors) -> "Ranked":
+        """The same ranked by another score [n]."""
+        return replace(self, score=score)
+
+    def followed(self, other: "Ranked") -> "Ranked":
+        """With others of the same search after them; their rank without pictures is not known."""
+        names = ("rows", "score", "text_score", "multimodal_score")
+        rows, *scores = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in names)
+        ranks = None if self.rank_text is None else np.append(self.rank_text, np.full(len(other), -1))
+        parts = [part for part in (self.words_score, other.words_score) if part is not None]
+        score, text_score, multimodal_score = scores
+        words_score = np.concatenate(parts) if parts else None
+        return Ranked(rows, score, text_score, multimodal_score, ranks, words_score, self.corrected)
+
+    def pick(self, places: Rows | npt.NDArray[np.bool_] | slice) -> "Ranked":
+        """Some of them."""
+        ranks = None if self.rank_text is None else self.rank_text[places]
+        words = None if self.words_score is None else self.words_score[places]
+        scores = (self.score[places], self.text_score[places], self.multimodal_score[places])
+        return Ranked(self.rows[places], *scores, ranks, words, self.corrected)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

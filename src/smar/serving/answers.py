@@ -19,8 +19,8 @@ from cachetools import LRUCache
 
 from smar.core.errors import InputError
 from smar.search.local import PLAIN, EmbeddedIndex, Others, Page
-from smar.search.protocol import MAX_HITS, Ranked
-from smar.search.ranked import Rows
+from smar.search.protocol import MAX_HITS
+from smar.search.ranked import Ranked, Rows
 from smar.serving.engine import Question, SearchResult
 from smar.serving.highlight import Marked, marked
 from smar.serving.rulebook import Active

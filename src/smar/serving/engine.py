@@ -32,8 +32,9 @@ from smar.search.local import (
     check_place,
 )
 from smar.search.local import search as search_index
-from smar.search.protocol import Hit, Mode, Ranked
+from smar.search.protocol import Hit, Mode
 from smar.search.query import QueryEncoder, QueryVectors
+from smar.search.ranked import Ranked
 from smar.serving.requests import MAX_K, MAX_QUERY
 from smar.serving.rulebook import NOTHING_TOLD, Active, Rulebook, Told
 

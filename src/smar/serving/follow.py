@@ -10,6 +10,7 @@ from smar.serving import prometheus
 from smar.serving.engine import Engine
 from smar.serving.options import DEFAULT
 from smar.serving.rulebook import Rulebook
+from smar.storage.following import problem
 
 INTERVAL = 0.25
 """Seconds between looks at the index folder; one look takes less than 0.1 ms."""
@@ -21,6 +22,7 @@ async def follow(engine: Engine, name: str = DEFAULT, interval: float = INTERVAL
     said, unreadable = "", prometheus.UNREADABLE.labels(name)
     while True:
         await asyncio.sleep(interval)
+        prometheus.STORE_PROBLEM.labels(name).set(problem(engine.index.path.parent) is not None)
         if engine.rules is not None:
             await _follow_rules(engine, engine.rules, name)
         try:

@@ -10,6 +10,7 @@ from smar.serving.error_responses import NotReady
 from smar.serving.schemas import ErrorResponse, Health, Readiness
 from smar.serving.strict import StrictRoute
 from smar.serving.writer_client import WriterClient, WriterDown
+from smar.storage.following import problem
 
 
 def build_health_router(ready: Callable[[Request], Awaitable[Readiness]]) -> APIRouter:
@@ -52,7 +53,8 @@ async def readiness(engine: Engine, client: WriterClient | None) -> Readiness:
     if engine.live.problem is not None:
         raise NotReady(f"the index on disk cannot be read, an older state answers: {engine.live.problem}")
     rules = None if engine.rules is None else engine.rules.problem
-    return Readiness(status="ready", writes=None if client is None else await _unwritable(client), rules=rules)
+    writes, store = None if client is None else await _unwritable(client), problem(engine.index.path.parent)
+    return Readiness(status="ready", writes=writes, rules=rules, store=store)
 
 
 async def _unwritable(client: WriterClient) -> str | None:

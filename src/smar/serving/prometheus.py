@@ -51,6 +51,12 @@ RULES_UNREADABLE = Gauge(
 UNREADABLE = Gauge(
     "smar_index_unreadable", "1 while a changed index cannot be read", ["index"], multiprocess_mode="livemax"
 )
+STORE_PROBLEM = Gauge(
+    "smar_store_problem",
+    "1 while new versions in the store of the index are not taken in",
+    ["index"],
+    multiprocess_mode="livemax",
+)
 SEARCHES = Counter("smar_searches", "Searches by the index that answers", ["index"])
 
 _EVERY_SECONDS = 0.2

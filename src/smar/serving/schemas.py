@@ -301,6 +301,9 @@ class Readiness(BaseModel):
     rules: str | None = Field(
         None, description="why the file of rules as it is now does not hold; left out when it does"
     )
+    store: str | None = Field(
+        None, description="why new versions in the store of the index are not taken in; left out when they are"
+    )
 
 
 class ErrorBody(BaseModel):

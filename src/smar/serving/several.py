@@ -204,7 +204,7 @@ class Several:
 
     async def ready(self, name: str | None) -> Readiness:
         """Whether an index answers, or all of them; raises NotReady."""
-        writes, rules = list[str](), list[str]()
+        writes, rules, stores = list[str](), list[str](), list[str]()
         for one in self.served.values() if name is None else [self.served[name]]:
             said = f"index {one.name}: " if len(self.served) > 1 else ""
             try:
@@ -213,7 +213,9 @@ class Several:
                 raise NotReady(f"{said}{error}") from error.__cause__
             writes += [said + ready.writes] if ready.writes else []
             rules += [said + ready.rules] if ready.rules else []
-        return Readiness(status="ready", writes="; ".join(writes) or None, rules="; ".join(rules) or None)
+            stores += [said + ready.store] if ready.store else []
+        joined = ("; ".join(each) or None for each in (writes, rules, stores))
+        return Readiness(status="ready", **dict(zip(("writes", "rules", "store"), joined, strict=True)))
 
 
 def build_indexes_router(several: Several, options: ServiceOptions) -> APIRouter:

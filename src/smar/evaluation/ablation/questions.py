@@ -14,7 +14,7 @@ from smar.data.dataset import Dataset
 from smar.evaluation.hidden import HIDDEN, hidden_metrics, hidden_pairs
 from smar.evaluation.metrics import Integers, Judgements, QueryMetrics, Relevance, per_query, read_judgements
 from smar.evaluation.qrels import read_qrels
-from smar.evaluation.scores import DEPTH, Catalogue, Ranked, Task, mixed_blocks, rank_blocks, shortened
+from smar.evaluation.scores import DEPTH, Catalogue, Rankings, Task, mixed_blocks, rank_blocks, shortened
 from smar.evaluation.slices import Slice, build_slices
 from smar.evaluation.systems import TWO_WAY, named, voices_of
 from smar.model.encoder import Encoder
@@ -86,7 +86,7 @@ def validation_qrels(dataset: Dataset) -> pa.Table:
 
 def rank_modes(
     encoder: Encoder, dataset: Dataset, catalogue: Catalogue, queries: list[str], task: Task
-) -> dict[str, Ranked]:
+) -> dict[str, Rankings]:
     """Rank by every mode: the mixed score with the model's gate (adaptive), the same without the share of words
     (two-way), without the gate (text, multimodal), by the picture alone, and with the gate's probabilities dealt to the
     wrong queries (same shares, no knowledge). A baseline has one score only.

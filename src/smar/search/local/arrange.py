@@ -25,9 +25,9 @@ from smar.search.local.shape import NOTHING, Page, Plan, RankedBy, Relation, Sha
 from smar.search.local.sorting import sorted_places
 from smar.search.local.taken import by_segment, matching
 from smar.search.local.vectors import Allowed
-from smar.search.protocol import MAX_HITS, Mode, Ranked
+from smar.search.protocol import MAX_HITS, Mode
 from smar.search.query import QueryVectors
-from smar.search.ranked import Rows
+from smar.search.ranked import Ranked, Rows
 
 _BROWSED = 20_000
 """Items of what is browsed among which its first cards mostly are."""

@@ -13,9 +13,9 @@ from smar.search.local.fusion import blend_of
 from smar.search.local.influence import Moved, category_of, pinned
 from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.shape import Plan
-from smar.search.protocol import Mode, Ranked
+from smar.search.protocol import Mode
 from smar.search.query import QueryVectors
-from smar.search.ranked import Rows
+from smar.search.ranked import Ranked, Rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from smar.search.local.cutoff import HEAD, Cutoff, Floats, Measured, ModeCutoff
 from smar.search.local.cutoff_scores import measure
 from smar.search.local.fusion import blend_of
 from smar.search.local.nonsense import nonsense
-from smar.search.protocol import Mode, Ranked
+from smar.search.protocol import Mode
+from smar.search.ranked import Ranked
 
 if TYPE_CHECKING:
     from smar.search.local.open_version import EmbeddedIndex

@@ -10,9 +10,9 @@ from smar.search.local.cutoff import HEAD, LEAST, Cut, Measured, ModeCutoff
 from smar.search.local.fusion import words_held, words_scores
 from smar.search.local.open_version import EmbeddedIndex, Prepared
 from smar.search.local.postings import WordQuery
-from smar.search.protocol import Mode, Ranked
+from smar.search.protocol import Mode
 from smar.search.query import QueryVectors
-from smar.search.ranked import scored
+from smar.search.ranked import Ranked, scored
 
 _SAMPLE = 1024
 _WORDED = 10

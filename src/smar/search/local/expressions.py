@@ -20,8 +20,7 @@ from smar.search.column_values import Columns, Kind
 from smar.search.filters import Filter
 from smar.search.local.segment import Segment
 from smar.search.local.taken import by_segment, floats
-from smar.search.protocol import Ranked
-from smar.search.ranked import Rows
+from smar.search.ranked import Ranked, Rows
 
 SCORES = ("score", "text_score", "multimodal_score", "words_score")
 

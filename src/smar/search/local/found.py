@@ -17,8 +17,9 @@ from smar.search.local.open_version import EmbeddedIndex, IndexManifest
 from smar.search.local.segment import Segment
 from smar.search.local.shape import NOTHING, Page, Plan, Relation, Total
 from smar.search.local.vectors import VectorStore
-from smar.search.protocol import Hit, Mode, Ranked
+from smar.search.protocol import Hit, Mode
 from smar.search.query import QueryVectors
+from smar.search.ranked import Ranked
 
 _NO_QUERY = QueryVectors(np.zeros((1, 1), np.float32), np.zeros(1, np.float32))
 """What was found is arranged without asking again."""

@@ -21,8 +21,7 @@ from smar.search.filters import Both, Filter, Hidden, Node, along, columns_of
 from smar.search.local.expressions import Matches, Values, matching_rows
 from smar.search.local.segment import CatalogueView, Segment, place
 from smar.search.local.taken import texts
-from smar.search.protocol import Ranked
-from smar.search.ranked import Rows
+from smar.search.ranked import Ranked, Rows
 
 FIRST = 10
 """Hits that tell the category of a search: that of more than half of them."""

@@ -6,8 +6,8 @@ from smar.core.errors import InputError
 from smar.search.embeddings import not_unit
 from smar.search.filters import Filter
 from smar.search.local.open_version import EmbeddedIndex
-from smar.search.protocol import MAX_HITS, Ranked
-from smar.search.ranked import Queries, Vectors
+from smar.search.protocol import MAX_HITS
+from smar.search.ranked import Queries, Ranked, Vectors
 
 _HALF = np.full(1, 0.5, np.float32)
 _ALL = np.ones(1, np.float32)

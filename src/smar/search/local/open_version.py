@@ -33,9 +33,9 @@ from smar.search.local.segment import CatalogueView, Segment, place, top_of
 from smar.search.local.vectors import Probes, VectorStore
 from smar.search.local.versions import MADE_BY, current_version
 from smar.search.local.word_index import WORDS_FOLDER, WordIndex
-from smar.search.protocol import MAX_HITS, Hit, Mode, Ranked, check_k, weigh
+from smar.search.protocol import MAX_HITS, Hit, Mode, check_k, weigh
 from smar.search.query import QueryEncoder, QueryVectors
-from smar.search.ranked import Corrections, Queries, Rows, Vectors
+from smar.search.ranked import Corrections, Queries, Ranked, Rows, Vectors
 
 FAISS_FILE = "vectors.faiss"
 FACETS = ("category", "brand")

@@ -16,7 +16,8 @@ from smar.search.local.expression_parser import parse_expression
 from smar.search.local.expressions import Expression
 from smar.search.local.influence import FIRST, NO_INFLUENCE, Influence
 from smar.search.local.sorting import SortKey, parse_sort
-from smar.search.protocol import MAX_HITS, Ranked
+from smar.search.protocol import MAX_HITS
+from smar.search.ranked import Ranked
 
 CANDIDATES = 200
 """Best items that are arranged, unless more are asked for."""

@@ -1,0 +1,337 @@
+"""A folder in an object store, whole or absent, published and fetched in parts that are not sent twice.
+
+Below the folder's address lie
+
+- ``files/PATH/SHA256``: the parts (of 64 MiB) of the file PATH, each called by its checksum. A part that is there is
+  not sent again, and none is ever changed; a file of one part is an object that other programs can read.
+- ``manifests/00000001.json`` ...: what the folder consisted of, with size and parts of each file. It is written last,
+  and created only if it is not there: of two that publish at once, one is refused. The highest number counts.
+
+After publishing, what no manifest of `KEPT` holds is removed.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from smar.core.errors import InputError
+from smar.core.files import Manifest
+from smar.storage.location import install_line, opened, scheme_of
+
+PART = 64 << 20
+KEPT = 2
+"""Complete states of a folder that stay, beside an incomplete one that is newer."""
+_LAST = ("manifest.json", "current")
+"""Names of files that say that others are there: they come last, wherever they lie."""
+
+
+class StoreDown(OSError):
+    """The store does not answer, or refuses."""
+
+
+class StoredFile(BaseModel):
+    """Size in bytes, and SHA-256 of each part in order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = Field(ge=0)
+    parts: tuple[str, ...]
+
+
+class Published(Manifest):
+    """What a folder consists of."""
+
+    format: Literal["smar-store/1"] = "smar-store/1"
+    number: int = Field(ge=1)
+    complete: bool
+    part: int = Field(gt=0)
+    files: dict[str, StoredFile]
+
+
+class StoredFolder:
+    """A folder at an address.
+
+    >>> import tempfile; from pathlib import Path
+    >>> place = tempfile.TemporaryDirectory(); local = Path(place.name)
+    >>> (local / "a").mkdir(); _ = (local / "a" / "words.txt").write_text("red dress")
+    >>> folder = StoredFolder("memory://doctest/words")
+    >>> folder.publish(local / "a").number
+    1
+    >>> folder.read("words.txt", 4, 9)
+    b'dress'
+    >>> _ = folder.fetch(local / "b"); (local / "b" / "words.txt").read_text()
+    'red dress'
+
+    Raises:
+        InputError: the scheme is not known, or its package is not installed.
+    """
+
+    def __init__(self, url: str, part: int = PART) -> None:
+        self.url, self.part = url.rstrip("/"), part
+        self._sent: dict[str, tuple[tuple[int, int, int], StoredFile]] = {}
+        try:
+            self._system, self._root = opened(self.url)
+        except ImportError as error:
+            raise InputError(f"{url}: {error}. {install_line(scheme_of(url))}") from None
+
+    def newest(self, complete: bool = True) -> Published | None:
+        """The newest manifest, or None; with `complete`, of a finished folder.
+
+        Raises:
+            StoreDown: the store does not answer.
+            InputError: a manifest is damaged.
+        """
+        for number in sorted(self._numbers(), reverse=True):
+            found = self._manifest(number)
+            if found is not None and (found.complete or not complete):
+                return found
+        return None
+
+    def publish(
+        self,
+        folder: Path,
+        complete: bool = True,
+        wanted: Callable[[Path], bool] = lambda path: True,
+        base: int | None = None,
+    ) -> Published:
+        """Send the files of a local folder that are not there, then the manifest; return it.
+
+        Args:
+            folder: the local folder; no process changes it meanwhile, or it is not `complete`.
+            complete: False: a state to go on from, which nobody reads as a result.
+            wanted: which files belong to it.
+            base: number of the manifest that the folder was made from; None: the one that is the newest now.
+
+        Raises:
+            InputError: another process has published since `base`.
+            StoreDown: the store does not answer; the same call goes on.
+        """
+        base = max(self._numbers(), default=0) if base is None else base
+        there = self._parts()
+        files: dict[str, StoredFile] = {}
+        for path in sorted(path for path in folder.rglob("*") if path.is_file() and wanted(path)):
+            name = path.relative_to(folder).as_posix()
+            try:
+                sent = self._send(path, name, there)
+            except FileNotFoundError:
+                if complete:
+                    raise
+                continue  # removed by the job that goes on
+            if sent is not None:
+                files[name] = sent
+            elif complete:
+                raise InputError(f"{path} was changed while it was sent to {self.url}. Run the command again.")
+        if not complete and (last := self.newest(complete=False)) is not None and last.files == files:
+            return last
+        made = Published(number=base + 1, complete=complete, part=self.part, files=files)
+        self._create(made)
+        self._remove_old()
+        return made
+
+    def fetch(self, folder: Path, complete: bool = True) -> Published:
+        """Copy the newest state into a local folder, verified part by part; files that are there and right stay.
+
+        Every file is verified before one that names others (`current`, `manifest.json`) takes its place; what the
+        manifest does not hold is removed then.
+
+        Raises:
+            InputError: nothing is there, or a part is missing or was altered.
+            StoreDown: the store does not answer; the same call goes on.
+        """
+        found = self.newest(complete)
+        if found is None:
+            raise InputError(f"{self.url}: nothing was published there, or it was not finished.")
+        folder.mkdir(parents=True, exist_ok=True)
+        names = sorted(found.files, key=lambda name: (_rank(name), name))
+        for name in names:
+            self._take(folder / _inside(name, self.url), name, found)
+        for path in sorted(folder.rglob("*"), reverse=True):
+            if path.is_dir():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path.relative_to(folder).as_posix() not in found.files and not path.name.endswith("lock"):
+                path.unlink()
+        return found
+
+    def read(self, name: str, start: int, end: int) -> bytes:
+        """Bytes `start` to `end` (exclusive) of a file of the newest finished state; not verified, as it is a range.
+
+        Raises:
+            InputError: no such file is there.
+        """
+        found = self.newest()
+        if found is None or name not in found.files:
+            raise InputError(f"{self.url}: {name} is not there.")
+        file, read = found.files[name], []
+        for number, digest in enumerate(file.parts):
+            first = number * found.part
+            low, high = max(start, first), min(end, first + found.part, file.size)
+            if low < high:
+                key = self._key(name, digest)
+                read.append(self._ask(self._system.cat_file, key, start=low - first, end=high - first))
+        return b"".join(read)
+
+    def _send(self, path: Path, name: str, there: dict[str, int]) -> StoredFile | None:
+        """Send a file's absent parts; None when it was changed meanwhile."""
+        before, digests, size = _stamp(path), [], 0
+        if (known := self._sent.get(name)) is not None and known[0] == before:
+            return known[1]
+        with path.open("rb") as handle:
+            while block := handle.read(self.part):
+                digest, size = hashlib.sha256(block).hexdigest(), size + len(block)
+                key = self._key(name, digest)
+                if there.get(key) != len(block):
+                    self._ask(self._system.pipe_file, key, block)
+                    there[key] = len(block)
+                digests.append(digest)
+        if _stamp(path) != before or size != before[2]:
+            return None
+        self._sent[name] = before, StoredFile(size=size, parts=tuple(digests))
+        return self._sent[name][1]
+
+    def _take(self, path: Path, name: str, found: Published) -> None:
+        file = found.files[name]
+        if path.is_file() and path.stat().st_size == file.size and _digests(path, found.part) == list(file.parts):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".fetching")
+        with partial.open("ab") as handle:
+            pass  # what a killed download left stays, to go on from
+        with partial.open("r+b") as handle:
+            for number, digest in enumerate(file.parts):
+                handle.seek(number * found.part)
+                if hashlib.sha256(handle.read(found.part)).hexdigest() == digest:
+                    continue
+                block = self._part(name, digest)
+                handle.seek(number * found.part)
+                handle.write(block)
+            handle.truncate(file.size)
+            handle.flush()
+            os.fsync(handle.fileno())
+        partial.replace(path)
+
+    def _part(self, name: str, digest: str) -> bytes:
+        """A part's bytes; raises InputError where it is missing or was altered."""
+        key = self._key(name, digest)
+        try:
+            block: bytes = self._system.cat_file(key)
+        except FileNotFoundError:
+            raise InputError(f"{self.url}: {key}, a part of {name}, is missing. Publish the folder again.") from None
+        except Exception as error:
+            raise self._down(error) from error
+        if hashlib.sha256(block).hexdigest() != digest:
+            raise InputError(
+                f"{self.url}: {name} was altered in the store: {key} does not have the checksum that it is called by. "
+                "Remove that object and publish the folder again."
+            )
+        return block
+
+    def _numbers(self) -> list[int]:
+        try:
+            names = self._system.find(f"{self._root}/manifests")
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            raise self._down(error) from error
+        stems = (PurePosixPath(name).stem for name in names if name.endswith(".json"))
+        return [int(stem) for stem in stems if stem.isdecimal()]
+
+    def _parts(self) -> dict[str, int]:
+        try:
+            found = self._system.find(f"{self._root}/files", detail=True)
+        except FileNotFoundError:
+            return {}
+        except Exception as error:
+            raise self._down(error) from error
+        return {name: entry["size"] for name, entry in found.items()}
+
+    def _manifest(self, number: int) -> Published | None:
+        key = self._place(number)
+        try:
+            content = self._system.cat_file(key)
+        except FileNotFoundError:  # removed since it was listed
+            return None
+        except Exception as error:
+            raise self._down(error) from error
+        try:
+            return Published.model_validate_json(content)
+        except ValidationError as error:
+            raise InputError(
+                f"{self.url}: {key} is damaged: {error}. Remove it and publish the folder again."
+            ) from None
+
+    def _create(self, made: Published) -> None:
+        content = made.model_dump_json().encode()
+        key, taken = self._place(made.number), f"{self.url}: another process published there meanwhile. Run it again."
+        if max(self._numbers(), default=0) >= made.number:
+            raise InputError(taken)
+        try:
+            self._system.pipe_file(key, content, mode="create")
+        except FileExistsError:
+            raise InputError(taken) from None
+        except Exception as error:
+            raise self._down(error) from error
+
+    def _remove_old(self) -> None:
+        """Remove manifests that are not kept, and the parts that only they name. A part that nobody names yet stays."""
+        numbers = sorted(self._numbers(), reverse=True)
+        states = [state for number in numbers if (state := self._manifest(number)) is not None]
+        finished = [state for state in states if state.complete][:KEPT]
+        kept = {state.number: state for state in (*states[:1], *finished)}
+        held = {key for state in kept.values() for key in self._keys(state)}
+        old = [state for state in states if state.number not in kept]
+        for key in [self._place(state.number) for state in old]:
+            self._ask(self._system.rm_file, key)
+        for key in {key for state in old for key in self._keys(state)} - held:
+            try:
+                self._ask(self._system.rm_file, key)
+            except FileNotFoundError:
+                continue  # gone since it was listed
+
+    def _keys(self, state: Published) -> Iterator[str]:
+        return (self._key(name, digest) for name, file in state.files.items() for digest in file.parts)
+
+    def _key(self, name: str, digest: str) -> str:
+        return f"{self._root}/files/{name}/{digest}"
+
+    def _place(self, number: int) -> str:
+        return f"{self._root}/manifests/{number:08d}.json"
+
+    def _ask(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        try:
+            return call(*given, **named)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each back-end has errors of its own, without a common base
+            raise self._down(error) from error
+
+    def _down(self, error: Exception) -> StoreDown:
+        return StoreDown(f"{self.url}: the store does not answer or refuses ({type(error).__name__}: {error!s:.300}).")
+
+
+def _rank(name: str) -> int:
+    """Files that name others come last, those of the top folder after all."""
+    path = PurePosixPath(name)
+    return (1 if path.name in _LAST else 0) + (1 if path.name in _LAST and len(path.parts) == 1 else 0)
+
+
+def _inside(name: str, url: str) -> Path:
+    """A file's place in its folder; raises InputError for one that leads out of it."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise InputError(f"{url}: its manifest names {name!r}, which leads out of the folder.")
+    return Path(*path.parts)
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    seen = path.stat()
+    return seen.st_ino, seen.st_mtime_ns, seen.st_size
+
+
+def _digests(path: Path, part: int) -> list[str]:
+    with path.open("rb") as handle:
+        return [hashlib.sha256(block).hexdigest() for block in iter(lambda: handle.read(part), b"")]

