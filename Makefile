@@ -14,6 +14,8 @@ CODE = src tests benchmarks examples .ci
 TEST_WORKERS = 2
 # Arguments of single benchmarks; prepare.py alone would take 40 million rows.
 BENCH_prepare := --rows 4000000
+BENCH_scale := --items 10000 100000
+BENCH_cost := --rates docs/scale-rates.json
 # `make bench-serving` alone takes a million items, which is built in minutes and takes 3 GB.
 bench: BENCH_serving = --items 120000 --seconds 3
 
@@ -46,7 +48,8 @@ lint: .venv/installed-dev  ## check style and types, look for weaknesses and kno
 docs: .venv/installed-docs  ## build the site of docs/ with a reference of the API into site/; broken links fail
 	$(BIN)/mkdocs build --strict
 
-bench: .venv/installed-dev $(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py))  ## run the benchmarks at moderate sizes
+# Peers that are no pinned requirement: their scripts say what to install.
+bench: .venv/installed-dev $(filter-out bench-words bench-workers,$(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py)))  ## run the benchmarks at moderate sizes
 
 bench-serving: .venv/installed-bench  ## a million items under load, beside a peer (BENCH_serving='--items 20000': fewer)
 	$(BIN)/python benchmarks/serving.py $(BENCH_serving)

@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from engine_shop import postgres
 from smar.core.files import xxh3
 from smar.search.embeddings import EmbeddingManifest, ShardEntry
-from smar.search.engines import load, open_engine
+from smar.search.engines import open_engine
 from smar.search.filter_parser import parse_filter
+from smar.search.loading import load
 from smar.search.local import LocalIndex, build_index
 from smar.search.protocol import Index, Mode, widen
 from smar.search.query import QueryVectors

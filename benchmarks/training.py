@@ -64,9 +64,9 @@ def measure(settings: Settings, data: TrainingData, batch: int, steps: int) -> N
     job = jobs(settings, Path("unused"))[0]
     stage = job.stages["stage1"]
     processor = new_processor(settings, data)
-    collate = data.collator(processor, job.model)
     torch.manual_seed(0)
     ours = new_model(settings, job.model, processor).train()
+    collate = data.collator(processor, ours.config)
     plain = SmarModel._from_config(copy.deepcopy(ours.config), attn_implementation=default_attention(ours)).train()
     plain.load_state_dict(ours.state_dict())
     optimizers = optimizer(ours, job, stage), torch.optim.AdamW(plain.parameters(), lr=stage.learning_rate)

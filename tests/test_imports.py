@@ -23,11 +23,11 @@ ALLOWED = {
     "data": {"runners", "storage"},
     "demo": {"data"},
     "model": {"data"},
-    "search": {"data"},
+    "search": {"data", "runners"},
     # The formats of query encoder and embeddings lie in smar.search, where they are read without torch.
     "export": {"data", "model", "search"},
     "training": {"data", "model", "export"},
-    "evaluation": {"data", "model", "training"},
+    "evaluation": {"data", "model", "training", "runners"},
     "embedding": {"data", "model", "export", "runners", "search"},
     "serving": {"data", "search", "storage"},
     # The model worker of `smar serve`: a process of its own, as it loads torch and the query workers must not.

@@ -33,6 +33,7 @@ from smar.search.embeddings import (
 )
 
 SHARD = 50_000
+_TABLE, _TITLES = 1_000_000, 100_000
 VALID, HELD_OUT = 1000, 500
 _PER_CLUSTER = 4  # queries whose mean vector is a cluster's centre
 _GATE_SPREAD = 2.0  # a trained gate is sure of many queries; a random one is near 1/2 for all
@@ -73,7 +74,7 @@ def build(store: Path, items: int, queries: int) -> Built:
     embeddings = store / f"embeddings-{items}-{queries}-{made_by}"
     if not (embeddings / "manifest.json").exists():
         _forget(store, f"embeddings-{items}-{queries}-*")
-        _embeddings(embeddings, items, queries)
+        write_embeddings(embeddings, items, queries)
     index = store / f"index-{items}-{queries}-{made_by}-{_digest(sorted((sources / 'search' / 'local').rglob('*.py')))}"
     record = index.with_suffix(".json")
     if reused := record.exists():
@@ -106,24 +107,23 @@ def _index(embeddings: Path, index: Path) -> dict[str, float]:
     }
 
 
-def _embeddings(folder: Path, items: int, queries: int) -> None:
+def write_embeddings(folder: Path, items: int, queries: int) -> None:
     print(f"generating {items:,} items in {folder}", file=sys.stderr, flush=True)
     rng = np.random.default_rng(0)
     clusters = min(3000, max(60, items // 50))
     words, cluster = shop.draw_words(rng, clusters), uneven_clusters(rng, items, clusters)
-    table = shop.payload(rng, words, cluster)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    pq.write_table(table, folder / PAYLOAD_FILE)
+    some_titles = _payload(folder / PAYLOAD_FILE, rng, words, cluster)
     (folder / PICTURES_FILE).touch()
     asked = shop.distinct_queries(rng, words, cluster, queries + VALID + HELD_OUT)
     load, valid, held_out = asked[: -VALID - HELD_OUT], asked[-VALID - HELD_OUT : -HELD_OUT], asked[-HELD_OUT:]
     (folder / "queries.json").write_text(json.dumps({"load": load, "held_out": held_out}))
     (folder / "categories.json").write_text(json.dumps(words.category_name.tolist()))
     # nobody clicked: validation needs the queries alone, to tune how many lists are visited
-    clicked = table["item_id"].take(rng.integers(items, size=len(valid)))
+    clicked = shop.item_ids(rng.integers(items, size=len(valid)))
     pq.write_table(pa.table([valid, clicked, np.ones(len(valid))], ["query", "item_id", "weight"]), folder / VALID_FILE)
-    encoder = _encoder(folder, table["title"].to_pylist()[:100_000] + load[:20_000], load[:2000])
+    encoder = _encoder(folder, some_titles + load[:20_000], load[:2000])
     repeated = shop.queries(rng, words, np.repeat(np.arange(clusters), _PER_CLUSTER))
     vectors, _ = encoder.encode_queries(repeated)
     centre = vectors.reshape(clusters, _PER_CLUSTER, -1).mean(axis=1)
@@ -134,8 +134,8 @@ def _embeddings(folder: Path, items: int, queries: int) -> None:
     for start in range(0, items, SHARD):
         block = cluster[start : start + SHARD]
         joined = item_vectors(rng, centre[block], spread)
-        np.add.at(sums, words.category[block], joined)
-        entries.append(_shard(folder, len(entries), table["item_id"][start : start + SHARD], joined))
+        sums += (words.category[block] == np.arange(shop.CATEGORIES)[:, None]).astype(np.float32) @ joined
+        entries.append(_shard(folder, len(entries), shop.item_ids(range(start, start + len(block))), joined))
     asked, _ = encoder.encode_queries(held_out + load)
     mean = (sums / np.bincount(words.category[cluster], minlength=shop.CATEGORIES).clip(1)[:, None]).astype(np.float32)
     np.save(folder / "near.npy", np.concatenate([asked, asked], axis=1) @ mean.T)
@@ -149,7 +149,20 @@ def _embeddings(folder: Path, items: int, queries: int) -> None:
     ).write(folder)
 
 
-def _shard(folder: Path, number: int, item_id: pa.ChunkedArray, joined: np.ndarray) -> ShardEntry:
+def _payload(path: Path, rng: np.random.Generator, words: shop.Words, cluster: np.ndarray) -> list[str]:
+    """Write the items' columns, a million at a time; returns some of the titles."""
+    some: list[str] = []
+    writer = None
+    for first in range(0, len(cluster), _TABLE):
+        table = shop.payload(rng, words, cluster[first : first + _TABLE], first)
+        some = some or table["title"].slice(0, _TITLES).to_pylist()
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    writer.close()
+    return some
+
+
+def _shard(folder: Path, number: int, item_id: list[str], joined: np.ndarray) -> ShardEntry:
     path, dim = folder / f"shard-{number:05d}.parquet", joined.shape[1] // 2
     halves = [np.ascontiguousarray(part) for part in (joined[:, dim:], joined[:, :dim])]
     lists = [pa.FixedSizeListArray.from_arrays(pa.array(half.ravel()), dim) for half in halves]

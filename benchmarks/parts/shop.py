@@ -109,13 +109,21 @@ def distinct_queries(rng: np.random.Generator, words: Words, cluster: np.ndarray
     return chosen
 
 
-def payload(rng: np.random.Generator, words: Words, cluster: np.ndarray) -> pa.Table:
-    """The items' columns; prices are uniform below 1,000, so that `price<10` leaves one in a hundred. No pictures."""
+def item_ids(rows: np.ndarray | range) -> list[str]:
+    """Ids of the items at some rows."""
+    return [f"item-{at:07d}" for at in rows]
+
+
+def payload(rng: np.random.Generator, words: Words, cluster: np.ndarray, first: int = 0) -> pa.Table:
+    """Columns of the items from `first` on; prices are uniform below 1,000, so that `price<10` leaves one in a hundred.
+
+    No pictures.
+    """
     items = len(cluster)
     brand = _zipf(rng, (items,), _BRANDS)
     return pa.table(
         {
-            "item_id": [f"item-{at:07d}" for at in range(items)],
+            "item_id": item_ids(range(first, first + items)),
             "title": titles(rng, words, cluster, brand),
             "category": words.category_name[words.category[cluster]],
             "brand": np.char.capitalize(words.brand)[brand],

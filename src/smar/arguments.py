@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import ByteSize, TypeAdapter
+
 from smar.runners.run import RUNNERS, Part
 from smar.storage.location import is_store
 
@@ -30,6 +32,21 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def size(text: str) -> int:
+    """Bytes, such as 4GB (4,000,000,000) or 4GiB.
+
+    >>> size("4GB")
+    4000000000
+    """
+    try:
+        found = int(TypeAdapter(ByteSize).validate_python(text))
+    except ValueError:
+        found = 0
+    if found < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4GB")
+    return found
+
+
 def part(text: str) -> Part:
     """One of several calls that share the work, such as 3/16."""
     number, sign, of = text.partition("/")
@@ -38,14 +55,14 @@ def part(text: str) -> Part:
     return Part(int(number), int(of))
 
 
-def add_runner(command: argparse.ArgumentParser, option: str, what: str) -> None:
-    """Who does the work: this machine, a Ray cluster, or several calls with a part each."""
+def add_runner(command: argparse.ArgumentParser, option: str = "", what: str = "") -> None:
+    """Who does the work: this machine, a Ray cluster, or, where there is an option, several calls with a part each."""
     command.add_argument(
         "--runner", choices=RUNNERS, default="local", help="local, or ray: a cluster (RAY_ADDRESS) or this machine"
     )
-    command.add_argument(
-        option, type=part, dest="part", metavar="K/N", help=f"{what} of one of N calls only; a call without it finishes"
-    )
+    if option:
+        text = f"{what} of one of N calls only; a call without it finishes"
+        command.add_argument(option, type=part, dest="part", metavar="K/N", help=text)
 
 
 def named_file(text: str) -> tuple[str, Path]:

@@ -58,7 +58,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from smar.api.stages import evaluate as run
     from smar.evaluation.terminal import key_figures, print_table
 
-    given = {name: getattr(options, name) for name in ("qrels", "names", "topics", "assignments", "device")}
+    given = {name: getattr(options, name) for name in ("qrels", "names", "topics", "assignments", "device", "runner")}
     done = run(options.runs, options.dataset, options.out, trec_runs=options.trec_run, **given).summary
     print_table(done.findings)
     rows: list[tuple[str, object]] = [
@@ -140,7 +140,7 @@ def index(options: argparse.Namespace) -> None:
         from smar.search.local import RECALL_TARGET, build_index
 
         target = options.recall or RECALL_TARGET
-        done = build_index(options.source, options.out, recall=target, query=options.query)
+        done = build_index(options.source, options.out, recall=target, query=options.query, memory=options.memory)
         missed = f", BELOW the target {target:g}: items too much alike" if (done.recall or target) < target else ""
         shown = asdict(done) | {"recall": done.recall and f"{done.recall:.4f}{missed}"}
         rows = [(name, value) for name, value in shown.items() if value is not None]
@@ -157,14 +157,16 @@ def index(options: argparse.Namespace) -> None:
 
 
 def _load_engine(options: argparse.Namespace) -> None:
-    from smar.search.engines import RECALL_TARGET, load, password_free
+    from smar.search.engines import password_free
+    from smar.search.loading import RECALL_TARGET, load
 
     if isinstance(options.source, str):
         raise InputError("--to loads a folder of embeddings; an engine's URL is no such folder.")
     target = options.recall or RECALL_TARGET
-    done = load(options.source, options.to, target)
+    done = load(options.source, options.to, target, options.workers, options.runner)
     missed = f", BELOW the target {target:g}: items too much alike" if done.recall < target else ""
-    rows = list((asdict(done) | {"recall": f"{done.recall:.4f}{missed}"}).items())
+    shown = asdict(done) | {"recall": f"{done.recall:.4f}{missed}"}
+    rows = [("items a second" if name == "rate" else name, value) for name, value in shown.items()]
     summary(f"index in {password_free(options.to)}", rows, _say("serve", password_free(options.to)))
 
 
@@ -209,9 +211,13 @@ def _refuse_stray_index_options(options: argparse.Namespace) -> None:
         raise InputError("--update ITEMS and --run RUN belong together: the run's model encodes the items.")
     if options.images and options.update is None:
         raise InputError("--images belongs to --update.")
+    if options.to is None and (options.workers > 1 or options.runner != "local"):
+        raise InputError("--workers and --runner belong to --to: shards are loaded side by side.")
     built = options.out is not None or (options.to is not None and options.query is None)
     if (options.recall is not None or options.query is not None) and not built:
         raise InputError("--recall and --query belong to --out: an index keeps what it was built with.")
+    if options.memory is not None and options.out is None:
+        raise InputError("--memory belongs to --out: it bounds the build from embeddings.")
 
 
 def _update_index(options: argparse.Namespace) -> None:

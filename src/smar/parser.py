@@ -146,6 +146,7 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
         "evaluate",
         "compare the models of one or several runs on the test period: tables, tests, controls, charts",
         "smar evaluate run dataset --out report\n"
+        "smar evaluate run dataset --out report --runner ray\n"
         "smar evaluate run dataset --qrels qrels.parquet --out report\n"
         "smar evaluate run-a run-b dataset --names small,large --out report\n"
         "smar evaluate run dataset --trec-run solr=solr.trec --out report",
@@ -173,6 +174,7 @@ def _evaluate(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     _assignments(command)
     _device(command)
+    arguments.add_runner(command)
     command.add_argument("--out", type=arguments.folder, required=True, metavar="REPORT")
 
 
@@ -240,7 +242,7 @@ def _index(commands: "Commands[argparse.ArgumentParser]") -> None:
         "index",
         "build the search index from embeddings, or change an index",
         "smar index embeddings --out index\n"
-        "smar index embeddings --to postgresql://user@host/shop\n"
+        "smar index embeddings --to postgresql://user@host/shop --workers 4\n"
         "smar index index --update new-items.parquet --run run\n"
         "smar index index --delete ids.txt\n"
         "smar index index --compact\n"
@@ -260,6 +262,10 @@ def _index(commands: "Commands[argparse.ArgumentParser]") -> None:
         metavar="URL",
         help="load an engine instead: postgresql://, milvus://, lance:// (docs/engines.md)",
     )
+    command.add_argument(
+        "--workers", type=arguments.positive, default=1, metavar="N", help="with --to: processes that load shards"
+    )
+    arguments.add_runner(command)
     what.add_argument("--update", nargs="+", metavar="ITEMS", help="tables of new and changed items; needs --run")
     what.add_argument("--delete", type=arguments.file, metavar="FILE", help="ids of items to remove, one a line")
     what.add_argument("--compact", action="store_true", help="make one new version of index and updates")
@@ -269,6 +275,9 @@ def _index(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     command.add_argument(
         "--query", type=arguments.made, metavar="DIR", help="with --out: a query encoder of `smar export`"
+    )
+    command.add_argument(
+        "--memory", type=arguments.size, metavar="SIZE", help="with --out: build large catalogues in so much, e.g. 4GB"
     )
     command.add_argument(
         "--run", type=arguments.made, metavar="RUN", help="with --update: the run whose model encodes the items"

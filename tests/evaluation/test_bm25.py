@@ -39,15 +39,20 @@ def test_scores_follow_the_formula_up_to_its_constant() -> None:
         np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)  # Lucene leaves out the factor k1 + 1, others do not
 
 
-def test_the_matrix_is_the_librarys_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("together", [64, 1 << 20])
+def test_the_matrix_is_the_librarys_own_however_many_texts_are_counted_at_a_time(
+    together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bm25, "_TEXTS", together)
     random = np.random.default_rng(0)
     texts = [" ".join(f"w{word}" for word in random.zipf(1.5, random.integers(0, 9)).clip(max=50)) for _ in range(300)]
     ours, mean = build(texts)
-    monkeypatch.setattr(bm25, "_Quick", bm25s.BM25)
-    library, same_mean = build(texts)
     assert ours is not None
-    assert library is not None
-    assert (mean, ours.vocab_dict) == (same_mean, library.vocab_dict)
+    vocabulary = {word: number for word, number in ours.vocab_dict.items() if word}
+    ids = [[vocabulary[word] for word in words(text)] for text in texts]
+    library = bm25s.BM25(k1=1.5, b=0.75, method="lucene", backend="numpy")
+    library.index((ids, dict(vocabulary)), show_progress=False)
+    assert (mean, ours.vocab_dict) == (sum(map(len, ids)) / len(ids), library.vocab_dict)
     for name in ("indptr", "indices"):
         np.testing.assert_array_equal(ours.scores[name], library.scores[name])
     np.testing.assert_allclose(ours.scores["data"], library.scores["data"], rtol=1e-6)

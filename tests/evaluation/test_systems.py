@@ -6,13 +6,13 @@ import pytest
 from smar.data.bm25 import Bm25
 from smar.data.dataset import Dataset
 from smar.data.voices import query_features
+from smar.evaluation.encoded_items import encode_catalogue
 from smar.evaluation.metrics import per_query, read_judgements
 from smar.evaluation.scores import Rankings, Task, mix, rank
 from smar.evaluation.systems import (
     CONTROLS,
     RankedRun,
     System,
-    encode_catalogue,
     name_systems,
     rank_run,
     shuffled_rows,

@@ -11,9 +11,10 @@ import pytest
 
 from engine_shop import FILTERS, QUERIES, Exact, other_model, postgres, write_shop
 from smar.core.errors import InputError
-from smar.search.engines import load, open_engine
+from smar.search.engines import open_engine
 from smar.search.filter_parser import parse_filter
 from smar.search.items import Items, OtherModel
+from smar.search.loading import load
 from smar.search.local import LocalIndex, build_index
 from smar.search.protocol import Index, Mode
 from tiny_service import becomes

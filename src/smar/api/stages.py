@@ -233,6 +233,7 @@ def evaluate(
     topics: StrPath | None = None,
     assignments: Sequence[str] = (),
     device: str = "auto",
+    runner: str = "local",
 ) -> Report:
     """Rank the catalogue for every test query by each model and write a report (`smar evaluate`, docs/evaluation.md).
 
@@ -248,6 +249,7 @@ def evaluate(
         topics: file of lines `id query`: what TREC files call the queries.
         assignments: texts ``evaluate.key=value``.
         device: `auto`, `cpu` or `cuda`.
+        runner: who encodes the items: `local` or `ray` (docs/scale.md).
 
     Raises:
         InputError: a run is unfinished, or judgements or rankings do not fit the dataset.
@@ -255,9 +257,7 @@ def evaluate(
     several = [runs] if isinstance(runs, Run | str | Path) else runs
     folders, data = [_folder(run) for run in several], dataset.path if isinstance(dataset, Dataset) else dataset
     judged = None if qrels is None else str(qrels)
-    done = evaluate_runs(
-        folders, data, out, judged, names, assignments, trec_runs=trec_runs, topics=topics, device=device
-    )
+    done = evaluate_runs(folders, data, out, judged, names, assignments, trec_runs, topics, device, runner)
     return Report(Path(out), done)
 
 

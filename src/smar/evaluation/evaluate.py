@@ -19,6 +19,7 @@ from smar.core.sections.evaluation import EvaluateSettings
 from smar.data.bm25 import Bm25
 from smar.data.dataset import Dataset
 from smar.evaluation.checks import check_models, check_writable
+from smar.evaluation.encoded_items import Place
 from smar.evaluation.examples import Example, RoutedQuery, pick_examples, pick_routed
 from smar.evaluation.facts import name_runs, report_facts
 from smar.evaluation.findings import Facts, Findings
@@ -72,6 +73,7 @@ def evaluate_runs(
     trec_runs: Sequence[tuple[str, StrPath]] = (),
     topics: StrPath | None = None,
     device: str = "auto",
+    runner: str = "local",
 ) -> EvaluateSummary:
     """Rank, measure, and write the report into `out`; relevant are the test clicks, or what `qrels` says.
 
@@ -86,6 +88,7 @@ def evaluate_runs(
         topics: file of lines `id query`: what TREC files call the queries. Default: topics.tsv beside TREC judgements,
             else the numbers of the report's own topics.tsv.
         device: `auto`, `cpu` or `cuda`: what encodes.
+        runner: who encodes the items: `local`, or `ray` (docs/scale.md).
 
     Raises:
         InputError: a run is unfinished or damaged, two have one name, judgements or rankings do not fit the dataset, or
@@ -93,7 +96,7 @@ def evaluate_runs(
     """
     dataset_path = Path(dataset_path)
     out = Path(out)
-    started, encodes = time.perf_counter(), pick_device(device)
+    started, place = time.perf_counter(), Place(pick_device(device), device, runner)
     if wrong := [text for text in assignments if not text.startswith("evaluate.")]:
         raise InputError(f"--set {wrong[0]}: a report takes evaluate.* only; everything else is the run's own.")
     refuse_foreign(out)
@@ -111,7 +114,7 @@ def evaluate_runs(
     check_writable(out)
     given = [run.path for run in named]
     ranked = [
-        rank_run(run.path, run.name, dataset, test.judged.queries, test.task, test.options.controls, given, encodes)
+        rank_run(run.path, run.name, dataset, test.judged.queries, test.task, test.options.controls, given, place)
         for run in named
     ]
     systems = name_systems(ranked, _bm25(test) + [System(run.name, run.ranked, None) for run in foreign])

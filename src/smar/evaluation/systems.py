@@ -24,21 +24,20 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from smar.core.errors import InputError
-from smar.core.progress import console, track
+from smar.core.progress import console
 from smar.data.bm25 import Bm25
 from smar.data.dataset import Dataset
 from smar.data.voices import query_features
+from smar.evaluation.encoded_items import HERE, Place, Start, encode_catalogue
 from smar.evaluation.metrics import Floats as Doubles
 from smar.evaluation.metrics import Integers, per_query
 from smar.evaluation.scores import Catalogue, Rankings, Task, Voiced, choose, mixed_blocks, rank_blocks, shortened
-from smar.model.device import CPU
 from smar.model.encoder import Encoder, Floats
 from smar.model.quiet import quiet
 from smar.model.run_folder import RunManifest, baselines, find_parent, load_encoder
-from smar.model.start import load_start, start_key
+from smar.model.start import start_key
 
 ALWAYS, ORACLE, ZERO_SHOT, PREDECESSOR = "multimodal", "oracle-gate", "zero-shot", "predecessor"
 TWO_WAY, VECTORS, WORDS_ONLY = "two-way", "vectors", "text"
@@ -81,24 +80,18 @@ class System:
         return "" if self.name == self.run else self.name.rpartition("/")[2]
 
 
-def encode_catalogue(encoder: Encoder, dataset: Dataset, what: str, image_row: Integers | None = None) -> Catalogue:
-    """Encode every item; `image_row` gives the items other pictures than the dataset does."""
-    fields = dataset.fields(tuple(encoder.config.text_fields))
-    rows = dataset.image_row if image_row is None else image_row
-    batches = encoder.encode_items(fields, dataset.images, rows)
-    vectors = list(track(batches, f"encode items ({what})", -(-len(rows) // 256)))
-    text, image, multimodal = (
-        np.concatenate([getattr(part, name) for part in vectors]) for name in ("text", "image", "served")
-    )
-    return Catalogue(text, image, text if np.array_equal(text, multimodal) else multimodal)
-
-
 def _encode(
-    encoder: Encoder, dataset: Dataset, what: str, queries: Sequence[str], dim: int | None
+    encoder: Encoder,
+    dataset: Dataset,
+    what: str,
+    queries: Sequence[str],
+    dim: int | None,
+    place: Place,
+    start: Start | None = None,
 ) -> tuple[Floats, Floats, Catalogue]:
     """Query vectors [q, dim], the gate's probabilities [q], and the catalogue."""
     embedding, p = encoder.encode_queries(queries)
-    return shortened(embedding, dim), p, encode_catalogue(encoder, dataset, what).cut(dim)
+    return shortened(embedding, dim), p, encode_catalogue(encoder, dataset, what, place=place, start=start).cut(dim)
 
 
 def shuffled_rows(image_row: Integers, seed: int = 0) -> Integers:
@@ -117,20 +110,21 @@ def rank_run(
     task: Task,
     controls: bool,
     given: Collection[Path] = (),
-    device: torch.device = CPU,
+    place: Place = HERE,
 ) -> RankedRun:
     """Rank with the run's baselines, with what its models began from and became, and its controls.
 
-    `given`: the runs of the report, which stand there by themselves.
+    `given`: the runs of the report, which stand there by themselves; `place`: what encodes.
     """
-    others, absent = _starts(run, dataset, queries, task, given, device)
+    others, absent = _starts(run, dataset, queries, task, given, place)
     for baseline in baselines(run):
-        embedding, p, catalogue = _encode(load_encoder(run, baseline, device), dataset, baseline, queries, task.dim)
+        encoder = load_encoder(run, baseline, place.device)
+        embedding, p, catalogue = _encode(encoder, dataset, baseline, queries, task.dim, place)
         taken = baseline in (ALWAYS, PREDECESSOR, TWO_WAY, VECTORS, *CONTROLS) or baseline.startswith(ZERO_SHOT)
         free = f"{baseline}-baseline" if taken else baseline
         others |= rank_blocks(mixed_blocks(embedding, catalogue, {free: p[:, None]}), task)
-    encoder = load_encoder(run, device=device)
-    embedding, p, catalogue = _encode(encoder, dataset, name, queries, task.dim)
+    encoder = load_encoder(run, device=place.device)
+    embedding, p, catalogue = _encode(encoder, dataset, name, queries, task.dim, place)
     # a model without a gate of its own has it fixed at exactly 0 or 1
     gated = not np.isin(p, (0, 1)).all()
     voiced = voices_of(encoder, dataset, queries, p)
@@ -141,7 +135,7 @@ def rank_run(
     if gated and controls:
         own[ORACLE] = _oracle(own[WORDS_ONLY], own[ALWAYS], task)
     if controls and catalogue.multimodal is not catalogue.text:
-        own |= _picture_controls(encoder, dataset, embedding, p[:, None], voiced, catalogue, task)
+        own |= _picture_controls(encoder, dataset, embedding, p[:, None], voiced, catalogue, task, place)
     main = own.pop("")
     probability = p.astype(np.float64) if gated else None
     return RankedRun(name, main, others | own, probability, encoder.config.threshold, absent)
@@ -162,14 +156,14 @@ def voices_of(encoder: Encoder, dataset: Dataset, queries: Sequence[str], p: Flo
 
 
 def _starts(
-    run: Path, dataset: Dataset, queries: Sequence[str], task: Task, given: Collection[Path], device: torch.device
+    run: Path, dataset: Dataset, queries: Sequence[str], task: Task, given: Collection[Path], place: Place
 ) -> tuple[dict[str, Rankings], dict[str, str]]:
     """What the run's models began from, where there is such a thing; and, row by row, why it cannot be shown."""
     ranked: dict[str, Rankings] = {}
     absent: dict[str, str] = {}
     seen: set[str] = set()
-    starts: dict[str, Callable[[], Encoder | None]] = {ZERO_SHOT: partial(load_start, run)}
-    starts |= {f"{ZERO_SHOT}-{baseline}": partial(load_start, run, baseline) for baseline in baselines(run)}
+    starts: dict[str, Callable[[], Encoder | None]] = {ZERO_SHOT: Start(run.absolute(), None)}
+    starts |= {f"{ZERO_SHOT}-{baseline}": Start(run.absolute(), baseline) for baseline in baselines(run)}
     starts[PREDECESSOR] = partial(predecessor, run, dataset, given)
     for name, load in starts.items():
         try:
@@ -182,8 +176,9 @@ def _starts(
         if encoder is None or (key := PREDECESSOR if name == PREDECESSOR else start_key(encoder)) in seen:
             continue
         seen.add(key)
-        encoder.model.to(device)
-        embedding, p, catalogue = _encode(encoder, dataset, name, queries, task.dim)
+        encoder.model.to(place.device)
+        start = load if isinstance(load, Start) else None
+        embedding, p, catalogue = _encode(encoder, dataset, name, queries, task.dim, place, start)
         voiced = voices_of(encoder, dataset, queries, p)  # nothing was fitted before training
         gates = {name: p[:, None] if name == PREDECESSOR else _ALL} if voiced is None else {}
         ranked |= rank_blocks(mixed_blocks(embedding, catalogue, gates, named(name, voiced)), task)
@@ -229,12 +224,13 @@ def _picture_controls(
     voiced: Voiced | None,
     catalogue: Catalogue,
     task: Task,
+    place: Place,
 ) -> dict[str, Rankings]:
     """`image`, `shuffled` and `no-pictures`; p is [n_queries, 1]."""
     ranked = rank_blocks(mixed_blocks(query, catalogue.pictures_only(), {"image": _ALL}), task)
     rows = {"shuffled": shuffled_rows(dataset.image_row), "no-pictures": np.full_like(dataset.image_row, -1)}
     for name, row in rows.items():
-        other = encode_catalogue(encoder, dataset, name, row).cut(task.dim)
+        other = encode_catalogue(encoder, dataset, name, row, place).cut(task.dim)
         blocks = mixed_blocks(query, other, {name: p} if voiced is None else {}, named(name, voiced))
         ranked |= rank_blocks(blocks, task)
     return ranked

@@ -20,6 +20,8 @@ T = TypeVar("T")
 _MAX_CODES = 65_536
 """Columns with more distinct texts (titles, ids) are looked through for the texts of each filter."""
 
+OFFSETS_REACH = 2**31 - 1
+"""Bytes of a column up to which its offsets have 32 bits."""
 _WORD = 64  # bits
 _BYTES = 256
 _FEW = 8  # up to so many codes are compared one by one, 0.05 ms each at 1 M rows
@@ -201,6 +203,26 @@ class Columns:
             found = self._kept[what, name] = make()
         kept: T = found
         return kept
+
+
+def widened(table: pa.Table) -> pa.Table:
+    """The table with offsets of 64 bits in columns of texts and lists that offsets of 32 bits may not reach through.
+
+    Arrow refuses to make one array of more than 2 GB of a column of type string.
+    """
+    for at, field in enumerate(table.schema):
+        if table[at].nbytes > OFFSETS_REACH and (kind := _wide(field.type)) != field.type:
+            table = table.set_column(at, field.with_type(kind), table[at].cast(kind))
+    return table
+
+
+def _wide(kind: pa.DataType) -> pa.DataType:
+    types = pa.types
+    if types.is_string(kind):
+        return pa.large_string()
+    if types.is_binary(kind):
+        return pa.large_binary()
+    return pa.large_list(_wide(kind.value_type)) if types.is_list(kind) else kind
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:

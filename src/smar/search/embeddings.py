@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from smar.core.errors import InputError
 from smar.core.files import Manifest, StrPath, verify, xxh3
 from smar.data.text import normalise
+from smar.search.column_values import widened
 from smar.search.query import QueryManifest
 
 PAYLOAD_FILE = "payload.parquet"
@@ -120,13 +121,16 @@ class Embeddings:
         """Each shard in item order, its checksum, shape and item ids verified."""
         start = 0
         for entry in self.manifest.shards:
-            path = self.path / entry.file
-            shard = self._read(path, entry)
-            expected = self.payload["item_id"].slice(start, entry.rows).to_pylist()
-            if shard.item_id != expected:
-                raise InputError(f"{path}: its items are not those of {PAYLOAD_FILE}. Run `{MADE_BY}` again.")
+            yield self.shard(entry, start)
             start += entry.rows
-            yield shard
+
+    def shard(self, entry: ShardEntry, start: int) -> Shard:
+        """One shard, whose first item is that of row `start`; verified as `shards` does."""
+        path = self.path / entry.file
+        shard = self._read(path, entry)
+        if shard.item_id != self.payload["item_id"].slice(start, entry.rows).to_pylist():
+            raise InputError(f"{path}: its items are not those of {PAYLOAD_FILE}. Run `{MADE_BY}` again.")
+        return shard
 
     def valid(self) -> pa.Table | None:
         """Validation pairs (query, item_id, weight), None where the embeddings were made without a log."""
@@ -183,7 +187,7 @@ def read_payload(path: Path, items: int, made_by: str) -> pa.Table:
     Columns that have a value everywhere are written as such. Later items may lack one, so that is taken off here.
     """
     try:
-        table = pq.read_table(path).combine_chunks()
+        table = widened(pq.read_table(path)).combine_chunks()
     except FileNotFoundError:
         raise InputError(f"{path} is missing. Run `{made_by}` again.") from None
     except (pa.ArrowInvalid, OSError) as error:

@@ -8,28 +8,11 @@ lance:///path/shop, lance+s3://bucket/shop    a Lance dataset
 import importlib
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.core.files import StrPath
-from smar.core.progress import track
-from smar.data.voices import VOICES_FILE
-from smar.search.column_values import Columns, Kind
-from smar.search.counts import round_borders
-from smar.search.embeddings import DEFAULT_FIELDS, QUERY_FOLDER, Embeddings, check_fingerprint, sample_queries
-from smar.search.protocol import Mode, widen
-from smar.search.query import QueryEncoder
-from smar.search.ranked import Vectors
-from smar.search.rarity import CountedWords
-from smar.search.remote_index import About, RemoteIndex, Store, packed, unit_of
-from smar.search.stored import Stored
+from smar.search.remote_index import About, RemoteIndex, Store
 
 ENGINES = {
     "postgresql": ("postgres", "PostgresStore", "postgres"),
@@ -41,11 +24,6 @@ ENGINES = {
 """Scheme of a URL -> module, class, and the extra of `smar` that brings its driver."""
 DEADLINE = 2.0
 """Seconds that an engine has for one answer."""
-RECALL_TARGET = 0.98
-_MODES = (Mode.ADAPTIVE, Mode.ROUTE, Mode.TEXT, Mode.MULTIMODAL)
-_NEAREST = 50  # recall is that of so many
-_SAMPLE = 60  # queries that efforts are chosen with
-_CHECKED = 8
 _LOOK = 1.0  # seconds for which a version is believed to be the published one
 
 
@@ -129,146 +107,6 @@ def open_engine(url: str, folder: StrPath | None = None, deadline: float = DEADL
     return Engine(open_store(url, deadline), None if folder is None else Path(folder))
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What was loaded; `recall` is recall@50 of the worst mode against exact search."""
-
-    engine: str
-    version: str
-    items: int
-    recall: float
-    effort: str
-    seconds: float
-
-
-def load(embeddings: StrPath, url: str, recall: float = RECALL_TARGET) -> Loaded:
-    """Load an embeddings folder into an engine beside what is there, then search it in its place.
-
-    How hard the engine searches is chosen for each mode, so that `recall` holds for held-out queries.
-
-    Raises:
-        InputError: the embeddings are damaged or of another model than their query encoder, or hold what the engine
-            cannot.
-        EngineDown: the engine does not answer.
-    """
-    if not 0 < recall <= 1:
-        raise InputError(f"the recall target is {recall}; allowed: above 0, at most 1.")
-    started = time.perf_counter()
-    source = Embeddings(embeddings)
-    manifest, folder = source.manifest, source.path.absolute()
-    if manifest.items == 0:
-        raise InputError(f"{source.path} holds no items, so there is nothing to load.")
-    check_fingerprint(folder / QUERY_FOLDER, manifest.fingerprint, manifest.dim)
-    stored = Stored.of(source.payload.schema, manifest.dim)
-    with _store(url) as store:
-        version = store.create(stored)
-        queries = _Sample.of(source)
-        for rows, wide in _rows(source, stored):
-            store.append(version, rows)
-            queries.see(rows, wide)
-        efforts = store.finish(version, stored)
-        effort, reached = queries.tuned(store, version, stored, efforts, recall)
-        if (folder / QUERY_FOLDER / VOICES_FILE).exists():
-            CountedWords.of(source.payload, manifest.text_fields or DEFAULT_FIELDS, manifest.language).write(folder)
-        about = About(
-            fingerprint=manifest.fingerprint,
-            kind=manifest.kind,
-            dim=manifest.dim,
-            columns=stored.text(),
-            folder=str(folder),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            effort=effort,
-            recall=reached,
-            borders=_borders(source.payload, stored),
-        )
-        store.publish(version, about.model_dump_json())
-    told = ", ".join(f"{mode} {own}" for mode, own in effort.items()) if len(efforts) > 1 else "exact"
-    seconds = time.perf_counter() - started
-    return Loaded(store.name, version, manifest.items, min(reached.values()), told, seconds)
-
-
-@contextmanager
-def _store(url: str) -> Iterator[Store]:
-    store = open_store(url, deadline=600)  # building an index takes its time
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-def _rows(source: Embeddings, stored: Stored) -> Iterator[tuple[pa.Table, Vectors]]:
-    """The items as the engine holds them, and their wide vectors, some thousand at a time."""
-    start, payload = 0, source.payload
-    located = {"picture_offset", "picture_length"} <= set(payload.column_names)
-    for shard in track(source.shards(), "loading", len(source.manifest.shards)):
-        for wide in shard.joined():
-            part = payload.slice(start, len(wide))
-            start += len(wide)
-            places: list[str | None] = [None] * len(wide)
-            if located:
-                each = (part[name].to_pylist() for name in ("picture_offset", "picture_length"))
-                places = [packed(*place) for place in zip(*each, strict=True)]
-            yield stored.table(part.select(stored.schema.names), wide, places), wide
-
-
-def _borders(payload: pa.Table, stored: Stored) -> dict[str, tuple[float, ...]]:
-    """Inner borders of the ranges of number columns, whole days of dates."""
-    columns, borders = Columns(payload), {}
-    for column in stored.columns:
-        if column.kind in (Kind.NUMBER, Kind.MOMENT):
-            unit = unit_of(column) if column.kind is Kind.MOMENT else 10.0 ** columns.scale(column.name)
-            numbers = columns.numbers(column.name)[columns.present(column.name)] / unit
-            found = round_borders(numbers[np.isfinite(numbers)], whole=column.kind is Kind.MOMENT)
-            borders[column.name] = tuple(found.tolist())
-    return borders
-
-
-class _Sample:
-    """Held-out queries and what exact search finds for them, mode by mode, while the items pass by."""
-
-    def __init__(self, wide: dict[Mode, Vectors]) -> None:
-        self._wide = wide
-        self._best = {mode: [(np.empty(0, np.float32), np.empty(0, object))] * len(own) for mode, own in wide.items()}
-
-    @classmethod
-    def of(cls, source: Embeddings) -> "_Sample":
-        """Validation queries, or beginnings of titles."""
-        encoder = QueryEncoder.load(source.path / QUERY_FOLDER)
-        vectors = encoder.encode(sample_queries(source.valid(), source.payload)[:_SAMPLE])
-        return cls({mode: widen(vectors, mode) for mode in _MODES})
-
-    def see(self, rows: pa.Table, wide: Vectors) -> None:
-        """Some more items."""
-        ids = np.array(rows["item_id"].to_pylist(), object)
-        for mode, queries in self._wide.items():
-            scores = queries @ wide.T
-            for at, (before, own) in enumerate(self._best[mode]):
-                score, names = np.concatenate([before, scores[at]]), np.concatenate([own, ids])
-                best = np.argsort(-score, kind="stable")[:_NEAREST]
-                self._best[mode][at] = score[best], names[best]
-
-    def tuned(
-        self, store: Store, version: str, stored: Stored, efforts: tuple[int, ...], target: float
-    ) -> tuple[dict[Mode, int], dict[Mode, float]]:
-        """The least effort of each mode that reaches the target, or else the greatest; and the recall with it."""
-        chosen, reached = {}, {}
-        if len(efforts) == 1:  # exact: some queries are enough to see that it is
-            self._wide = {mode: own[:_CHECKED] for mode, own in self._wide.items()}
-        for mode in _MODES:
-            for effort in efforts:
-                chosen[mode], reached[mode] = effort, self._recall(store, version, stored, mode, effort)
-                if reached[mode] >= target:
-                    break
-        return chosen, reached
-
-    def _recall(self, store: Store, version: str, stored: Stored, mode: Mode, effort: int) -> float:
-        shares = []
-        for wide, (_, names) in zip(self._wide[mode], self._best[mode], strict=False):
-            found = store.nearest(version, stored, wide, len(names), None, effort)
-            shares.append(len(set(found["item_id"].to_pylist()) & set(names)) / len(names))
-        return float(np.mean(shares))
-
-
 def password_free(url: str) -> str:
     """A URL as it may be told: without what stands between a user's name and the host.
 
@@ -280,4 +118,4 @@ def password_free(url: str) -> str:
     return f"{scheme}{mark}{user.partition(':')[0]}{at}{tail}" if at else url
 
 
-__all__ = ["DEADLINE", "ENGINES", "Engine", "Loaded", "is_url", "load", "open_engine", "open_store", "password_free"]
+__all__ = ["DEADLINE", "ENGINES", "Engine", "is_url", "open_engine", "open_store", "password_free"]

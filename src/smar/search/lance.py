@@ -26,7 +26,7 @@ T = TypeVar("T")
 _EXACT = 100_000
 _REFINE = 10  # candidates for each row that are scored exactly
 _PROBES = (8, 16, 32, 64, 128, 256)
-_ABOUT = "smar"
+_ABOUT, _KEY = "smar", "smar-loading"
 
 
 class LanceStore(Store):
@@ -89,16 +89,20 @@ class LanceStore(Store):
         names = [re.fullmatch(rf"{re.escape(name)}_(v\d+)\.lance", info.base_name) for info in found]
         return sorted(match.group(1) for match in names if match)
 
-    def create(self, stored: Stored) -> str:
+    def create(self, stored: Stored, key: str) -> tuple[str, bool]:
         """See `Store`."""
+        for held in self._held():
+            if (self._dataset(held).schema.metadata or {}).get(_KEY.encode()) == key.encode():
+                return held, True
         self._files.create_dir(self._path.rpartition("/")[0], recursive=True)
         version = f"v{max((int(name[1:]) for name in self._held()), default=0) + 1:04d}"
         uri = f"{self._root}_{version}.lance"
-        self._do(lambda: lance.write_dataset(stored.held.empty_table(), uri, schema=stored.held))
-        return version
+        schema = stored.held.with_metadata({_KEY: key})
+        self._do(lambda: lance.write_dataset(schema.empty_table(), uri, schema=schema))
+        return version, False
 
-    def append(self, version: str, rows: pa.Table) -> None:
-        """See `Store`."""
+    def append(self, version: str, rows: pa.Table, again: bool) -> None:
+        """See `Store`; all rows or none."""
         uri = f"{self._root}_{version}.lance"
         self._do(lambda: lance.write_dataset(rows, uri, mode="append"))
 
@@ -121,10 +125,15 @@ class LanceStore(Store):
     def publish(self, version: str, about: str) -> None:
         """See `Store`."""
         dataset, before = self._dataset(version), self._versions()["current"]
-        self._do(lambda: dataset.update_schema_metadata({_ABOUT: about}))
+        self._do(lambda: dataset.update_schema_metadata({_ABOUT: about, _KEY: ""}))
         self._show(version, before)
         for name in set(self._held()) - {version, before}:
-            self._files.delete_dir(f"{self._path}_{name}.lance")
+            self.drop(name)
+
+    def drop(self, version: str) -> None:
+        """See `Store`."""
+        self._open.pop(version, None)
+        self._files.delete_dir(f"{self._path}_{version}.lance")
 
     def rollback(self) -> str:
         """See `Store`."""

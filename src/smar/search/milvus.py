@@ -34,7 +34,7 @@ _MOST = 32_768  # that a graph may be searched with
 _LONGEST = 65_535  # bytes of a text
 _ENTRIES = 1_000  # of a list
 _TOGETHER = 1_000  # rows sent at once: a message of gRPC is bounded
-_ABOUT = "smar.about"
+_ABOUT, _KEY = "smar.about", "smar.loading"
 _CONNECTION_CODES = frozenset({1, 2})  # of pymilvus: cannot connect, unavailable
 _TYPES = {
     pa.string(): DataType.VARCHAR,
@@ -57,7 +57,7 @@ class MilvusStore(Store):
             raise InputError(
                 f"the collection {self._alias!r} is no name of letters, digits and _; end the URL with one."
             )
-        self._deadline = deadline
+        self._deadline, self.alone = deadline, not parts.hostname
         self._where = path if not parts.hostname else f"{parts.hostname}:{parts.port or 19530}"
         self._open: MilvusClient | None = None
         self._arguments: dict[str, Any] = {"uri": path}
@@ -107,20 +107,41 @@ class MilvusStore(Store):
         self._do(lambda client: client.load_collection(version))
         return version, about
 
-    def create(self, stored: Stored) -> str:
+    def create(self, stored: Stored, key: str) -> tuple[str, bool]:
         """See `Store`."""
+        for version in self._versions():
+            if self._do(methodcaller("describe_collection", version))["properties"].get(_KEY) == key:
+                return version, True
         numbers = [int(name.rpartition("_v")[2]) for name in self._versions()]
         version = f"{self._alias}_v{max(numbers, default=0) + 1:04d}"
         schema = MilvusClient.create_schema(enable_dynamic_field=False)
         for field in stored.held:
             schema.add_field(field.name, **_field(field))
-        self._do(lambda client: client.create_collection(version, schema=schema))
-        return version
+        self._do(lambda client: client.create_collection(version, schema=schema, properties={_KEY: key}))
+        return version, False
 
-    def append(self, version: str, rows: pa.Table) -> None:
-        """See `Store`."""
+    def append(self, version: str, rows: pa.Table, again: bool) -> None:
+        """See `Store`; a shard of several parts may be there in part."""
         for part in _parts(rows):
-            self._do(methodcaller("insert", version, part))
+            self._do(methodcaller("upsert" if again else "insert", version, part))
+
+    def held(self, version: str, stored: Stored, ids: Sequence[str]) -> set[str]:
+        """See `Store`; a collection is asked when it is loaded, and loaded when it has an index."""
+        index = MilvusClient.prepare_index_params()
+        index.add_index(VECTOR, metric_type="IP", index_type="FLAT")
+        self._do(lambda client: client.flush(version))
+        if not self._do(lambda client: client.list_indexes(version)):
+            self._do(lambda client: client.create_index(version, index))
+        self._do(lambda client: client.load_collection(version))
+        found = super().held(version, stored, ids)
+        self._do(lambda client: client.release_collection(version))
+        for name in self._do(lambda client: client.list_indexes(version)):
+            self._do(methodcaller("drop_index", version, name))
+        return found
+
+    def drop(self, version: str) -> None:
+        """See `Store`."""
+        self._do(methodcaller("drop_collection", version))
 
     def finish(self, version: str, stored: Stored) -> tuple[int, ...]:
         """See `Store`."""
@@ -146,12 +167,11 @@ class MilvusStore(Store):
     def publish(self, version: str, about: str) -> None:
         """See `Store`."""
         before = self._current()
-        self._do(
-            lambda client: client.alter_collection_properties(version, {_ABOUT: about, "smar.before": before or ""})
-        )
+        told = {_ABOUT: about, _KEY: "", "smar.before": before or ""}
+        self._do(lambda client: client.alter_collection_properties(version, told))
         self._show(version, before)
         for name in set(self._versions()) - {version, before}:
-            self._do(methodcaller("drop_collection", name))
+            self.drop(name)
 
     def _show(self, version: str, before: str | None) -> None:
         if before is None:

@@ -48,6 +48,13 @@ _LABELS = 1000  # different ones
 _LABELLED = 50
 
 
+_BEGUN = "smar is loading "
+_WITHOUT_INDEXES = """DO $$ DECLARE one regclass; BEGIN
+    FOR one IN SELECT indexrelid FROM pg_index WHERE indrelid = '{table}'::regclass AND NOT indisprimary
+    LOOP EXECUTE 'DROP INDEX ' || one; END LOOP; END $$"""
+"""A load that was killed while it built indexes builds them again, after the rows."""
+
+
 class _Vector(bytes):
     """A vector as pgvector sends and takes it: its size, nothing, and its numbers, all big-endian."""
 
@@ -139,7 +146,7 @@ class PostgresStore(Store):
         sql = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ %s AND pg_table_is_visible(oid)"
         return sorted(name for (name,) in self._all(sql, [f"^{self._table}_v[0-9]+$"]))
 
-    def create(self, stored: Stored) -> str:
+    def create(self, stored: Stored, key: str) -> tuple[str, bool]:
         """See `Store`; the lock lasts as long as the connection."""
         if 2 * stored.dim > _MOST_DIMENSIONS:
             raise InputError(f"[S_m ; S_t] has {2 * stored.dim} numbers; pgvector's HNSW takes {_MOST_DIMENSIONS}.")
@@ -149,14 +156,19 @@ class PostgresStore(Store):
             raise InputError(f"another process loads {self._table} just now; wait for it.")
         self._run("CREATE EXTENSION IF NOT EXISTS vector")
         self._do(lambda one: self._register(one, TypeInfo.fetch(one, "vector")))  # type: ignore[arg-type]
+        for name in self._tables():
+            if self._all("SELECT obj_description(to_regclass(%s), 'pg_class')", [name])[0][0] == _BEGUN + key:
+                self._run(_WITHOUT_INDEXES.format(table=name))
+                return name, True
         numbers = [int(name.rpartition("_v")[2]) for name in self._tables()]
         version = f"{self._table}_v{max(numbers, default=0) + 1:04d}"
         columns = [f'"{field.name}" {_type(field.type)}' for field in stored.held]
         self._run(f"CREATE TABLE {version} ({', '.join(columns)}, PRIMARY KEY ({ID}))")
-        return version
+        self._run(f"COMMENT ON TABLE {version} IS {_quoted(_BEGUN + key)}")
+        return version, False
 
-    def append(self, version: str, rows: pa.Table) -> None:
-        """See `Store`."""
+    def append(self, version: str, rows: pa.Table, again: bool) -> None:
+        """See `Store`; all rows or none."""
         self._do(lambda connection: _copy(connection, version, rows), again=False)
 
     def finish(self, version: str, stored: Stored) -> tuple[int, ...]:
@@ -185,7 +197,11 @@ class PostgresStore(Store):
         self._run(f"COMMENT ON TABLE {version} IS {_quoted(about)}")
         self._show(version, before)
         for name in set(self._tables()) - {version, before}:
-            self._run(f"DROP TABLE {name}")
+            self.drop(name)
+
+    def drop(self, version: str) -> None:
+        """See `Store`."""
+        self._run(f"DROP TABLE {version}")
 
     def _show(self, version: str, before: str | None) -> None:
         told = json.dumps({"current": version, "previous": before})

@@ -75,18 +75,31 @@ class Store(ABC):
     """
 
     name: ClassVar[str]
+    alone = False
+    """Whether one process at a time can open it."""
 
     @abstractmethod
     def published(self) -> tuple[str, str] | None:
         """The version that is searched, and its `About`; None where there is none."""
 
     @abstractmethod
-    def create(self, stored: Stored) -> str:
-        """A new version without rows, beside the one that is searched."""
+    def create(self, stored: Stored, key: str) -> tuple[str, bool]:
+        """A version without rows, beside the one that is searched; or, with True, what a load of this key has begun."""
 
     @abstractmethod
-    def append(self, version: str, rows: pa.Table) -> None:
-        """Add rows (`Stored.table`) whose ids are new."""
+    def append(self, version: str, rows: pa.Table, again: bool) -> None:
+        """Add rows (`Stored.table`) whose ids are new, the last one last; several processes may do so at once.
+
+        `again`: some of them may be there since a load that was killed, but not the last one.
+        """
+
+    def held(self, version: str, stored: Stored, ids: Sequence[str]) -> set[str]:
+        """Which ids a version has that is not finished."""
+        return set(self.rows(version, stored, ids)[ID].to_pylist())
+
+    @abstractmethod
+    def drop(self, version: str) -> None:
+        """Delete a version."""
 
     @abstractmethod
     def finish(self, version: str, stored: Stored) -> tuple[int, ...]:

@@ -15,11 +15,11 @@ from preloaded import command, quick_spawn, start
 from smar.data.dataset import Dataset
 from smar.evaluation.ablation.questions import Answers, rank_modes, validation_qrels
 from smar.evaluation.ablation.variants_run import read_answers, write_answers
+from smar.evaluation.encoded_items import encode_catalogue
 from smar.evaluation.markdown import p_value
 from smar.evaluation.metrics import QueryMetrics, Relevance
 from smar.evaluation.scores import Task
 from smar.evaluation.significance import holm, sign_flip
-from smar.evaluation.systems import encode_catalogue
 from smar.model.run_folder import load_encoder
 from tiny_line import CONFIG, Line, Outcome, smar
 from tiny_service import becomes

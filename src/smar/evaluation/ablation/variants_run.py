@@ -32,9 +32,9 @@ from smar.core.settings import Settings, load_settings
 from smar.data.dataset import Dataset
 from smar.evaluation.ablation.questions import Answers, answer, collect
 from smar.evaluation.ablation.variants import Plan, Variant
+from smar.evaluation.encoded_items import encode_catalogue
 from smar.evaluation.metrics import QueryMetrics
 from smar.evaluation.qrels import question_files
-from smar.evaluation.systems import encode_catalogue
 from smar.model.device import pick_device
 from smar.model.run_folder import CONFIG_FILE, load_encoder
 from smar.training.train import open_run, train

@@ -45,6 +45,8 @@ from smar.search.query import QueryEncoder
 from smar.search.ranked import Vectors, in_blocks
 
 RECALL_TARGET = 0.98
+MOST_ITEMS = 2**31 - 1
+"""Rows are numbered by 32 bits in postings and in the order of ids."""
 _UNORDERED = "unordered.npy"
 
 
@@ -97,12 +99,16 @@ def build_index(
     exact_limit: int = EXACT_LIMIT,
     recall: float = RECALL_TARGET,
     query: StrPath | None = None,
+    memory: int | None = None,
 ) -> IndexSummary:
     """Add a version made of an embeddings folder to the index folder `out`, and serve it.
 
     Up to `exact_limit` items are searched exactly; above, lists are trained, and how much of them a query visits is
     chosen so that `recall` holds for held-out queries (the log's validation queries, or else beginnings of titles).
-    `query` is a folder of `smar export` to take instead of the embeddings' own query encoder.
+    `query` is a folder of `smar export` to take instead of the embeddings' own query encoder. With
+    `memory` (bytes), half of it holds vectors while they are put in the order of their lists, and the file of them is
+    read from its beginning for each part that fits; for catalogues whose vectors exceed the system's cache of files.
+    The index is the same.
 
     Raises:
         InputError: the embeddings are incomplete or damaged, their query encoder is of another model, there are no
@@ -117,7 +123,7 @@ def build_index(
     source = _of_embeddings(embeddings, query or embeddings / QUERY_FOLDER)
     with building(out) as partial:
         with _no_collections():
-            manifest = write_version(source, partial, exact_limit, recall)
+            manifest = write_version(source, partial, exact_limit, recall, memory)
         with locked(out):
             version = publish_version(out, partial)
     size = sum(entry.size for entry in manifest.files.values())
@@ -182,8 +188,15 @@ def _blocks(embeddings: Embeddings) -> Iterator[Vectors]:
         yield from shard.joined()
 
 
-def write_version(source: Source, partial: Path, exact_limit: int, recall: float) -> IndexManifest:
+def write_version(
+    source: Source, partial: Path, exact_limit: int, recall: float, memory: int | None = None
+) -> IndexManifest:
     """Write all files of a version into the empty folder `partial`, its manifest last."""
+    if source.items > MOST_ITEMS:
+        raise InputError(
+            f"{source.items:,} items are more than an embedded index can number ({MOST_ITEMS:,}). "
+            "Load an engine by --to."
+        )
     encoder = QueryEncoder.load(source.query)
     write_npy(partial / _UNORDERED, (source.items, 2 * source.dim), source.blocks)
     vectors = map_npy(partial / _UNORDERED, MADE_BY)
@@ -192,7 +205,7 @@ def write_version(source: Source, partial: Path, exact_limit: int, recall: float
     if exact:
         index = _write_flat(vectors, partial / FAISS_FILE)
     else:
-        payload = payload.take(pa.array(write_lists(vectors, partial)))
+        payload = payload.take(pa.array(write_lists(vectors, partial, None if memory is None else memory // 2)))
         vectors = map_npy(partial / EXACT_FILE, MADE_BY)
         index = Lists(partial, source.items, 2 * source.dim, MADE_BY)
         kind = f"IVF{index.count},PQ{source.dim // 2}x4fs"

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.data.dataset import SUGGESTIONS_FILE
+from smar.search.column_values import widened
 from smar.search.embeddings import DEFAULT_FIELDS, QUERY_FOLDER, read_valid
 from smar.search.local.build import RECALL_TARGET, Source, write_version
 from smar.search.local.open_version import EmbeddedIndex
@@ -43,7 +44,7 @@ def _of_index(index: EmbeddedIndex) -> Source:
     tables = [segment.catalogue.table.take(rows) for segment, rows in parts]
     lengths = np.concatenate([segment.catalogue.picture_lengths[rows] for segment, rows in parts])
     offsets = np.where(lengths > 0, np.cumsum(lengths) - lengths, -1)
-    payload = pa.concat_tables(tables).append_column("picture_offset", pa.array(offsets))
+    payload = widened(pa.concat_tables(tables)).append_column("picture_offset", pa.array(offsets))
 
     def write_pictures(target: Path) -> None:
         with target.open("wb") as out:

@@ -1,6 +1,6 @@
 """Forming the lists of `lists`: which items lie near each other, their codes, and the files of both."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,15 +22,18 @@ _CODE_SAMPLE = 16_384
 _HELD = 0.94  # of the variance: with 80 of 256 directions lists are formed and ranked in four fifths of the time of 128
 _FEWEST = 64  # directions; vectors of the real catalogue would come with 24, and visit up to two fifths more lists
 _MANY_LISTS = 1000
+_PARENTS, _NEAR = 6.4, 5.6  # for the root of the number of lists: above 8,000, comparing would grow with their number
 _ROWS = 16_384  # written at a time
 _ASSIGNED = 65_536  # given to lists at a time
 _SCORED = 2_048  # so that their scores stay in the processor's cache
 
 
-def write_lists(vectors: Vectors, folder: Path) -> Rows:
+def write_lists(vectors: Vectors, folder: Path, memory: int | None = None) -> Rows:
     """Train on `vectors` [n, 2k] and write the files, the vectors list by list; returns their order, rows [n].
 
-    `vectors` may be mapped, but not from the file that is written here.
+    `vectors` may be mapped, but not from the file that is written here. With `memory` (bytes) for vectors a mapped file
+    is read from its beginning to its end, once for each part of the lists that fits; without, as the lists need it,
+    which is slow where the file is larger than the system's cache. The files are the same.
     """
     with threadpool_limits(1):
         layout = _Layout.trained(vectors)
@@ -39,7 +42,7 @@ def write_lists(vectors: Vectors, folder: Path) -> Rows:
     )
     order = np.argsort(list_of, kind="stable")
     with threadpool_limits(1):
-        write_npy(folder / EXACT_FILE, vectors.shape, _coded(vectors, layout, order, list_of))
+        write_npy(folder / EXACT_FILE, vectors.shape, _coded(_gathered(vectors, order, memory), layout, order, list_of))
     sizes = _write_blocks(faiss.IndexIVFPQFastScan(layout.coder.index), folder / LISTS_FILE)
     np.savez(
         folder / COARSE_FILE,
@@ -83,12 +86,26 @@ class _Layout:
         return cls(basis[:leading], basis[dealt], centres, nearest, ranking, coder)
 
 
-def _coded(vectors: Vectors, layout: _Layout, order: Rows, list_of: Rows) -> Iterator[Vectors]:
-    """The vectors in `order`, some at a time; the coder has been given them."""
-    for start in range(0, len(order), _ROWS):
-        places = order[start : start + _ROWS]
-        block = vectors[places]
-        layout.coder.add(block @ layout.fine.T, list_of[places], start)
+def _gathered(vectors: Vectors, order: Rows, memory: int | None) -> Iterator[Vectors]:
+    """The vectors in `order`, `_ROWS` at a time; of so many as fit `memory` the file is read in its own order."""
+    fit = len(order) if memory is None else max(memory // vectors[:1].nbytes // _ROWS, 1) * _ROWS
+    for start in range(0, len(order), fit):
+        places = order[start : start + fit]
+        if memory is None or memory >= vectors.nbytes:
+            yield from (vectors[places[at : at + _ROWS]] for at in range(0, len(places), _ROWS))
+            continue
+        together = np.empty((len(places), vectors.shape[1]), vectors.dtype)
+        ascending = np.argsort(places)
+        for at in range(0, len(places), _ROWS):
+            some = ascending[at : at + _ROWS]
+            together[some] = vectors[places[some]]
+        yield from (together[at : at + _ROWS] for at in range(0, len(places), _ROWS))
+
+
+def _coded(blocks: Iterable[Vectors], layout: _Layout, order: Rows, list_of: Rows) -> Iterator[Vectors]:
+    """The vectors in `order`, `_ROWS` at a time; the coder has been given them."""
+    for start, block in zip(range(0, len(order), _ROWS), blocks, strict=True):
+        layout.coder.add(block @ layout.fine.T, list_of[order[start : start + _ROWS]], start)
         yield block
 
 
@@ -131,14 +148,18 @@ class Nearest:
     """Which of some centres [lists, d] each vector is nearest to, exactly where there are few of them.
 
     Of many, a vector is compared with the sixteenth of them around the centre of centres that it is nearest to: with
-    500 of 8,000, and 99 of 100 vectors come to the same list. All of it is products of matrices.
+    500 of 8,000, and 99 of 100 vectors come to the same list; of more, with a share that falls as their root grows. All
+    of it is products of matrices.
     """
 
     def __init__(self, centres: Vectors) -> None:
         count = len(centres)
-        parents = _kmeans(centres, count // 14) if count >= _MANY_LISTS else centres[:1]
+        root = count**0.5
+        parents = _kmeans(centres, min(count // 14, int(_PARENTS * root))) if count >= _MANY_LISTS else centres[:1]
         self._parents, self._centres = _ranking_by_distance(parents), _ranking_by_distance(centres)
-        self._around = faiss.knn(parents, centres, count // 16 if len(parents) > 1 else count)[1]
+        self._around = faiss.knn(parents, centres, min(count // 16, int(_NEAR * root)) if len(parents) > 1 else count)[
+            1
+        ]
 
     def __call__(self, vectors: Vectors) -> Rows:
         """The centre of each vector [n, d], int64 [n]."""

@@ -29,6 +29,7 @@ _MOST = 1.5  # times the lists that all queries would need: what the hardest may
 _STEPS = 256  # in which the margin is chosen
 _NO_MARGIN = 100.0  # scores of unit vectors are within -2 and 2
 _BLOCK = 2_048  # items scored at a time, so that the scores stay in the processor's cache
+_FLOOR_ITEMS = 62_500  # of more, the scores of 300 queries would take gigabytes
 _FLOOR = 16  # the best of every 16th item are the least that others must reach
 
 Some = npt.NDArray[np.bool_]
@@ -100,7 +101,8 @@ def exact_for_shares(vectors: Vectors, queries: Vectors, shares: Sequence[Vector
     is left out at once. Fewer columns where there are fewer items.
     """
     k = min(k, len(vectors))
-    some = _scores(vectors[:: _FLOOR if len(vectors) > _FLOOR * k else 1], queries, shares)
+    every = max(_FLOOR, len(vectors) // _FLOOR_ITEMS)
+    some = _scores(vectors[:: every if len(vectors) > every * k else 1], queries, shares)
     floors = [np.partition(scores, -k, axis=1)[:, -k, None] for scores in some]
 
     def above(block: slice) -> list[tuple[Rows, Rows, Vectors]]:

@@ -6,7 +6,7 @@ weight in each; the words themselves, shorter ones first; and their n-grams (`sm
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from smar.search.local.ready import map_npy, write_npy
 from smar.search.local.versions import MADE_BY
 
 WORDS_FOLDER = "words"
+_ROWS = 65_536  # whose texts are held at a time
 VOCABULARY_FILE = "vocabulary.arrow"
 ARRAYS: dict[str, type[np.generic]] = {"starts": np.int64, "rows": np.int32, "weights": np.float32}
 
@@ -127,6 +128,12 @@ def _map_vocabulary(path: Path) -> tuple[pa.Array, pa.Array]:
         raise InputError(f"{path} cannot be read: {error}. Run `{MADE_BY}` again.") from None
 
 
+def _texts(table: pa.Table, fields: Sequence[str]) -> Iterator[str]:
+    """`item_texts` of some rows at a time: 10 M titles as objects of Python would take 2 GB."""
+    for start in range(0, table.num_rows, _ROWS):
+        yield from item_texts(table.slice(start, _ROWS), fields)
+
+
 def item_texts(table: pa.Table, fields: Sequence[str]) -> list[str]:
     """The text of each item: its `fields` one after the other; a field that the table lacks is left out."""
     columns = text_columns(table, [name for name in fields if name in table.column_names])
@@ -140,7 +147,7 @@ def write_words(table: pa.Table, fields: Sequence[str], folder: Path, language: 
     """
     from smar.data.bm25 import build  # its library loads scipy, which searching does not need
 
-    index, mean_length = build(item_texts(table, fields), language)
+    index, mean_length = build(_texts(table, fields), language)
     matrix: dict[str, Any] = {"indptr": [0], "indices": [], "data": []} if index is None else index.scores
     columns = {} if index is None else {word: at for word, at in index.vocab_dict.items() if word}
     folder.mkdir()
