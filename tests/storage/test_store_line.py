@@ -1,5 +1,6 @@
 """The tiny shop's whole line on a real S3 server (SeaweedFS), from tables to a served version that is followed."""
 
+import contextlib
 import json
 import secrets
 import shutil
@@ -22,10 +23,16 @@ pytestmark = pytest.mark.cluster
 BUCKET = "s3://shop"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(names: tuple[str, ...]) -> dict[str, int]:
+    """Different ones, below those that the system gives to whoever asks, which may be taken until the server starts."""
+    with contextlib.ExitStack() as held:
+        ports: dict[str, int] = {}
+        while len(ports) < len(names):
+            probe = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", 12_000 + secrets.randbelow(20_000)))
+                ports[names[len(ports)]] = int(probe.getsockname()[1])
+        return ports
 
 
 def weed() -> str:
@@ -42,11 +49,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
     identity = {"name": "t", "credentials": [{"accessKey": key, "secretKey": secret}]}
     identity["actions"] = ["Admin", "Read", "Write", "List"]
     (place / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    ports = {name: free_port() for name in ("s3.port", "master.port", "volume.port", "filer.port")}
-    ports |= {f"{name}.grpc": free_port() for name in ("master.port", "volume.port", "filer.port")}
-    ports["s3.port.grpc"] = free_port()
+    roles = ("s3", "master", "volume", "filer")
+    ports = free_ports(tuple(f"{role}.{port}" for role in roles for port in ("port", "port.grpc")))
     options = [f"-{name}={port}" for name, port in ports.items()]
     command = [weed(), "server", "-filer", "-s3", f"-dir={place}", f"-s3.config={place / 's3.json'}", *options]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-volume.max=20", "-master.volumeSizeLimitMB=64"]
     with (place / "log").open("wb") as log, pytest.MonkeyPatch.context() as patch:
         process = subprocess.Popen(command, stdout=log, stderr=log)
