@@ -22,7 +22,7 @@ async def follow(engine: Engine, name: str = DEFAULT, interval: float = INTERVAL
     said, unreadable = "", prometheus.UNREADABLE.labels(name)
     while True:
         await asyncio.sleep(interval)
-        prometheus.STORE_PROBLEM.labels(name).set(problem(engine.index.path.parent) is not None)
+        prometheus.STORE_PROBLEM.labels(name).set(problem(engine.live.folder) is not None)
         if engine.rules is not None:
             await _follow_rules(engine, engine.rules, name)
         try:

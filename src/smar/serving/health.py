@@ -53,7 +53,7 @@ async def readiness(engine: Engine, client: WriterClient | None) -> Readiness:
     if engine.live.problem is not None:
         raise NotReady(f"the index on disk cannot be read, an older state answers: {engine.live.problem}")
     rules = None if engine.rules is None else engine.rules.problem
-    writes, store = None if client is None else await _unwritable(client), problem(engine.index.path.parent)
+    writes, store = None if client is None else await _unwritable(client), problem(engine.live.folder)
     return Readiness(status="ready", writes=writes, rules=rules, store=store)
 
 
