@@ -74,8 +74,9 @@ clean:  ## remove .venv, caches and the folder demo
 	$(BIN)/pip install -r requirements-bench.txt
 	@touch $@
 
-.venv/installed-cluster: requirements-cluster.txt .venv/installed-dev
+.venv/installed-cluster: requirements-cluster.txt requirements-s3.txt .venv/installed-dev
 	$(BIN)/pip install -r requirements-cluster.txt
+	$(BIN)/pip install --no-deps -r requirements-s3.txt
 	@touch $@
 
 .venv/installed-docs: requirements-docs.txt .venv/installed
