@@ -172,6 +172,10 @@ class Columns:
 
         return self.keep("scale", name, scale)
 
+    def unit(self, name: str) -> float:
+        """By what `numbers` are divided to be in the column's own unit; dates become days."""
+        return 86_400e6 if self.kind(name) is Kind.MOMENT else 10.0 ** self.scale(name)
+
     def codes(self, name: str) -> Codes | None:
         """A text column as codes of its values in Unicode NFC; None when it has more than 65,536 distinct values."""
         return self.keep("codes", name, lambda: _codes(_plain(self.table[name])))

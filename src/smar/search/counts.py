@@ -7,6 +7,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from smar.search.column_values import Columns, Kind
+
 PRICE_RANGES = 6
 _SAMPLE = 50_000
 
@@ -60,3 +62,9 @@ def day(days: float) -> str:
     """Days since 1970 as a date, with the time where it is not midnight."""
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=round(days * 86_400e6))
     return moment.date().isoformat() if moment.time() == datetime.min.time() else moment.isoformat()
+
+
+def column_borders(columns: Columns, name: str) -> npt.NDArray[np.float64]:
+    """Inner borders of the ranges of a column of numbers or dates, in its own unit; whole days of dates."""
+    numbers = columns.numbers(name)[columns.present(name)] / columns.unit(name)
+    return round_borders(numbers[np.isfinite(numbers)], whole=columns.kind(name) is Kind.MOMENT)

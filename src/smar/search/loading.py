@@ -22,7 +22,7 @@ from smar.core.files import StrPath, xxh3
 from smar.data.voices import VOICES_FILE
 from smar.runners.run import run
 from smar.search.column_values import Columns, Kind
-from smar.search.counts import round_borders
+from smar.search.counts import column_borders
 from smar.search.embeddings import (
     DEFAULT_FIELDS,
     PAYLOAD_FILE,
@@ -36,7 +36,7 @@ from smar.search.protocol import Mode, widen
 from smar.search.query import QueryEncoder
 from smar.search.ranked import Vectors
 from smar.search.rarity import CountedWords
-from smar.search.remote_index import About, Store, packed, unit_of
+from smar.search.remote_index import About, Store, packed
 from smar.search.stored import ID, Stored
 
 RECALL_TARGET = 0.98
@@ -237,10 +237,7 @@ def _borders(payload: pa.Table, stored: Stored) -> dict[str, tuple[float, ...]]:
     columns, borders = Columns(payload), {}
     for column in stored.columns:
         if column.kind in (Kind.NUMBER, Kind.MOMENT):
-            unit = unit_of(column) if column.kind is Kind.MOMENT else 10.0 ** columns.scale(column.name)
-            numbers = columns.numbers(column.name)[columns.present(column.name)] / unit
-            found = round_borders(numbers[np.isfinite(numbers)], whole=column.kind is Kind.MOMENT)
-            borders[column.name] = tuple(found.tolist())
+            borders[column.name] = tuple(column_borders(columns, column.name).tolist())
     return borders
 
 

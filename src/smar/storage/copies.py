@@ -132,16 +132,17 @@ def _progress(store: StoredFolder, copy: Path, seen: Path) -> Iterator[None]:
     stop, every = threading.Event(), float(os.environ.get("SMAR_STORE_SECONDS") or SECONDS)
 
     def look() -> None:
-        if copy.is_dir() and any(copy.iterdir()):
+        if not copy.is_dir() or not any(copy.iterdir()):
+            return
+        try:
             made = store.publish(copy, complete=False, wanted=functools.partial(_whole, copy))
             seen.write_text(str(made.number))
+        except (InputError, OSError) as error:  # the job goes on, or ends by its own error
+            console.print(f"not published yet: {error}", markup=False, soft_wrap=True)
 
     def work() -> None:
         while not stop.wait(every):
-            try:
-                look()
-            except (InputError, OSError) as error:  # the job goes on, and so does the next look
-                console.print(f"not published yet: {error}", markup=False, soft_wrap=True)
+            look()
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -150,8 +151,7 @@ def _progress(store: StoredFolder, copy: Path, seen: Path) -> Iterator[None]:
     except BaseException:
         stop.set()
         thread.join()
-        with contextlib.suppress(InputError, OSError):
-            look()
+        look()
         raise
     stop.set()
     thread.join()

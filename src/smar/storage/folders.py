@@ -199,8 +199,7 @@ class StoredFolder:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".fetching")
-        with partial.open("ab") as handle:
-            pass  # what a killed download left stays, to go on from
+        partial.touch()  # what a killed download left stays, to go on from
         with partial.open("r+b") as handle:
             for number, digest in enumerate(file.parts):
                 handle.seek(number * found.part)
@@ -218,11 +217,9 @@ class StoredFolder:
         """A part's bytes; raises InputError where it is missing or was altered."""
         key = self._key(name, digest)
         try:
-            block: bytes = self._system.cat_file(key)
+            block: bytes = self._ask(self._system.cat_file, key)
         except FileNotFoundError:
             raise InputError(f"{self.url}: {key}, a part of {name}, is missing. Publish the folder again.") from None
-        except Exception as error:
-            raise self._down(error) from error
         if hashlib.sha256(block).hexdigest() != digest:
             raise InputError(
                 f"{self.url}: {name} was altered in the store: {key} does not have the checksum that it is called by. "
@@ -232,31 +229,25 @@ class StoredFolder:
 
     def _numbers(self) -> list[int]:
         try:
-            names = self._system.find(f"{self._root}/manifests")
+            names = self._ask(self._system.find, f"{self._root}/manifests")
         except FileNotFoundError:
             return []
-        except Exception as error:
-            raise self._down(error) from error
         stems = (PurePosixPath(name).stem for name in names if name.endswith(".json"))
         return [int(stem) for stem in stems if stem.isdecimal()]
 
     def _parts(self) -> dict[str, int]:
         try:
-            found = self._system.find(f"{self._root}/files", detail=True)
+            found = self._ask(self._system.find, f"{self._root}/files", detail=True)
         except FileNotFoundError:
             return {}
-        except Exception as error:
-            raise self._down(error) from error
         return {name: entry["size"] for name, entry in found.items()}
 
     def _manifest(self, number: int) -> Published | None:
         key = self._place(number)
         try:
-            content = self._system.cat_file(key)
+            content = self._ask(self._system.cat_file, key)
         except FileNotFoundError:  # removed since it was listed
             return None
-        except Exception as error:
-            raise self._down(error) from error
         try:
             return Published.model_validate_json(content)
         except ValidationError as error:

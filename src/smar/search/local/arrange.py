@@ -195,8 +195,7 @@ def _ranked(segments: Sequence[Segment], rank: Expression, hits: Moved) -> tuple
         undefined = ~np.isfinite(values.astype(np.float32))
     values = np.where(undefined, 0, values)
     told = RankedBy(rank.text, len(found), int(np.count_nonzero(undefined)))
-    places = np.arange(len(found)) if hits.order is None else hits.order
-    return hits.step(places, values, by="rank").pick(np.lexsort((-values, undefined))), told
+    return hits.step(hits.places, values, by="rank").pick(np.lexsort((-values, undefined))), told
 
 
 def _factors(segments: Sequence[Segment], rank: Expression | None, found: Ranked) -> list[dict[str, float]] | None:

@@ -20,7 +20,7 @@ from smar.core.errors import InputError
 from smar.data.text import compose
 from smar.data.words import folded
 from smar.search.column_values import Columns, Kind, Mask, inner_kind, kind_of
-from smar.search.counts import ColumnCounts, RangeCount, ValueCount, day, round_borders
+from smar.search.counts import ColumnCounts, RangeCount, ValueCount, column_borders, day
 from smar.search.filters import Filter
 from smar.search.local.cards import COUNTED, card_ids
 from smar.search.local.segment import Segment
@@ -159,13 +159,13 @@ def _ranges(
     segments: Sequence[Segment], rows: Rows, name: str, top: int, cards: Rows | None, contains: str
 ) -> ColumnCounts:
     base = segments[0].catalogue.columns
-    borders = base.keep("borders", name, lambda: _borders(base, name))
+    borders = base.keep("borders", name, lambda: column_borders(base, name))
     bins, extremes = np.empty(len(rows), np.int64), list[float]()
     for segment, places, own in by_segment(segments, rows):
         columns = segment.catalogue.columns
         bins[places] = within = columns.keep("bins", name, partial(_bins, columns, name, borders))[own]
         if len(held := columns.numbers(name)[own][within <= len(borders)]):
-            extremes += [held.min() / _unit(columns, name), held.max() / _unit(columns, name)]
+            extremes += [held.min() / columns.unit(name), held.max() / columns.unit(name)]
     counts, missing = _bins_counted(bins, len(borders) + 1, cards)
     shown: Callable[[float], float | str] = day if base.kind(name) is Kind.MOMENT else float
     ends = base.keep("ends", name, lambda: [None, *map(shown, borders.tolist()), None])
@@ -178,23 +178,12 @@ def _ranges(
     return ColumnCounts(missing, values, ranges if len(ranges) > 1 else None, low, high)
 
 
-def _unit(columns: Columns, name: str) -> float:
-    """By what a column's numbers are divided to be shown; dates become days."""
-    return 86_400e6 if columns.kind(name) is Kind.MOMENT else 10.0 ** columns.scale(name)
-
-
 def _bins(columns: Columns, name: str, borders: npt.NDArray[np.float64]) -> npt.NDArray[np.unsignedinteger[Any]]:
     """The range of each row's number [rows], the last and one more for none."""
-    values = columns.numbers(name) / _unit(columns, name)
+    values = columns.numbers(name) / columns.unit(name)
     found = np.searchsorted(borders, values, side="right").astype(np.min_scalar_type(len(borders) + 1))
     found[~(columns.present(name) & np.isfinite(values))] = len(borders) + 1
     return found
-
-
-def _borders(columns: Columns, name: str) -> npt.NDArray[np.float64]:
-    """Inner borders of a column's ranges, in its own unit; whole days of dates."""
-    numbers = columns.numbers(name)[columns.present(name)] / _unit(columns, name)
-    return round_borders(numbers[np.isfinite(numbers)], whole=columns.kind(name) is Kind.MOMENT)
 
 
 def matches_counter(segments: Sequence[Segment]) -> Callable[..., ColumnCounts]:

@@ -239,12 +239,15 @@ class Moved:
         """Values by place in `found`, in the order of the hits."""
         return values if self.order is None else values[self.order]
 
+    @property
+    def places(self) -> Rows:
+        """Their places in `found`."""
+        return np.arange(len(self.found)) if self.order is None else self.order
+
     def pick(self, places: Rows) -> "Moved":
         """Some of them."""
-        return Moved(self.found, self.score, self._placed(places), self.amounts, self.steps)
-
-    def _placed(self, places: Rows) -> Rows:
-        return places if self.order is None else self.order[places]
+        order = places if self.order is None else self.order[places]
+        return Moved(self.found, self.score, order, self.amounts, self.steps)
 
     def step(self, places: Rows, score: npt.NDArray[np.float64], **told: str) -> "Moved":
         """The same with other scores of some `places` in `found`, not yet in their order."""
@@ -257,7 +260,7 @@ class Moved:
         """The best `most` in the order that boosts and buries give, the others after them as they were."""
         if not moves or not len(self):
             return self
-        order = np.arange(len(self)) if self.order is None else self.order
+        order = self.places
         best, score, amounts = order[:most], self.score[order[:most]], []
         rows = self.found.rows[best]
         for move in moves:

@@ -61,9 +61,8 @@ def floats(segments: Sequence[Segment], name: str, rows: Rows) -> tuple[npt.NDAr
     values, present = np.zeros(len(rows)), np.zeros(len(rows), np.bool_)
     for segment, places, own in by_segment(segments, rows):
         columns = segment.catalogue.columns
-        unit = 86_400e6 if columns.kind(name) is Kind.MOMENT else 10.0 ** columns.scale(name)
         held = columns.present(name)[own]
-        values[places] = np.where(held, columns.numbers(name)[own], 0) / unit
+        values[places] = np.where(held, columns.numbers(name)[own], 0) / columns.unit(name)
         present[places] = held
     return values, present
 
