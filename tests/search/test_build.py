@@ -143,7 +143,7 @@ def test_recall_target_is_validated(embeddings: Path, tmp_path: Path) -> None:
 def test_manifest_describes_every_file(pair: tuple[EmbeddedIndex, EmbeddedIndex]) -> None:
     for index in pair:
         files = {path.relative_to(index.path).as_posix() for path in index.path.rglob("*") if path.is_file()}
-        assert files == set(index.manifest.files) | {"manifest.json", "updates.json", "updates.log"}
+        assert files == set(index.manifest.files) | {"manifest.json", "updates.log"}
         assert len(index) == index.manifest.items == ITEMS
     assert "vectors.npy" in pair[0].manifest.files
     assert "vectors.npy" not in pair[1].manifest.files
