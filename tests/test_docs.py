@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from smar.commands.parser import parser
 from smar.core.sections.section import Section
 from smar.core.settings import Settings
-from smar.parser import parser
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")

@@ -11,9 +11,10 @@ import pytest
 from smar.core.errors import InputError
 from smar.search.filter_parser import parse_filter
 from smar.search.local.build import RECALL_TARGET, build_index
-from smar.search.local.open_version import EmbeddedIndex, IndexManifest
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.segment import Segment
 from smar.search.local.vectors import Allowed, VectorStore
+from smar.search.local.version_files import IndexManifest
 from smar.search.local.versions import current_version
 from smar.search.protocol import Mode, weigh
 from smar.search.ranked import Queries

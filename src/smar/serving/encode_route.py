@@ -13,10 +13,10 @@ from smar.search.query import QueryEncoder
 from smar.serving import prometheus
 from smar.serving.answers import as_json
 from smar.serving.bodies import JSON, read_body
-from smar.serving.engine import RequestError, check_query
 from smar.serving.error_responses import add_error_handlers
 from smar.serving.guard import Guard
 from smar.serving.options import DEFAULT, ServiceOptions
+from smar.serving.question import RequestError, check_query
 from smar.serving.requests import MAX_QUERY
 from smar.serving.schemas import Health, Readiness
 from smar.serving.several import alone

@@ -28,12 +28,12 @@ from smar.serving.app import add_pages, new_app
 from smar.serving.batcher import Busy
 from smar.serving.bodies import JSON, read_body, tagged
 from smar.serving.encode_route import EncodeRequest, encoded
-from smar.serving.engine import Question
 from smar.serving.error_responses import NotFound, NotReady, told
 from smar.serving.guard import Guard
 from smar.serving.many import ITEM
 from smar.serving.offered import offered
 from smar.serving.options import DEFAULT, ServiceOptions
+from smar.serving.question import Question
 from smar.serving.remote_engine import RemoteEngine, found_items, similar_page
 from smar.serving.requests import BatchRequest, SearchRequest
 from smar.serving.routes import BATCH, SEARCH, question_of, sent_path

@@ -9,15 +9,8 @@ from smar.search.filters import Filter, without
 from smar.search.local import PLAIN, FoundItems, Page, Plan, Shape, Total
 from smar.search.protocol import Hit, Mode
 from smar.search.remote_index import RemoteIndex
-from smar.serving.engine import (
-    FilterParser,
-    Question,
-    RequestError,
-    SearchResult,
-    check_mode,
-    check_query,
-    timed,
-)
+from smar.serving.engine import SearchResult, timed
+from smar.serving.question import FilterParser, Question, RequestError, check_mode, check_query
 
 
 class RemoteEngine:
