@@ -14,8 +14,7 @@ from smar.core.errors import InputError
 from smar.core.progress import summary
 
 if TYPE_CHECKING:
-    from smar.serving.engine import Engine
-    from smar.serving.remote_engine import RemoteEngine
+    from smar.serving.engine import Searching
 
 MODES = ("adaptive", "route", "text", "multimodal", "hybrid")
 _SHAPE = ("offset", "sort", "rank", "collapse", "facets", "cutoff")
@@ -71,7 +70,7 @@ def run(options: Namespace) -> None:
     print_result(result)
 
 
-def _search_file(engine: "Engine | RemoteEngine", options: Namespace) -> None:
+def _search_file(engine: "Searching", options: Namespace) -> None:
     """Answer a file of queries as a TREC run whose topics are line numbers from 0."""
     from smar.core.files import atomic
     from smar.core.progress import track

@@ -2,6 +2,7 @@
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from smar.search.local import search as search_index
 from smar.search.protocol import Hit, Mode
 from smar.search.query import QueryEncoder, QueryVectors
 from smar.search.ranked import Ranked
+from smar.search.remote_index import RemoteIndex
 from smar.serving.question import FilterParser, Question, check_mode, check_query
 from smar.serving.rulebook import NOTHING_TOLD, Active, Rulebook, Told
 
@@ -75,12 +77,67 @@ class SearchResult:
         return self.index.hits(self.found)
 
 
-class Engine:
+class Searching(ABC):
+    """What is the same of the embedded engine and of one behind a URL."""
+
+    def __init__(self) -> None:
+        self._parse = FilterParser()
+
+    @property
+    @abstractmethod
+    def index(self) -> EmbeddedIndex | RemoteIndex:
+        """The index as it is now."""
+
+    @abstractmethod
+    def ask(self, asked: Question) -> SearchResult:
+        """Answer one question; raises as `search`."""
+
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        mode: Mode | str = Mode.ADAPTIVE,
+        filter: str | None = None,
+        explain: bool = False,
+        offset: int = 0,
+        shape: Shape = PLAIN,
+    ) -> SearchResult:
+        """Answer one query with at most `k` (1..200) hits from number `offset` + 1 on.
+
+            Engine.open("index").search("red dress", mode="hybrid", filter="price<50").hits
+            Engine.open("index").search("red dress", offset=10, shape=Shape(sort=("price",))).page.total
+
+        Raises:
+            InputError: as `Question.of`; or the filter is wrong, or the shape names what the index does not have.
+            EngineDown: there is an engine behind a URL, and it does not answer.
+        """
+        return self.ask(Question.of(query, k, mode, filter, explain, offset, shape))
+
+    def search_many(
+        self, queries: Sequence[str], k: int = 50, mode: Mode | str = Mode.ADAPTIVE, filter: str | None = None
+    ) -> Iterator[list[Hit]]:
+        """Answer many queries in batches, in order, with at most `k` (1..1000) hits each.
+
+        Raises:
+            RequestError: as `search` does; for a query, the message names its line, from 1.
+        """
+        index, mode = self.index, check_mode(mode)
+        chosen = self.filter(filter, index)
+        texts = [check_query(query, f"line {line}: ") for line, query in enumerate(queries, start=1)]
+        for start in range(0, len(texts), 256):
+            yield from index.search(index.encoder.encode(texts[start : start + 256]), k, mode, chosen)
+
+    def filter(self, text: str | None, index: EmbeddedIndex | RemoteIndex) -> Filter | None:
+        """The parsed filter, None when it is blank; raises RequestError when it is wrong."""
+        return self._parse(text, index.schema)
+
+
+class Engine(Searching):
     """An index that may change while it is searched, with the query encoder of its model."""
 
     def __init__(self, live: UpdatableIndex, rules: Rulebook | None = None) -> None:
+        super().__init__()
         self.live, self.rules = live, rules
-        self._parse = FilterParser()
 
     @classmethod
     def open(cls, path: StrPath, check: bool = True, rules: StrPath | None = None, kept: StrPath | None = None) -> Self:
@@ -108,25 +165,9 @@ class Engine:
         """Of the model of `index`."""
         return self.index.encoder
 
-    def search(
-        self,
-        query: str,
-        k: int = 10,
-        mode: Mode | str = Mode.ADAPTIVE,
-        filter: str | None = None,
-        explain: bool = False,
-        offset: int = 0,
-        shape: Shape = PLAIN,
-    ) -> SearchResult:
-        """Answer one query with at most `k` (1..200) hits from number `offset` + 1 on.
-
-            Engine.open("index").search("red dress", mode="hybrid", filter="price<50").hits
-            Engine.open("index").search("red dress", offset=10, shape=Shape(sort=("price",))).page.total
-
-        Raises:
-            InputError: as `Question.of`; or the filter is wrong, or the shape names what the index does not have.
-        """
-        answer = next(self.answer([Question.of(query, k, mode, filter, explain, offset, shape)]))
+    def ask(self, asked: Question) -> SearchResult:
+        """Answer one question; raises as `search`."""
+        answer = next(self.answer([asked]))
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -199,20 +240,6 @@ class Engine:
             page = browse(index, asked.k, chosen, asked.offset, plan, asked.explain)
         return SearchResult("", asked.mode, 0.0, False, 0.0, page, timings, index, active)
 
-    def search_many(
-        self, queries: Sequence[str], k: int = 50, mode: Mode | str = Mode.ADAPTIVE, filter: str | None = None
-    ) -> Iterator[list[Hit]]:
-        """Answer many queries in batches, in order, with at most `k` (1..1000) hits each.
-
-        Raises:
-            RequestError: as `search` does; for a query, the message names its line, from 1.
-        """
-        index, mode = self.index, check_mode(mode)
-        chosen = self.filter(filter, index)
-        texts = [check_query(query, f"line {line}: ") for line, query in enumerate(queries, start=1)]
-        for start in range(0, len(texts), 256):
-            yield from index.search(index.encoder.encode(texts[start : start + 256]), k, mode, chosen)
-
     def check(self) -> None:
         """Run a real query; raises RuntimeError when the answer is not a ranked list of items."""
         catalogue = self.index.catalogue
@@ -254,10 +281,6 @@ class Engine:
             if chosen is not None:
                 index.prepare(chosen)
         return chosen
-
-    def filter(self, text: str | None, index: EmbeddedIndex) -> Filter | None:
-        """The parsed filter, None when it is blank; raises RequestError when it is wrong."""
-        return self._parse(text, index.schema)
 
 
 def _alike(questions: Sequence[Question], told: Sequence[Told]) -> Iterator[tuple[int, int]]:
