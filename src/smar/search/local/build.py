@@ -145,7 +145,7 @@ def build_index(
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Python looks for circles whenever some objects more are alive: among lists of words by the million, 2 CPU s."""
+    """Python looks for circles whenever some objects more are alive: among lists of words by the million, in vain."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -23,11 +23,11 @@ from smar.search.local.versions import CURRENT_FILE, Stamp, UnreadableIndex, cur
 from smar.search.local.watch import WatchedFiles, folder_looks
 
 DELTA_LIMIT = 20_000
-"""Changed items that are scanned exactly beside the base: 1 ms a query at 2 x 128 dimensions."""
+"""Changed items that are scanned exactly beside the base."""
 _DEAD_SHARE = 0.2
 _REFUSED_SECONDS = 30.0
 PATCH_LIMIT = 500_000
-"""Changes of columns since the version was built: read again in some 2 s when the index is opened."""
+"""Changes of columns since the version was built, all read again when the index is opened."""
 
 
 class Attempts:
