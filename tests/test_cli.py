@@ -266,6 +266,7 @@ def test_demo_walks_the_whole_line_once(tmp_path: Path, monkeypatch: pytest.Monk
     weights = tmp_path / "demo" / "run" / "stage2" / "model.safetensors"
     trained = weights.stat().st_mtime_ns
     served: list[object] = []
+    monkeypatch.setattr("smar.core.logs.configure_logs", lambda: None)  # it is of the whole process
     monkeypatch.setattr("smar.serving.supervise.serve", lambda indexes, *_: served.append(indexes))
     second = smar("demo", "--quick", "--out", tmp_path / "demo")
     assert served == [{"default": tmp_path / "demo" / "index"}]
