@@ -18,7 +18,7 @@ from smar.search.local.open_version import EmbeddedIndex
 from tiny_line import Line, Outcome, prepare_words, smar
 
 COMMANDS = ("prepare", "train", "evaluate", "ablate", "embed", "index", "export", "search", "serve", "demo")
-MODELS = ("bm25", "dpsr", "dpsr-i", "multimodal", "smar", "two-way")
+MODELS = ("bm25", "dpsr", "dpsr-i", "hybrid", "multimodal", "smar", "two-way")
 CONTROLS = ("text", "image", "route", "random-gate", "oracle-gate", "shuffled", "no-pictures")
 METRICS = {"R@50", "P@50", "F1@50", "nDCG@50", "MRR"}
 
