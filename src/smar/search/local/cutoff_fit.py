@@ -2,9 +2,10 @@
 
 Whether anything answers a query is learned from the log's queries and as many made-up ones, with odds that let `RECALL`
 of the log's pass, and up to `MOST_RECALL` where at most `PASSING` of the made-up ones then do: clicked queries are the
-easier ones, and those that pictures alone answer come next. Whether a hit is relevant is learned from the log's queries: clicked hits are, all others count as
-irrelevant, and hits are cut off where `KEPT` of the clicked ones stay. Made-up queries that are mixed of the log's
-words teach that several words want to be met at once; as something may well answer them, no figure counts them.
+easier ones, and those that pictures alone answer come next. Whether a hit is relevant is learned from the log's
+queries: clicked hits are, all others count as irrelevant, and hits are cut off where `KEPT` of the clicked ones stay.
+Made-up queries that are mixed of the log's words teach that several words want to be met at once; as something may well
+answer them, no figure counts them.
 """
 
 from dataclasses import dataclass

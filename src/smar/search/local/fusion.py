@@ -3,8 +3,8 @@
 Adaptive search does it with the shares that the query's own gate gives (`smar.data.voices`), hybrid search alike for
 all queries.
 
-Candidates are the best `DEPTH` rows of either ranking (for hits after as many, `MAX_HITS`), in lists all that codes propose
-for so many; vectors are read of those whose sum by codes is high. Two ways to score them:
+Candidates are the best `DEPTH` rows of either ranking (for hits after as many, `MAX_HITS`), in lists all that codes
+propose for so many; vectors are read of those whose sum by codes is high. Two ways to score them:
 
     weighted          adaptive score + w * BM25 score / idf of a word that no item holds
     reciprocal-ranks  1 / (60 + rank) of each of the two rankings, added up
@@ -258,8 +258,9 @@ def words_scores(segments: Sequence[Segment], asked: WordQuery, rows: Rows) -> V
 def words_held(segments: Sequence[Segment], asked: WordQuery, rows: Rows) -> Mask:
     """Which words of a query, or what stands in for them, each of ascending `rows` of the index holds [words, n]."""
     parts = [
-        np.array([word.of(own.astype(np.int32)) > 0 for word in Entries.of(_words(segment), asked).words], np.bool_)
-        .reshape(len(asked.counts), len(own))  # of a query without words, too
+        np.array(
+            [word.of(own.astype(np.int32)) > 0 for word in Entries.of(_words(segment), asked).words], np.bool_
+        ).reshape(len(asked.counts), len(own))  # of a query without words, too
         for segment, own in _split(segments, rows)
     ]
     return np.concatenate(parts, axis=1)

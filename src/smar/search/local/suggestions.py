@@ -110,7 +110,7 @@ class Prefixes:
         return sorted(order, key=lambda row: -self._counts[row])[:k]
 
     def _best_of(self, span: Span, k: int) -> Rows:
-        """The most frequent of a range. Of the blocks within a wide one, those with the highest counts hold them all."""
+        """The most frequent of a range. The blocks with the highest counts hold those of a wide one."""
         first, last = span
         if last - first <= 4 * _BLOCK:
             return _most(self._counts, np.arange(first, last), k)
