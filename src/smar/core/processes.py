@@ -55,7 +55,7 @@ class Heap:
     grows with every step. With a library that has no `malloc_trim` nothing happens.
     """
 
-    GROWTH = 750 << 20
+    GROWTH = 640 << 20
 
     def __init__(self) -> None:
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None

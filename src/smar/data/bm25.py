@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from smar.data.words import K1, B, idf, length_norm, words
 
-_TEXTS = 1 << 20  # whose words are sorted at a time: of 10 M titles at once they took 5 GB
+_TEXTS = 1 << 20  # whose words are sorted at a time, which bounds the memory
 Corpus = Sequence[npt.NDArray[np.int32]]
 """The words of all texts as numbers, one text after the other, and how many each text has."""
 
 
 class _Quick(bm25s.BM25):  # type: ignore[misc]
-    """The library's index, its matrix made by numpy: 1 M titles take 1 s instead of 13. Lucene's formula alone."""
+    """The library's index, its matrix made by numpy, much faster. Lucene's formula alone."""
 
     nonoccurrence_array = None  # other formulas give words that a text lacks a score, too
 
@@ -69,7 +69,7 @@ def build(texts: Iterable[str], language: str | None = None) -> tuple[bm25s.BM25
     """
     vocabulary: defaultdict[str, int] = defaultdict()
     vocabulary.default_factory = vocabulary.__len__  # the next number
-    # numbers of 4 bytes: at 1 M titles the words of all texts would take half a gigabyte, lists of numbers 0.13
+    # numbers of 4 bytes: the words of all texts would take several times as much
     flat, lengths = array("i"), array("i")
     for text in texts:
         found = words(text, language)

@@ -36,7 +36,8 @@ from smar.search.protocol import Mode, widen
 from smar.search.query import QueryEncoder
 from smar.search.ranked import Vectors
 from smar.search.rarity import CountedWords
-from smar.search.remote_index import About, Store, packed
+from smar.search.remote_index import packed
+from smar.search.store import About, Store
 from smar.search.stored import ID, Stored
 
 RECALL_TARGET = 0.98
