@@ -1,6 +1,6 @@
 """The index from ten thousand to ten million items: build, size, memory, start, latency.
 
-    python benchmarks/scale.py [--items 10000 100000 1000000 10000000] [--memory 4GB] [--limit 8GB] [--folder build/scale]
+    python benchmarks/scale.py [--items 10000 100000 1000000 10000000] [--memory 4GB] [--limit 8GB] [--folder ...]
 
 Generated items of 2 x 128 dimensions (`parts.built`), indexed by `smar index --memory`; both folders are removed after
 each size: 10 M items take 35 GB meanwhile. CPU seconds are those of all threads of `smar index`; peaks are the most of

@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from smar.core.errors import InputError, TrainingError
-from smar.core.progress import console
+from smar.core.progress import console, shown
 from smar.parser import parser
 
 
@@ -25,10 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with local_copies(options.command, vars(options)) as given:
             getattr(commands, options.command.replace("-", "_"))(Namespace(**given))
     except InputError as error:
-        console.print(f"smar {options.command}: {error}", style="red", markup=False, soft_wrap=True)
+        console.print(f"smar {options.command}: {shown(error)}", style="red", markup=False, soft_wrap=True)
         return 2
     except (TrainingError, OSError, MemoryError) as error:
-        console.print(f"smar {options.command} failed: {error}", style="red", markup=False, soft_wrap=True)
+        console.print(f"smar {options.command} failed: {shown(error)}", style="red", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         console.print(f"smar {options.command}: stopped. The same command goes on where it can.", markup=False)

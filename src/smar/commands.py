@@ -48,9 +48,8 @@ def train(options: argparse.Namespace) -> None:
 
     given = {name: getattr(options, name) for name in ("config", "source", "assignments", "device")}
     done = run(options.dataset, options.out, **given)
-    summary(f"run in {options.out}", done.summary.rows())
     next_command = _say("evaluate", options.out, options.dataset, "--out", "report")
-    console.print(f"\nnext: {next_command}\n", markup=False, soft_wrap=True)
+    summary(f"run in {options.out}", done.summary.rows(), next_command)
 
 
 def evaluate(options: argparse.Namespace) -> None:
