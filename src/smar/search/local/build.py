@@ -33,7 +33,7 @@ from smar.search.local.forming import write_lists
 from smar.search.local.lists import EXACT_FILE, Lists
 from smar.search.local.open_version import FAISS_FILE, EmbeddedIndex, IndexedFile, IndexManifest
 from smar.search.local.payload import open_payload, write_payload
-from smar.search.local.ready import map_npy, write_npy
+from smar.search.local.ready import map_npy, read_here_and_there, write_npy
 from smar.search.local.room import window
 from smar.search.local.segment import Segment
 from smar.search.local.tuning import tuned
@@ -217,6 +217,7 @@ def write_version(
         kind = f"IVF{index.count},PQ{source.dim // 2}x4fs"
         sample = encoder.encode(sample_queries(source.valid, source.payload))
         probes, reached = tuned(vectors, index, sample, recall)
+    read_here_and_there(vectors)
     words = write_words(catalogue.table, source.fields, partial / WORDS_FOLDER, source.language)
     served = Segment(VectorStore(index, vectors, probes), catalogue, words=words)
     manifest = IndexManifest(

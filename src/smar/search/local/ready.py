@@ -166,6 +166,14 @@ def map_npy(path: Path, made_by: str) -> npt.NDArray[Any]:
         raise InputError(f"{path} cannot be read: {error}. Run `{made_by}` again.") from None
 
 
+def read_here_and_there(array: npt.NDArray[Any]) -> None:
+    """Say that a mapped array is read row by row in no order: else the system reads 128 KB around each from disk."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    base.madvise(mmap.MADV_RANDOM)
+
+
 def write_npy(
     path: Path, shape: tuple[int, ...], blocks: Iterable[npt.NDArray[Any]], kind: type[np.generic] = np.float32
 ) -> None:
