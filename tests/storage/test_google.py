@@ -73,7 +73,7 @@ def test_of_two_that_publish_at_once_the_server_refuses_one(
 ) -> None:
     first, second = StoredFolder("gs://shop/at-once"), StoredFolder("gs://shop/at-once")
     (tmp_path / "text").write_text("one")
-    monkeypatch.setattr(second, "_numbers", list)  # it looked before the first had published
+    monkeypatch.setattr(second.objects, "manifests", list)  # it looked before the first had published
     first.publish(tmp_path)
     with pytest.raises(InputError, match="another process published there meanwhile"):
         second.publish(tmp_path)
@@ -86,6 +86,6 @@ def test_a_process_killed_amid_an_upload_leaves_nothing_and_the_same_command_goe
     size = sum(path.stat().st_size for path in embeddings.rglob("*") if path.is_file())
     kill_amid_upload(("index", embeddings, "--out", out), "STORAGE_EMULATOR_HOST", size // 2)
     stored = StoredFolder(out)
-    assert stored._parts()
+    assert stored.objects.sizes()
     assert stored.newest(complete=False) is None
     assert len(Index.build(embeddings, out)) == len(Index.open(out)) == 300

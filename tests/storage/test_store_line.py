@@ -83,7 +83,7 @@ def test_a_process_killed_amid_an_upload_leaves_nothing_and_the_same_command_goe
     words = ("index", line.embeddings, "--out", out)
     kill_amid_upload(words, "AWS_ENDPOINT_URL", size // 2)
     stored = StoredFolder(out)
-    sent = stored._parts()
+    sent = stored.objects.sizes()
     assert sent
     assert sum(sent.values()) < size
     assert stored.newest(complete=False) is None
@@ -92,7 +92,7 @@ def test_a_process_killed_amid_an_upload_leaves_nothing_and_the_same_command_goe
     assert absent.says(f"{out}: nothing was published there")
 
     done(*words)
-    assert sent.items() <= stored._parts().items(), "what was sent is lost"
+    assert sent.items() <= stored.objects.sizes().items(), "what was sent is lost"
     monkeypatch.setenv("SMAR_CACHE", str(tmp_path / "another-machine"))
     local, found = (json.loads(done("search", index, "red shirt", "--json").out)["hits"] for index in (line.index, out))
     assert found == local
@@ -157,12 +157,12 @@ def alter_next(stored: StoredFolder, folder: Path) -> None:
     stored.fetch(folder)
     (folder / "v0003").mkdir()
     (folder / "v0003" / "manifest.json").write_text("{}")
-    plain = stored._create
+    plain = stored.objects.create
 
     def create(made: Any) -> None:
         [digest] = made.files["v0003/manifest.json"].parts
-        stored._system.pipe_file(stored._key("v0003/manifest.json", digest), b"[]")
+        stored.objects.put(stored.objects.key("v0003/manifest.json", digest), b"[]")
         plain(made)
 
-    stored._create = create  # type: ignore[method-assign]
+    stored.objects.create = create  # type: ignore[method-assign]
     stored.publish(folder)

@@ -17,8 +17,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from smar.core.errors import InputError
 from smar.core.progress import console, show_as
-from smar.storage.folders import StoredFolder, StoreDown
+from smar.storage.folders import StoredFolder
 from smar.storage.location import is_store
+from smar.storage.objects import StoreDown
 
 P = ParamSpec("P")
 R = TypeVar("R")
