@@ -1,7 +1,7 @@
 """How much memory a build takes, and what of a bound is left for what it holds at its own choice.
 
-Counted is its own (anonymous) memory; pages of files belong to the system, which takes them back where it needs them.
-docs/scale.md has the measured figures. Not counted is the vocabulary: some 150 bytes for each different word.
+Counted is its own (anonymous) memory; pages of files belong to the system, which takes them back where it needs memory.
+Not counted is what grows with the number of different words. docs/scale.md has the measured figures.
 """
 
 import faiss
