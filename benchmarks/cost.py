@@ -2,11 +2,11 @@
 
     python benchmarks/cost.py [--rates rates.json] [--items 100000000] [--rows 1000000000] [--price 0.04]
 
-Measured, one after the other, by CPU seconds, so that other work of the machine counts little: `smar prepare` on a generated log of four million rows and on the pictures of a generated
-shop, encoding of its items by the default model (random weights cost what trained ones do), training steps, and
-`smar index` over generated vectors of 2 x 128. With --rates a file of an earlier run is taken instead; --save
-writes one. The table is derived: it scales the rates by cores and by --efficiency, and was run nowhere. What two cores
-do in a second is twice what a CPU second does.
+Measured, one after the other, by CPU seconds, so that other work of the machine counts little: `smar prepare` on a
+generated log of four million rows and on the pictures of a generated shop, encoding of its items by the default model
+(random weights cost what trained ones do), training steps, and `smar index` over a million generated vectors of
+2 x 128. What two cores do in a second is twice what a CPU second does. With --rates a file of an earlier run is taken
+instead; --save writes one. The table is derived: it scales the rates by cores and by --efficiency, and was run nowhere.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 
 CORES = 2
 HERE = Path(__file__).parent
-PICTURED, ENCODED, INDEXED = 3_000, 512, 120_000
+PICTURED, ENCODED, INDEXED = 3_000, 512, 1_000_000
 
 
 def script(name: str, *words: str) -> str:
