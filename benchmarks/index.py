@@ -30,12 +30,12 @@ from smar.search.local.delta import Delta
 from smar.search.local.forming import write_lists
 from smar.search.local.item_store import Catalogue
 from smar.search.local.lists import Lists
-from smar.search.local.open_version import IndexedFile
 from smar.search.local.payload import open_payload, write_payload
 from smar.search.local.segment import Segment
 from smar.search.local.tuning import tuned
 from smar.search.local.updates import OpenLog, Record
 from smar.search.local.vectors import Allowed, Probes, VectorStore
+from smar.search.local.version_files import IndexedFile
 from smar.search.protocol import Mode, weigh
 from smar.search.query import QueryVectors
 from smar.search.ranked import Queries, exact_best

@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 
 from parts.shop import lexicon
 from smar.data.text import normalise
-from smar.search.local.fusion import DEPTH, ask_all, gather
+from smar.search.local.candidates import gather
+from smar.search.local.fusion import DEPTH, ask_all
 from smar.search.local.open_version import EmbeddedIndex
 from smar.search.protocol import Mode, weigh
 from smar.search.ranked import Queries

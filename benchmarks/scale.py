@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from parts import built
-from smar.arguments import size
+from smar.commands.arguments import size
 
 QUERIES = 2000
 COLUMNS = ["items", "cpu_s", "wall_s", "own_gib", "mapped_gib", "size_gib", "start_s", "recall"]

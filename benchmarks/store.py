@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from smar.arguments import size
+from smar.commands.arguments import size
 from smar.storage.folders import StoredFolder
 
 BLOCK = 1 << 24

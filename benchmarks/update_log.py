@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from smar.search.local.updates import OpenLog, UpdateLog
+from smar.search.local.updates import FIRST, OpenLog, UpdateLog
 
 TURNS = 3
 
@@ -62,7 +62,7 @@ def rate(append: Callable[[str, pa.Table], None], table: pa.Table, seconds: floa
 
 
 def replayed(log: UpdateLog) -> int:
-    return sum(record.batch.num_rows for record in OpenLog(log.path).records(0, log.acknowledged()))
+    return sum(record.batch.num_rows for record in OpenLog(log.path).records(FIRST, log.acknowledged()))
 
 
 def compare(folder: Path, items: int, dim: int, seconds: float) -> None:

@@ -80,7 +80,7 @@ def test_a_path_that_may_not_be_read_or_written(tmp_path: Path) -> None:
     """Asked of the functions alone: another user may not be allowed to read the packages of these tests."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    code = "import os, sys; from smar import arguments; os.setuid(65534)\n" + (
+    code = "import os, sys; from smar.commands import arguments; os.setuid(65534)\n" + (
         "for name in ('made', 'folder', 'file', 'new_file'):\n"
         "    try: getattr(arguments, name)(sys.argv[1] + '/x' * name.endswith('file'))\n"
         "    except arguments.argparse.ArgumentTypeError as error: print(name, error)\n"

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from smar.commands.parser import parser
 from smar.data.voices import query_features
 from smar.evaluation.trec_input import read_topics
-from smar.parser import parser
 from smar.search.local.open_version import EmbeddedIndex
 from tiny_line import Line, Outcome, prepare_words, smar
 
 COMMANDS = ("prepare", "train", "evaluate", "ablate", "embed", "index", "export", "search", "serve", "demo")
-MODELS = ("bm25", "dpsr", "dpsr-i", "multimodal", "smar", "two-way")
+MODELS = ("bm25", "dpsr", "dpsr-i", "hybrid", "multimodal", "smar", "two-way")
 CONTROLS = ("text", "image", "route", "random-gate", "oracle-gate", "shuffled", "no-pictures")
 METRICS = {"R@50", "P@50", "F1@50", "nDCG@50", "MRR"}
 
@@ -255,8 +255,8 @@ def test_assignments_override_the_file(line: Line, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "small" / "manifest.json").read_text())["image_size"] == 16
 
 
-def test_demo_walks_the_whole_line_once(tmp_path: Path) -> None:
-    """The demo on a smaller shop with less training; the second call keeps what the first one finished."""
+def test_demo_walks_the_whole_line_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo on a smaller shop with less training; the second call keeps what the first one finished, and serves."""
     first = smar("demo", "--quick", "--out", tmp_path / "demo", "--no-serve")
     assert first.code == 0, first.err
     assert first.says("demo done", "generated shop, simulated log", "next: smar serve")
@@ -265,7 +265,11 @@ def test_demo_walks_the_whole_line_once(tmp_path: Path) -> None:
         assert (tmp_path / "demo" / made).is_file()
     weights = tmp_path / "demo" / "run" / "stage2" / "model.safetensors"
     trained = weights.stat().st_mtime_ns
-    second = smar("demo", "--quick", "--out", tmp_path / "demo", "--no-serve")
+    served: list[object] = []
+    monkeypatch.setattr("smar.core.logs.configure_logs", lambda: None)  # it is of the whole process
+    monkeypatch.setattr("smar.serving.supervise.serve", lambda indexes, *_: served.append(indexes))
+    second = smar("demo", "--quick", "--out", tmp_path / "demo")
+    assert served == [{"default": tmp_path / "demo" / "index"}]
     assert second.code == 0, second.err
     assert second.says("is there already")
     assert weights.stat().st_mtime_ns == trained

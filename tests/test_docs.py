@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from smar.commands.parser import parser
 from smar.core.sections.section import Section
 from smar.core.settings import Settings
-from smar.parser import parser
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -55,3 +55,14 @@ def test_commands_can_be_typed(page: Path) -> None:
     for text in lines:
         words = shlex.split(text.split("  #")[0])
         assert parser().parse_args(words).command == words[0]
+
+
+def test_three_ways_to_read_name_files_that_there_are() -> None:
+    """Each in at most ten of them."""
+    section = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("## Three ways to read")[1]
+    ways = re.findall(r"^\*\*(.+?)\*\*: (.+?)\n\n", section.split("\n## ")[0] + "\n\n", re.MULTILINE | re.DOTALL)
+    files = {way: re.findall(r"`([\w/]+\.py)`", told) for way, told in ways}
+    assert list(files) == ["Query to hits", "Title to index", "Batch to loss"]
+    for way, named in files.items():
+        assert 5 <= len(named) <= 10, way
+        assert [name for name in named if not (ROOT / "src" / "smar" / name).is_file()] == []

@@ -20,7 +20,7 @@ from smar.core.files import sha256
 from smar.data.voices import Voices
 from smar.search.engines import open_engine
 from smar.search.protocol import Mode
-from smar.serving.schemas import HitsResponse, SearchResponse
+from smar.serving.search_schemas import HitsResponse, SearchResponse
 from test_cli_index import new_items
 from tiny_index import rewrite_manifest
 from tiny_line import Line, smar

@@ -35,11 +35,20 @@ ALLOWED = {
     # the door of all rooms for a Python program; what stands in `smar` itself is loaded when it is used
     "api": {"data", "model", "training", "evaluation", "embedding", "runners", "search", "serving", "storage"},
     "smar": {"api", "data", "search", "serving"},
-    "arguments": {"runners", "storage"},
-    "parser": {"arguments"},
-    "cli": {"commands", "parser", "storage"},
+    "commands": {
+        "api",
+        "demo",
+        "model",
+        "evaluation",
+        "export",
+        "embedding",
+        "runners",
+        "search",
+        "serving",
+        "storage",
+    },
+    "cli": {"commands"},
     "__main__": {"cli"},
-    "commands": {"api", "demo", "model", "evaluation", "export", "embedding", "search", "serving", "parser", "storage"},
 }
 """Part -> other parts that it may import, beside the foundation."""
 ONLINE = ("data", "search", "serving")
@@ -156,6 +165,6 @@ def test_online_parts_load_without_torch() -> None:
 
 def test_help_loads_no_stage() -> None:
     """`smar --help` answers at once: the parser alone is loaded."""
-    code = "import sys; from smar.parser import parser; parser().format_help(); print(*sys.modules)"
+    code = "import sys; from smar.commands.parser import parser; parser().format_help(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert not {"torch", "transformers", "pyarrow", "faiss", "duckdb", "fastapi"} & set(loaded.split())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from smar.parser import parser
+from smar.commands.parser import parser
 
 FOLDER = Path(__file__).parents[1] / "deploy" / "kubernetes"
 FILES = sorted(FOLDER.glob("*.yaml"))

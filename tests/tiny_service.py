@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 
-from smar.serving.schemas import SearchResponse
+from smar.serving.search_schemas import SearchResponse
 
 PATIENCE = 120
 """Seconds after which something counts as never happening; a machine may be busy."""

@@ -45,6 +45,9 @@ _MODULES = {name: module for module, names in _HOME.items() for name in names}
 
 # onnxruntime would send figures of its sessions to its maker, and keep a number of this machine in the home folder
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# torch keeps a compiled kernel for each shape, 1,024 of them, and every batch has shapes of its own (docs/training.md)
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
 
 
 def __getattr__(name: str) -> Any:

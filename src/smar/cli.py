@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. `smar.commands` holds what each command does.
+"""The command line: parse, call, tell errors. `smar.commands` holds what each command takes and does.
 
 Exit codes: 0 done; 1 training or the machine failed; 2 the user's input is wrong (one message, no traceback);
 130 stopped by the user.
@@ -6,24 +6,20 @@ Exit codes: 0 done; 1 training or the machine failed; 2 the user's input is wron
 
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 
+from smar.commands.command import call
+from smar.commands.parser import COMMANDS, parser
 from smar.core.errors import InputError, TrainingError
 from smar.core.progress import console, shown
-from smar.parser import parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = parser().parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else threads that wait take a busy machine's cores
-    from smar import commands  # after parsing: --help answers at once
-    from smar.storage.copies import local_copies
-
     try:
-        with local_copies(options.command, vars(options)) as given:
-            getattr(commands, options.command.replace("-", "_"))(Namespace(**given))
+        call(COMMANDS[options.command], options)
     except InputError as error:
         console.print(f"smar {options.command}: {shown(error)}", style="red", markup=False, soft_wrap=True)
         return 2

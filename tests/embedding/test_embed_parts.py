@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from preloaded import quick_spawn
-from smar.arguments import part
+from smar.commands.arguments import part
 from smar.core.errors import InputError
 from smar.data.dataset import Dataset
 from smar.embedding import shards

@@ -9,7 +9,7 @@ import pytest
 from smar.data import word_matrix
 from smar.data.bm25 import Bm25, build
 from smar.data.words import words
-from smar.evaluation.word_baseline import bm25_blocks
+from smar.evaluation.word_baseline import bm25_blocks, with_hybrid
 
 TEXTS = ["Red dress, 2 pockets", "blue DRESS", "kettle 1.7 L red red", "", "Ärmelloses Kleid"]
 
@@ -69,3 +69,24 @@ def test_a_text_without_a_word_of_the_query_is_not_retrieved() -> None:
     ((first, scores),) = bm25_blocks(Bm25(["red dress", "blue"]), ["dress", "blue", "none"])
     assert first == 0
     assert (scores["bm25"] > -np.inf).tolist() == [[True, False], [False, True], [False, False]]
+
+
+def test_hybrid_adds_reciprocal_ranks_up_and_lists_what_either_lists() -> None:
+    queries, index = ["red dress", "kettle", "nowhere"], Bm25(TEXTS)
+    vectors = np.random.default_rng(0).normal(size=(3, len(TEXTS))).astype(np.float32)
+    vectors[:, 4] = -np.inf
+    ((first, scores),) = with_hybrid(iter([(0, {"dpsr": vectors})]), "dpsr", "hybrid", index, queries)
+    assert (first, list(scores)) == (0, ["dpsr", "hybrid"])
+    for row, query in enumerate(queries):
+        lists = [slow(query), vectors[row].tolist()]
+        want = [0.0] * len(TEXTS)
+        for listed, least in zip(lists, (0, -np.inf), strict=True):
+            order = sorted((n for n in range(len(TEXTS)) if listed[n] > least), key=lambda n: -listed[n])
+            for place, n in enumerate(order, 1):
+                want[n] += 1 / (60 + place)
+        np.testing.assert_allclose(scores["hybrid"][row], [value or -np.inf for value in want], rtol=1e-6)
+
+
+def test_without_words_there_is_no_hybrid() -> None:
+    ((_, scores),) = with_hybrid(iter([(0, {"dpsr": np.ones((1, 2), np.float32)})]), "dpsr", "hybrid", None, ["red"])
+    assert list(scores) == ["dpsr"]

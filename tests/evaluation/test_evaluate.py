@@ -44,7 +44,12 @@ def test_two_runs_in_one_report(line: Line, tmp_path):
     text = (out / "report.md").read_text()
     assert "two: trained on" in text
     assert sorted(path.name for path in (out / "runs").rglob("*.trec")) == sorted(
-        ["bm25.trec", "one.trec", "two.trec", *["dpsr.trec", "dpsr-i.trec", "multimodal.trec", "two-way.trec"] * 2]
+        [
+            "bm25.trec",
+            "one.trec",
+            "two.trec",
+            *["dpsr.trec", "dpsr-i.trec", "hybrid.trec", "multimodal.trec", "two-way.trec"] * 2,
+        ]
     )
 
 

@@ -11,9 +11,10 @@ import pytest
 from smar.core.errors import InputError
 from smar.search.filter_parser import parse_filter
 from smar.search.local.build import RECALL_TARGET, build_index
-from smar.search.local.open_version import EmbeddedIndex, IndexManifest
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.segment import Segment
 from smar.search.local.vectors import Allowed, VectorStore
+from smar.search.local.version_files import IndexManifest
 from smar.search.local.versions import current_version
 from smar.search.protocol import Mode, weigh
 from smar.search.ranked import Queries
@@ -143,7 +144,7 @@ def test_recall_target_is_validated(embeddings: Path, tmp_path: Path) -> None:
 def test_manifest_describes_every_file(pair: tuple[EmbeddedIndex, EmbeddedIndex]) -> None:
     for index in pair:
         files = {path.relative_to(index.path).as_posix() for path in index.path.rglob("*") if path.is_file()}
-        assert files == set(index.manifest.files) | {"manifest.json", "updates.json", "updates.log"}
+        assert files == set(index.manifest.files) | {"manifest.json", "updates.log"}
         assert len(index) == index.manifest.items == ITEMS
     assert "vectors.npy" in pair[0].manifest.files
     assert "vectors.npy" not in pair[1].manifest.files

@@ -16,7 +16,8 @@ from smar.search.local.cutoff_fit import KEPT, LEAST_QUERIES, _logistic
 from smar.search.local.nonsense import nonsense
 from smar.search.protocol import Mode
 from smar.serving.app import create_app
-from smar.serving.engine import Engine, Question
+from smar.serving.engine import Engine
+from smar.serving.question import Question
 from tiny_index import catalogue, write_embeddings
 from tiny_line import smar
 from tiny_service import nameless, search

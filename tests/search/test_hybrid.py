@@ -15,17 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smar.commands.search_command import MODES
 from smar.core.errors import InputError
 from smar.data.text import normalise
 from smar.data.words import words
-from smar.parser import MODES
 from smar.search.embeddings import DEFAULT_FIELDS, sample_clicks
 from smar.search.filter_parser import parse_filter
 from smar.search.items import Items
 from smar.search.local import postings as postings_module
 from smar.search.local.build import build_index
+from smar.search.local.candidates import RANK_OFFSET
 from smar.search.local.fitting import WEIGHTS, choose_weight
-from smar.search.local.fusion import DEPTH, RANK_OFFSET, Fusion, HybridFit
+from smar.search.local.fusion import DEPTH, Fusion, HybridFit
 from smar.search.local.live import UpdatableIndex
 from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.postings import Entries, best_rows, word_scores
@@ -35,7 +36,7 @@ from smar.search.query import QueryVectors
 from smar.serving.answered import identified
 from smar.serving.answers import as_json, result_out
 from smar.serving.engine import Engine
-from smar.serving.schemas import SearchResponse
+from smar.serving.search_schemas import SearchResponse
 from tiny_index import DIM, FINGERPRINT, catalogue, reseal_manifest, rewrite_manifest, write_embeddings
 
 ITEMS = 400

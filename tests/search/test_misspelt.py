@@ -27,7 +27,7 @@ from smar.search.protocol import Mode
 from smar.serving.answered import identified
 from smar.serving.answers import as_json, result_out
 from smar.serving.engine import Engine
-from smar.serving.schemas import SearchResponse
+from smar.serving.search_schemas import SearchResponse
 from tiny_index import DIM, FINGERPRINT, write_embeddings
 
 HOME_DEPOT = Path(__file__).parents[3] / "shared" / "data" / "homedepot"

@@ -1,6 +1,7 @@
 """Updates, versions and their files: what another process sees, what survives, what damage is refused."""
 
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -278,9 +280,8 @@ def test_a_log_that_another_file_took_the_place_of(folder: Path, tmp_path: Path)
     reader.upsert(items("new/1"))
     other, old = Path(shutil.copytree(folder, tmp_path / "other")), reader.snapshot
     UpdatableIndex.open(other).upsert(items("new/2"))
-    for name in ("updates.log", "updates.json"):
-        shutil.copy(other / "v0001" / name, tmp_path / name)
-        (tmp_path / name).replace(folder / "v0001" / name)
+    shutil.copy(other / "v0001" / "updates.log", tmp_path)
+    (tmp_path / "updates.log").replace(folder / "v0001" / "updates.log")
     assert reader.refresh()
     for catalogue, name in ((old.catalogue, "new/1"), (reader.snapshot.catalogue, "new/2")):
         assert catalogue.picture(catalogue.row_of(name)) == f"picture of {name} 0".encode()
@@ -449,26 +450,92 @@ index = UpdatableIndex.open(Path(sys.argv[1]))
 for at in range(3):
     index.upsert(items(f"killed/{at}", seed=at))
     print(at, flush=True)
-if sys.argv[3] == "torn":  # die in the middle of a write
-    updates.Acknowledged.write_file = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+cut = {"torn": 1, "whole": 0}.get(sys.argv[3])
+if cut is not None:  # die in the middle of a write, or before it is acknowledged
+    updates.os.fsync = lambda log: (os.truncate(log, os.fstat(log).st_size - cut), os.kill(os.getpid(), signal.SIGKILL))
     index.upsert(items("killed/3"))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("when", ["torn", "idle"])
+@pytest.mark.parametrize("when", ["torn", "whole", "idle"])
 def test_kill_keeps_what_was_acknowledged(folder: Path, when: str) -> None:
+    """A whole record may have been acknowledged, so it counts; `reader` learns of it by the next write."""
+    reader = UpdatableIndex.open(folder)
     command = [sys.executable, "-c", KILLED, str(folder), str(Path(__file__).parent), when]
     died = subprocess.run(command, capture_output=True, text=True)
     assert (died.returncode, died.stdout.split()) == (-signal.SIGKILL, ["0", "1", "2"]), died.stderr
     index = UpdatableIndex.open(folder)
     found = [index.snapshot.catalogue.row_of(f"killed/{at}") is not None for at in range(4)]
-    assert found == [True, True, True, False]
+    assert found == [True, True, True, when == "whole"]
     index.upsert(items("killed/4"))  # the torn bytes are cut off, and the log goes on
-    assert len(UpdatableIndex.open(folder).snapshot) == len(index.snapshot) == 184
+    assert reader.refresh()
+    for one in (reader, index, UpdatableIndex.open(folder)):
+        assert len(one.snapshot) == 180 + sum(found) + 1
 
 
-@pytest.mark.parametrize("name", ["current", "v0001/manifest.json", "v0001/updates.log", "v0001/updates.json"])
+RED = pa.table({"item_id": ["new/1"], "brand": ["red"]}), pa.table({"item_id": ["new/1"], "price": [1.0]})
+
+
+def test_one_flush_a_write_and_the_header_after_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, log, flushed = UpdatableIndex.open(folder), UpdateLog(folder / "v0001"), []
+
+    def flush(file: int) -> None:
+        assert os.path.sameopenfile(file, handle.fileno())
+        flushed.append((log.acknowledged(), log.recovered(), os.fstat(file).st_size))
+
+    changes = (
+        lambda: index.upsert(items("new/1", "new/2")),
+        lambda: index.patch(*RED),
+        lambda: index.delete(["new/1"]),
+    )
+    ends = [log.acknowledged()]
+    with log.path.open("rb") as handle:
+        for name in ("fsync", "fdatasync", "sync"):
+            monkeypatch.setattr(os, name, flush)
+        for change in changes:
+            change()
+            ends.append(log.acknowledged())
+    assert flushed == [(before, end, end) for before, end in pairwise(ends)]
+
+
+@pytest.mark.parametrize("lost", ["nothing", "half of the record", "the record"])
+def test_a_loss_of_power_may_take_the_last_header(folder: Path, lost: str) -> None:
+    """It reaches the disk with the next write's flush; the record was there before."""
+    log = folder / "v0001" / "updates.log"
+    index = UpdatableIndex.open(folder)
+    index.upsert(items("new/1"))
+    before = log.read_bytes()
+    index.patch(*RED)
+    written = log.read_bytes()[len(before) :]
+    kept = {"nothing": len(written), "half of the record": len(written) // 2, "the record": 0}[lost]
+    log.write_bytes(before + written[:kept])
+    assert UpdateLog(log.parent).acknowledged() == len(before)
+    for change in (lambda index: None, lambda index: index.delete(["item/00001"]), UpdatableIndex.compact):
+        index = UpdatableIndex.open(folder)
+        change(index)
+        catalogue = index.snapshot.catalogue
+        (found,) = catalogue.items([catalogue.row_of("new/1")])
+        assert (found["brand"], found["price"]) == (("red", 1.0) if lost == "nothing" else (None, None))
+
+
+def test_what_could_not_be_flushed_is_taken_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, log = UpdatableIndex.open(folder), folder / "v0001" / "updates.log"
+    before = log.read_bytes()
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            index.upsert(items("lost"))
+    assert log.read_bytes() == before
+    index.upsert(items("new/1"))
+    assert [UpdatableIndex.open(folder).snapshot.catalogue.row_of(name) for name in ("lost", "new/1")] == [None, 180]
+
+
+@pytest.mark.parametrize("name", ["current", "v0001/manifest.json", "v0001/updates.log"])
 def test_every_flipped_or_missing_byte_is_refused(folder: Path, name: str) -> None:
     UpdatableIndex.open(folder).upsert(items("new/1"))
     content = (folder / name).read_bytes()

@@ -12,7 +12,8 @@ from smar.search.items import Items
 from smar.search.local.live import UpdatableIndex
 from smar.search.local.ready import plain
 from smar.search.protocol import Mode
-from smar.serving.engine import Engine, Question, RequestError, SearchResult
+from smar.serving.engine import Engine, SearchResult
+from smar.serving.question import Question, RequestError
 from smar.serving.requests import MAX_QUERY
 from tiny_index import vectors_of
 

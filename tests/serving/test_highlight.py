@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from smar.data.spans import spans_of
 from smar.data.words import words
 from smar.serving.answers import as_json, result_out
-from smar.serving.engine import Engine, Question
+from smar.serving.engine import Engine
 from smar.serving.highlight import mark
+from smar.serving.question import Question
 from smar.serving.rulebook import Rulebook
 from tiny_service import nameless, search
 

@@ -17,7 +17,8 @@ from smar.search.local.live import UpdatableIndex
 from smar.search.local.open_version import EmbeddedIndex
 from smar.search.protocol import Mode, weigh, widen
 from smar.search.query import Precision, QueryEncoder, QueryVectors
-from smar.serving.engine import Engine, Question, RequestError
+from smar.serving.engine import Engine
+from smar.serving.question import Question, RequestError
 
 MODES = "allowed: adaptive, hybrid, multimodal, route, text"
 VECTORS = QueryVectors(np.eye(4, dtype=np.float32)[:2], np.array([0.2, 0.9], np.float32))

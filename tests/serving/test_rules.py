@@ -28,7 +28,7 @@ from smar.serving.engine import Engine
 from smar.serving.requests import SearchRequest
 from smar.serving.routes import question_of
 from smar.serving.rulebook import Rulebook
-from smar.serving.schemas import SearchResponse
+from smar.serving.search_schemas import SearchResponse
 from tiny_index import vectors_of, write_embeddings
 from tiny_service import address, becomes, run_service
 

@@ -19,10 +19,11 @@ from smar.search.local.live import UpdatableIndex
 from smar.search.protocol import Mode
 from smar.serving.answers import Cache
 from smar.serving.app import create_app
-from smar.serving.engine import Engine, Question, RequestError
+from smar.serving.engine import Engine
 from smar.serving.guard import SECURITY_HEADERS
 from smar.serving.options import ServiceOptions
 from smar.serving.prometheus import flush
+from smar.serving.question import Question, RequestError
 from tiny_service import nameless
 
 KEY = "0123456789abcdef"

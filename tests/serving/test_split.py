@@ -11,13 +11,13 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smar.commands.parser import parser
 from smar.evaluation.compare import compare
-from smar.parser import parser
 from smar.search.local.build import build_index
 from smar.serving.app import create_service
 from smar.serving.engine import Engine
 from smar.serving.options import ServiceOptions
-from smar.serving.schemas import SearchResponse
+from smar.serving.search_schemas import SearchResponse
 from smar.serving.several import Opening
 from smar.serving.split import coins, share_of, team_draft
 from tiny_index import write_embeddings

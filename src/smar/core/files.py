@@ -122,7 +122,7 @@ def sha256(path: Path) -> str:
 def xxh3(path: Path) -> str:
     """Hex XXH3 of 128 bits: finds damage as SHA-256 does, in an eighth of its time; it is no help against forgery.
 
-    Read in large blocks: after each a thread waits for its turn, up to 5 ms while another one imports modules.
+    Read in large blocks: after each a thread waits for its turn, long while another one imports modules.
     """
     digest, block = xxhash.xxh3_128(), memoryview(bytearray(_READ))
     with path.open("rb", buffering=0) as handle:

@@ -49,13 +49,13 @@ def _pages() -> tuple[int, int] | None:
 
 
 class Heap:
-    """Freed memory that the C library keeps goes back to the system, once it is more than `GROWTH` bytes.
+    """Freed memory that the C library keeps goes back to the system, once the process grew by `GROWTH` bytes.
 
     Tensors are aligned, and before version 2.38 glibc hardly uses a freed aligned block again: the heap of a training
     grows with every step. With a library that has no `malloc_trim` nothing happens.
     """
 
-    GROWTH = 850 << 20
+    GROWTH = 640 << 20
 
     def __init__(self) -> None:
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
@@ -73,9 +73,10 @@ class Heap:
         """
         if (now := anonymous_bytes()) is None:
             return
-        if self._used is None or now - self._used > self.GROWTH:
+        if self._used is None:
+            self._used = now
+        elif now - self._used > self.GROWTH:
             self.trim()
-            self._used = anonymous_bytes()
 
 
 class PeakMemory:

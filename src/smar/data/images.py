@@ -45,7 +45,7 @@ SIGNATURES = {
     b"\0\0\0\x0cjP  ": "JPEG2000",
 }
 WORK = 1_000_000_000
-"""Pixels times scans of a JPEG, which may have thousands: 1 CPU s. 64 million pixels in 15 scans are allowed."""
+"""Pixels times scans of a JPEG, which may have thousands: 64 million pixels in 15 scans are allowed."""
 _BROWSER_FORMATS = ("JPEG", "PNG", "WEBP")
 _TIFF_PARTS = ((273, 279), (324, 325))
 """Tags with the places and lengths of strips, and of tiles."""

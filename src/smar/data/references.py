@@ -101,7 +101,7 @@ def _file(root: Path, text: str) -> Path | Unusable:
 def _below(root: Path, text: str) -> Path | Unusable:
     """The file that a table's path leads to, which no absolute path, `..` or link may place outside of `root`.
 
-    Links are followed here (30 us a path), and what is opened later is where they led.
+    Links are followed here, and what is opened later is where they led.
     """
     try:
         full = Path(os.path.realpath(root / text))

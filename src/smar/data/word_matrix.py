@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from smar.data.words import idf, length_norm, words
 
-_WORDS = 1 << 21  # sorted at a time: of 10 M titles at once they took 5 GB
+_WORDS = 1 << 21  # sorted at a time, which bounds the memory
 Ints = npt.NDArray[np.int32]
 Empty = Callable[[str, tuple[int, ...], type[np.generic]], npt.NDArray[Any]]
 """Makes an array: its name, its shape, and its kind."""
@@ -98,7 +98,7 @@ def _counted(
     texts: Iterable[str], language: str | None, columns: defaultdict[str, int], lengths: "array[int]"
 ) -> Iterator[Ints]:
     """Of some texts at a time each word with each text that has it, by word: [3, n] of word, text, how often."""
-    # numbers of 4 bytes: at 1 M titles the words of all texts would take half a gigabyte, lists of numbers 0.13
+    # numbers of 4 bytes: lists of Python's would take several times as much
     flat, first = array("i"), 0
     for text in texts:
         found = words(text, language)

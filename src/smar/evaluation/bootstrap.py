@@ -14,7 +14,7 @@ import numpy as np
 from smar.evaluation.metrics import Floats, Integers, QueryMetrics, f1, metric_names
 
 _BLOCK = 4_000_000
-"""Draw counts held at once (resamples x queries); bounds the memory to some 32 MB."""
+"""Draw counts held at once (resamples x queries); bounds the memory."""
 
 
 @dataclass(frozen=True)

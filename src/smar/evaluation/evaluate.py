@@ -113,11 +113,14 @@ def evaluate_runs(
     check_models(named, dataset)
     check_writable(out)
     given = [run.path for run in named]
+    words = Bm25.of_fields(dataset.fields(dataset.text_fields), dataset.language) if test.options.bm25 else None
     ranked = [
-        rank_run(run.path, run.name, dataset, test.judged.queries, test.task, test.options.controls, given, place)
+        rank_run(
+            run.path, run.name, dataset, test.judged.queries, test.task, test.options.controls, given, place, words
+        )
         for run in named
     ]
-    systems = name_systems(ranked, _bm25(test) + [System(run.name, run.ranked, None) for run in foreign])
+    systems = name_systems(ranked, _bm25(test, words) + [System(run.name, run.ranked, None) for run in foreign])
     extra: list[tuple[str, object]] = [(run.name, run.note) for run in foreign]
     extra += [
         (group.row, f"{', '.join(group.runs)}: train.seed {', '.join(map(str, group.seeds))}") for group in groups
@@ -163,12 +166,10 @@ def _foreign(test: _Test, trec_runs: Sequence[tuple[str, Path]], topics: Mapping
     return [read_run(name, path, queries, topics, ids, test.task) for name, path in trec_runs]
 
 
-def _bm25(test: _Test) -> list[System]:
+def _bm25(test: _Test, index: Bm25 | None) -> list[System]:
     """The BM25 row, where it is asked for."""
-    if not test.options.bm25:
+    if index is None:
         return []
-    fields = test.dataset.fields(test.dataset.text_fields)
-    index = Bm25.of_fields(fields, test.dataset.language)
     blocks = bm25_blocks(index, test.judged.queries)
     return [System(BM25, rank_blocks(blocks, test.task)[BM25], None)]
 

@@ -16,6 +16,8 @@ LABELS = {
     "dpsr-i": "DPSR-i (pictures only)",
     "multimodal": "always multimodal",
     "smar": "SMAR (adaptive)",
+    "hybrid": "BM25 and DPSR (reciprocal ranks)",
+    "hybrid-zero-shot": "BM25 and zero-shot (reciprocal ranks)",
     "zero-shot": "zero-shot (before training)",
     "predecessor": "the run that it went on from",
     "text": "always text",

@@ -18,7 +18,7 @@ from smar.evaluation.metrics import Integers, Relevance
 from smar.model.encoder import Floats
 
 BLOCK = 128
-"""Queries scored at once: 22 MB of scores for 44,000 items, some ten times over."""
+"""Queries scored at once, which bounds the memory."""
 DEPTH = 100
 """Hits ranked for every query at least; MRR looks no further."""
 _PAIRS = 64

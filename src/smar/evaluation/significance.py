@@ -13,7 +13,7 @@ from smar.evaluation.metrics import Floats
 
 FLIPS = 10_000
 _BLOCK = 4_000_000
-"""Signs held at once (flips x queries): some 36 MB."""
+"""Signs held at once (flips x queries), which bounds the memory."""
 _EPSILON = 1e-9
 """Sums of the same differences in another order may differ by rounding and still tie."""
 

@@ -15,6 +15,8 @@ The last two are gated as the run is, and cost a pass over the catalogue each.
 
 A model that began from pretrained weights also has a row for what it was before the first step, made of the
 checkpoints again: `zero-shot` is the run's own, `zero-shot-NAME` a baseline's. Of equal ones the first stands for all.
+Beside BM25 `hybrid` is it and the words-only model (DPSR), fused by reciprocal ranks, and `hybrid-zero-shot` it and
+what the run's own model was before the first step: what a shop has without training, or without pictures.
 A run that went on from another one has the row `predecessor`, that run's own model.
 """
 
@@ -34,6 +36,7 @@ from smar.evaluation.encoded_items import HERE, Place, Start, encode_catalogue
 from smar.evaluation.metrics import Floats as Doubles
 from smar.evaluation.metrics import Integers, per_query
 from smar.evaluation.scores import Catalogue, Rankings, Task, Voiced, choose, mixed_blocks, rank_blocks, shortened
+from smar.evaluation.word_baseline import HYBRID, with_hybrid
 from smar.model.encoder import Encoder, Floats
 from smar.model.quiet import quiet
 from smar.model.run_folder import RunManifest, baselines, find_parent, load_encoder
@@ -41,6 +44,7 @@ from smar.model.start import start_key
 
 ALWAYS, ORACLE, ZERO_SHOT, PREDECESSOR = "multimodal", "oracle-gate", "zero-shot", "predecessor"
 TWO_WAY, VECTORS, WORDS_ONLY = "two-way", "vectors", "text"
+_OURS = (ZERO_SHOT, HYBRID)
 CONTROLS = (WORDS_ONLY, "image", "route", "random-gate", ORACLE, "shuffled", "no-pictures")
 """Controls beside `multimodal`, which stands among the models."""
 _ALL, _NONE = np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32)
@@ -111,18 +115,22 @@ def rank_run(
     controls: bool,
     given: Collection[Path] = (),
     place: Place = HERE,
+    bm25: Bm25 | None = None,
 ) -> RankedRun:
     """Rank with the run's baselines, with what its models began from and became, and its controls.
 
-    `given`: the runs of the report, which stand there by themselves; `place`: what encodes.
+    `given`: the runs of the report, which stand there by themselves; `place`: what encodes; `bm25`: what hybrid rows
+    fuse with vectors, None for no such rows.
     """
-    others, absent = _starts(run, dataset, queries, task, given, place)
+    others, absent = _starts(run, dataset, queries, task, given, place, bm25)
     for baseline in baselines(run):
         encoder = load_encoder(run, baseline, place.device)
         embedding, p, catalogue = _encode(encoder, dataset, baseline, queries, task.dim, place)
-        taken = baseline in (ALWAYS, PREDECESSOR, TWO_WAY, VECTORS, *CONTROLS) or baseline.startswith(ZERO_SHOT)
+        taken = baseline in (ALWAYS, PREDECESSOR, TWO_WAY, VECTORS, *CONTROLS) or baseline.startswith(_OURS)
         free = f"{baseline}-baseline" if taken else baseline
-        others |= rank_blocks(mixed_blocks(embedding, catalogue, {free: p[:, None]}), task)
+        blocks = mixed_blocks(embedding, catalogue, {free: p[:, None]})
+        fused = bm25 if encoder.config.kind == "dpsr" and HYBRID not in others else None
+        others |= rank_blocks(with_hybrid(blocks, free, HYBRID, fused, queries), task)
     encoder = load_encoder(run, device=place.device)
     embedding, p, catalogue = _encode(encoder, dataset, name, queries, task.dim, place)
     # a model without a gate of its own has it fixed at exactly 0 or 1
@@ -131,7 +139,8 @@ def rank_run(
     gates = _gates(p, encoder.config.threshold, gated, controls)
     if voiced is not None:
         gates[TWO_WAY if encoder.config.kind == "smar" else VECTORS] = gates.pop("")
-    own = rank_blocks(mixed_blocks(embedding, catalogue, gates, named("", voiced)), task)
+    blocks, words = mixed_blocks(embedding, catalogue, gates, named("", voiced)), encoder.config.kind == "dpsr"
+    own = rank_blocks(with_hybrid(blocks, next(iter(gates)), HYBRID, bm25 if words else None, queries), task)
     if gated and controls:
         own[ORACLE] = _oracle(own[WORDS_ONLY], own[ALWAYS], task)
     if controls and catalogue.multimodal is not catalogue.text:
@@ -156,7 +165,13 @@ def voices_of(encoder: Encoder, dataset: Dataset, queries: Sequence[str], p: Flo
 
 
 def _starts(
-    run: Path, dataset: Dataset, queries: Sequence[str], task: Task, given: Collection[Path], place: Place
+    run: Path,
+    dataset: Dataset,
+    queries: Sequence[str],
+    task: Task,
+    given: Collection[Path],
+    place: Place,
+    bm25: Bm25 | None,
 ) -> tuple[dict[str, Rankings], dict[str, str]]:
     """What the run's models began from, where there is such a thing; and, row by row, why it cannot be shown."""
     ranked: dict[str, Rankings] = {}
@@ -181,7 +196,9 @@ def _starts(
         embedding, p, catalogue = _encode(encoder, dataset, name, queries, task.dim, place, start)
         voiced = voices_of(encoder, dataset, queries, p)  # nothing was fitted before training
         gates = {name: p[:, None] if name == PREDECESSOR else _ALL} if voiced is None else {}
-        ranked |= rank_blocks(mixed_blocks(embedding, catalogue, gates, named(name, voiced)), task)
+        blocks = mixed_blocks(embedding, catalogue, gates, named(name, voiced))
+        fused = bm25 if name == ZERO_SHOT else None
+        ranked |= rank_blocks(with_hybrid(blocks, name, f"{HYBRID}-{ZERO_SHOT}", fused, queries), task)
     return ranked, absent
 
 

@@ -47,7 +47,7 @@ def key_figures(findings: Findings) -> list[tuple[str, object]]:
 
 def _table(title: str, columns: Sequence[str]) -> Table:
     """An empty table: the first column to the left, the others to the right."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number else "left")
+        table.add_column(name, justify="right" if number else "left", no_wrap=not number)
     return table

@@ -2,6 +2,6 @@
 
 Read `protocol` first (what every engine offers), then `query` (words to vectors), `filters` with `filter_parser`
 (``price<50 and brand=Nike``), and `embeddings` (what `smar embed` wrote). `local` is the embedded engine;
-`engines` opens the ones behind a URL: `remote` is what they share, `stored` and `predicates` how they hold columns and
-are asked with filters, then one file each.
+`engines` opens the ones behind a URL: `remote_index` is what they share, `store` what each has to do, `stored` and
+`predicates` how they hold columns and are asked with filters, then one file each.
 """

@@ -45,7 +45,7 @@ def round_borders(
     """Ascending numbers between which about equal parts of `numbers` lie: round ones, or any `whole` ones."""
     if not len(numbers):
         return np.empty(0)
-    some = numbers[:: len(numbers) // _SAMPLE + 1]  # of all 1 M, quantiles take 20 ms; the cuts are rounded anyway
+    some = numbers[:: len(numbers) // _SAMPLE + 1]  # the cuts are rounded anyway
     cuts = np.quantile(some, np.linspace(0, 1, ranges + 1)[1:-1])
     return np.unique([np.round(cut) if whole else _round(float(cut)) for cut in cuts])
 

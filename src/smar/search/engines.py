@@ -12,7 +12,8 @@ from pathlib import Path
 
 from smar.core.errors import InputError
 from smar.core.files import StrPath
-from smar.search.remote_index import About, RemoteIndex, Store
+from smar.search.remote_index import RemoteIndex
+from smar.search.store import About, Store
 
 ENGINES = {
     "postgresql": ("postgres", "PostgresStore", "postgres"),

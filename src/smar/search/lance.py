@@ -19,7 +19,7 @@ from smar.core.errors import InputError
 from smar.search.predicates import Among, Compare, Constant, Lists, Predicate, Present, printed
 from smar.search.protocol import EngineDown
 from smar.search.ranked import Vectors
-from smar.search.remote_index import Store
+from smar.search.store import Store
 from smar.search.stored import ID, VECTOR, Column, Stored
 
 T = TypeVar("T")
@@ -78,7 +78,6 @@ class LanceStore(Store):
         self._files.move(partial, f"{self._path}.json")
 
     def published(self) -> tuple[str, str] | None:
-        """See `Store`."""
         if (version := self._do(self._versions)["current"]) is None:
             return None
         return version, self._dataset(version).schema.metadata[_ABOUT.encode()].decode()
@@ -90,7 +89,6 @@ class LanceStore(Store):
         return sorted(match.group(1) for match in names if match)
 
     def create(self, stored: Stored, key: str) -> tuple[str, bool]:
-        """See `Store`."""
         for held in self._held():
             if (self._dataset(held).schema.metadata or {}).get(_KEY.encode()) == key.encode():
                 return held, True
@@ -107,7 +105,6 @@ class LanceStore(Store):
         self._do(lambda: lance.write_dataset(rows, uri, mode="append"))
 
     def finish(self, version: str, stored: Stored) -> tuple[int, ...]:
-        """See `Store`."""
         dataset = self._dataset(version)
         self._do(lambda: dataset.optimize.compact_files())
         self._do(lambda: dataset.create_scalar_index(ID, "BTREE"))
@@ -123,7 +120,6 @@ class LanceStore(Store):
         return _PROBES
 
     def publish(self, version: str, about: str) -> None:
-        """See `Store`."""
         dataset, before = self._dataset(version), self._versions()["current"]
         self._do(lambda: dataset.update_schema_metadata({_ABOUT: about, _KEY: ""}))
         self._show(version, before)
@@ -131,12 +127,10 @@ class LanceStore(Store):
             self.drop(name)
 
     def drop(self, version: str) -> None:
-        """See `Store`."""
         self._open.pop(version, None)
         self._files.delete_dir(f"{self._path}_{version}.lance")
 
     def rollback(self) -> str:
-        """See `Store`."""
         held = self._versions()
         if (before := held["previous"]) is None:
             raise InputError(f"{self._root} has no version before the one that is searched.")
@@ -146,7 +140,6 @@ class LanceStore(Store):
     def nearest(
         self, version: str, stored: Stored, wide: Vectors, k: int, predicate: Predicate | None, effort: int
     ) -> pa.Table:
-        """See `Store`."""
         if predicate == Constant(False):
             return stored.held.empty_table()
         nearest = {"column": VECTOR, "q": np.ascontiguousarray(wide, np.float32), "k": k, "metric": "dot"}
@@ -158,17 +151,14 @@ class LanceStore(Store):
         return found.select(stored.held.names).cast(stored.held)
 
     def rows(self, version: str, stored: Stored, ids: Sequence[str]) -> pa.Table:
-        """See `Store`."""
         dataset = self._dataset(version)
         return self._do(lambda: dataset.to_table(stored.held.names, filter=_among(ids)).cast(stored.held))
 
     def count(self, version: str, predicate: Predicate | None) -> int:
-        """See `Store`."""
         dataset = self._dataset(version)
         return int(self._do(lambda: dataset.count_rows(_where(predicate))))
 
     def values(self, version: str, fields: Sequence[Column], predicate: Predicate | None) -> pa.Table:
-        """See `Store`."""
         dataset, names = self._dataset(version), [column.field for column in fields]
         found: pa.Table = self._do(lambda: dataset.to_table(names, filter=_where(predicate)))
         return found
@@ -179,7 +169,6 @@ class LanceStore(Store):
         self._do(lambda: merge.execute(rows))
 
     def remove(self, version: str, ids: Sequence[str]) -> int:
-        """See `Store`."""
         dataset = self._dataset(version)
         before = dataset.count_rows()
         self._do(lambda: dataset.delete(_among(ids)))

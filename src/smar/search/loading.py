@@ -33,8 +33,9 @@ from smar.search.engines import open_store, password_free
 from smar.search.protocol import Mode
 from smar.search.ranked import Vectors
 from smar.search.rarity import CountedWords
-from smar.search.remote_index import About, Store, packed
+from smar.search.remote_index import packed
 from smar.search.sample import Best, Sample, sampled
+from smar.search.store import About, Store
 from smar.search.stored import ID, Stored
 
 RECALL_TARGET = 0.98

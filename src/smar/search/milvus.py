@@ -23,7 +23,7 @@ from smar.core.errors import InputError
 from smar.search.predicates import Among, Compare, Constant, Lists, Predicate, Present, printed
 from smar.search.protocol import EngineDown
 from smar.search.ranked import Vectors
-from smar.search.remote_index import Store
+from smar.search.store import Store
 from smar.search.stored import ID, VECTOR, Column, Stored
 
 T = TypeVar("T")
@@ -100,7 +100,6 @@ class MilvusStore(Store):
         return None
 
     def published(self) -> tuple[str, str] | None:
-        """See `Store`."""
         if (version := self._current()) is None:
             return None
         about = self._do(lambda client: client.describe_collection(version))["properties"][_ABOUT]
@@ -108,7 +107,6 @@ class MilvusStore(Store):
         return version, about
 
     def create(self, stored: Stored, key: str) -> tuple[str, bool]:
-        """See `Store`."""
         for version in self._versions():
             if self._do(methodcaller("describe_collection", version))["properties"].get(_KEY) == key:
                 return version, True
@@ -140,11 +138,9 @@ class MilvusStore(Store):
         return found
 
     def drop(self, version: str) -> None:
-        """See `Store`."""
         self._do(methodcaller("drop_collection", version))
 
     def finish(self, version: str, stored: Stored) -> tuple[int, ...]:
-        """See `Store`."""
         index = MilvusClient.prepare_index_params()
         self._do(lambda client: client.flush(version))
         exact = int(self._do(methodcaller("get_collection_stats", version))["row_count"]) <= _EXACT
@@ -165,7 +161,6 @@ class MilvusStore(Store):
         raise EngineDown(f"milvus has not indexed all rows of {version} within {self._deadline:g} s")
 
     def publish(self, version: str, about: str) -> None:
-        """See `Store`."""
         before = self._current()
         told = {_ABOUT: about, _KEY: "", "smar.before": before or ""}
         self._do(lambda client: client.alter_collection_properties(version, told))
@@ -180,7 +175,6 @@ class MilvusStore(Store):
             self._do(lambda client: client.alter_alias(version, self._alias))
 
     def rollback(self) -> str:
-        """See `Store`."""
         current = self._current()
         others = [name for name in self._versions() if name != current]
         if current is None or not others:
@@ -191,7 +185,6 @@ class MilvusStore(Store):
     def nearest(
         self, version: str, stored: Stored, wide: Vectors, k: int, predicate: Predicate | None, effort: int
     ) -> pa.Table:
-        """See `Store`."""
         if predicate == Constant(False):
             return stored.held.empty_table()
         if effort and predicate is not None:  # a graph that has to pass by most rows must go further
@@ -211,11 +204,9 @@ class MilvusStore(Store):
         return _table([{ID: hit[ID], **hit["entity"]} for hit in found[0]], stored.held)
 
     def rows(self, version: str, stored: Stored, ids: Sequence[str]) -> pa.Table:
-        """See `Store`."""
         return self._query(version, f"{ID} in {_literal(list(ids))}", stored.held)
 
     def count(self, version: str, predicate: Predicate | None) -> int:
-        """See `Store`."""
         found = self._do(
             lambda client: client.query(
                 version, filter=_where(predicate), output_fields=["count(*)"], consistency_level="Strong"
@@ -224,7 +215,6 @@ class MilvusStore(Store):
         return int(found[0]["count(*)"])
 
     def values(self, version: str, fields: Sequence[Column], predicate: Predicate | None) -> pa.Table:
-        """See `Store`."""
         schema = pa.schema({column.field: column.held for column in fields})
         return self._query(version, _where(predicate), schema)
 
@@ -249,7 +239,6 @@ class MilvusStore(Store):
             self._do(methodcaller("upsert", version, part))
 
     def remove(self, version: str, ids: Sequence[str]) -> int:
-        """See `Store`."""
         there = self._query(version, f"{ID} in {_literal(list(ids))}", pa.schema({ID: pa.string()}))[ID].to_pylist()
         if there:
             self._do(lambda client: client.delete(version, ids=there))

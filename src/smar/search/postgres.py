@@ -15,27 +15,25 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-import numpy as np
 import psycopg
 import pyarrow as pa
-from psycopg.adapt import Buffer, Dumper
-from psycopg.pq import Format
 from psycopg.types import TypeInfo
 
 from smar.core.errors import InputError
 from smar.search.column_values import Kind
 from smar.search.counts import ColumnCounts
-from smar.search.predicates import Among, Compare, Constant, Lists, Predicate, Present, printed
+from smar.search.engine_counts import ranged, tallied, unit_of
+from smar.search.postgres_sql import Vector, VectorDumper, columns_of, copy_rows, quoted, table_of, type_name, where_of
+from smar.search.predicates import Predicate
 from smar.search.protocol import EngineDown
 from smar.search.ranked import Vectors
-from smar.search.remote_index import Store, ranged, tallied, unit_of
+from smar.search.store import Store
 from smar.search.stored import ID, VECTOR, Column, Stored
 
 T = TypeVar("T")
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,40}", re.ASCII)
 _MOST_DIMENSIONS = 2000  # that pgvector's HNSW takes
 _EFFORTS = (50, 100, 200, 400, 800, 1000)
-_TYPES = {pa.string(): "text", pa.int64(): "int8", pa.float64(): "float8", pa.float32(): "float4", pa.bool_(): "bool"}
 _SESSION = (
     "SET hnsw.iterative_scan = strict_order",
     "SET hnsw.max_scan_tuples = 2147483647",
@@ -53,21 +51,6 @@ _WITHOUT_INDEXES = """DO $$ DECLARE one regclass; BEGIN
     FOR one IN SELECT indexrelid FROM pg_index WHERE indrelid = '{table}'::regclass AND NOT indisprimary
     LOOP EXECUTE 'DROP INDEX ' || one; END LOOP; END $$"""
 """A load that was killed while it built indexes builds them again, after the rows."""
-
-
-class _Vector(bytes):
-    """A vector as pgvector sends and takes it: its size, nothing, and its numbers, all big-endian."""
-
-    @classmethod
-    def of(cls, numbers: Vectors) -> "_Vector":
-        return cls(len(numbers).to_bytes(2, "big") + b"\0\0" + numbers.astype(">f4").tobytes())
-
-
-class _VectorDumper(Dumper):
-    format = Format.BINARY
-
-    def dump(self, obj: _Vector) -> Buffer:
-        return obj
 
 
 class PostgresStore(Store):
@@ -101,8 +84,8 @@ class PostgresStore(Store):
     @staticmethod
     def _register(connection: "psycopg.Connection[Any]", info: TypeInfo) -> None:
         info.register(connection)
-        dumper = type("VectorDumper", (_VectorDumper,), {"oid": info.oid})
-        connection.adapters.register_dumper(_Vector, dumper)
+        dumper = type("VectorDumper", (VectorDumper,), {"oid": info.oid})
+        connection.adapters.register_dumper(Vector, dumper)
 
     def _do(self, work: "Callable[[psycopg.Connection[Any]], T]", again: bool = True) -> T:
         """Work on this thread's connection; once more on a new one where the old one was dead."""
@@ -130,7 +113,6 @@ class PostgresStore(Store):
         self._do(lambda connection: connection.execute(sql))
 
     def published(self) -> tuple[str, str] | None:
-        """See `Store`."""
         seen = "SELECT obj_description(to_regclass(%s), 'pg_class') AS told"
         sql = f"SELECT told, obj_description(to_regclass(told::json->>'current'), 'pg_class') FROM ({seen}) AS view"
         told, about = self._all(sql, [self._table])[0]
@@ -162,14 +144,14 @@ class PostgresStore(Store):
                 return name, True
         numbers = [int(name.rpartition("_v")[2]) for name in self._tables()]
         version = f"{self._table}_v{max(numbers, default=0) + 1:04d}"
-        columns = [f'"{field.name}" {_type(field.type)}' for field in stored.held]
+        columns = [f'"{field.name}" {type_name(field.type)}' for field in stored.held]
         self._run(f"CREATE TABLE {version} ({', '.join(columns)}, PRIMARY KEY ({ID}))")
-        self._run(f"COMMENT ON TABLE {version} IS {_quoted(_BEGUN + key)}")
+        self._run(f"COMMENT ON TABLE {version} IS {quoted(_BEGUN + key)}")
         return version, False
 
     def append(self, version: str, rows: pa.Table, again: bool) -> None:
         """See `Store`; all rows or none."""
-        self._do(lambda connection: _copy(connection, version, rows), again=False)
+        self._do(lambda connection: copy_rows(connection, version, rows), again=False)
 
     def finish(self, version: str, stored: Stored) -> tuple[int, ...]:
         """See `Store`; numbers, flags and columns of few short texts get an index, too, as filters name them."""
@@ -192,15 +174,13 @@ class PostgresStore(Store):
         return (longest or 0) <= _SHORT and different <= _LABELS
 
     def publish(self, version: str, about: str) -> None:
-        """See `Store`."""
         before = self._versions()["current"]
-        self._run(f"COMMENT ON TABLE {version} IS {_quoted(about)}")
+        self._run(f"COMMENT ON TABLE {version} IS {quoted(about)}")
         self._show(version, before)
         for name in set(self._tables()) - {version, before}:
             self.drop(name)
 
     def drop(self, version: str) -> None:
-        """See `Store`."""
         self._run(f"DROP TABLE {version}")
 
     def _show(self, version: str, before: str | None) -> None:
@@ -210,12 +190,11 @@ class PostgresStore(Store):
             with connection.transaction():
                 connection.execute(f"DROP VIEW IF EXISTS {self._table}")
                 connection.execute(f"CREATE VIEW {self._table} AS SELECT * FROM {version}")
-                connection.execute(f"COMMENT ON VIEW {self._table} IS {_quoted(told)}")
+                connection.execute(f"COMMENT ON VIEW {self._table} IS {quoted(told)}")
 
         self._do(show)
 
     def rollback(self) -> str:
-        """See `Store`."""
         held = self._versions()
         if (before := held["previous"]) is None:
             raise InputError(f"{self._table} has no version before the one that is searched.")
@@ -225,13 +204,12 @@ class PostgresStore(Store):
     def nearest(
         self, version: str, stored: Stored, wide: Vectors, k: int, predicate: Predicate | None, effort: int
     ) -> pa.Table:
-        """See `Store`."""
         ordered = f"ORDER BY {VECTOR} <#> %b LIMIT {k}"
         fields = ", ".join(f'"{name}"' for name in stored.held.names)
-        where, values = _where(predicate)
+        where, values = where_of(predicate)
 
         def find(connection: "psycopg.Connection[Any]") -> list[tuple[Any, ...]]:
-            asked = [*values, _Vector.of(wide)]
+            asked = [*values, Vector.of(wide)]
             if not values and not where:
                 sql = f"SELECT {fields} FROM {version} {ordered}"
             elif self._leaves_few(connection, version, where, values, k):
@@ -243,7 +221,7 @@ class PostgresStore(Store):
                 self._local.effort = id(connection), effort
             return connection.execute(sql, asked, binary=True).fetchall()
 
-        return _table(self._do(find), stored)
+        return table_of(self._do(find), stored)
 
     def _leaves_few(
         self, connection: "psycopg.Connection[Any]", version: str, where: str, values: Sequence[Any], k: int
@@ -257,29 +235,26 @@ class PostgresStore(Store):
         return found <= most
 
     def rows(self, version: str, stored: Stored, ids: Sequence[str]) -> pa.Table:
-        """See `Store`."""
         fields = ", ".join(f'"{name}"' for name in stored.held.names)
         sql = f"SELECT {fields} FROM {version} WHERE {ID} = ANY(%s)"
-        return _table(self._do(lambda one: one.execute(sql, [list(ids)], binary=True).fetchall()), stored)
+        return table_of(self._do(lambda one: one.execute(sql, [list(ids)], binary=True).fetchall()), stored)
 
     def count(self, version: str, predicate: Predicate | None) -> int:
-        """See `Store`."""
-        where, values = _where(predicate)
+        where, values = where_of(predicate)
         found: int = self._all(f"SELECT count(*) FROM {version}{where}", values)[0][0]
         return found
 
     def values(self, version: str, fields: Sequence[Column], predicate: Predicate | None) -> pa.Table:
-        """See `Store`."""
-        where, values = _where(predicate)
+        where, values = where_of(predicate)
         names = ", ".join(f'"{column.field}"' for column in fields)
         schema = pa.schema({column.field: column.held for column in fields})
-        return _columns(self._all(f"SELECT {names} FROM {version}{where}", values), schema)
+        return columns_of(self._all(f"SELECT {names} FROM {version}{where}", values), schema)
 
     def counts(
         self, version: str, column: Column, predicate: Predicate | None, top: int, borders: Sequence[float]
     ) -> ColumnCounts:
         """See `Store`; counted by the database."""
-        where, values = _where(predicate)
+        where, values = where_of(predicate)
         field, source = f'"{column.field}"', f"FROM {version}{where}"
         if column.kind in (Kind.NUMBER, Kind.MOMENT):
             return self._ranges(column, source, values, top, borders)
@@ -325,7 +300,7 @@ class PostgresStore(Store):
         def upsert(connection: "psycopg.Connection[Any]") -> None:
             with connection.transaction():
                 connection.execute(f"CREATE TEMP TABLE changed (LIKE {version}) ON COMMIT DROP")
-                _copy(connection, "changed", rows)
+                copy_rows(connection, "changed", rows)
                 both = ", ".join(names)
                 taken = f"INSERT INTO {version} ({both}) SELECT {both} FROM changed"
                 connection.execute(f"{taken} ON CONFLICT ({ID}) DO UPDATE SET {changed}")
@@ -333,7 +308,6 @@ class PostgresStore(Store):
         self._do(upsert)
 
     def remove(self, version: str, ids: Sequence[str]) -> int:
-        """See `Store`."""
         return self._do(lambda one: one.execute(f"DELETE FROM {version} WHERE {ID} = ANY(%s)", [list(ids)]).rowcount)
 
     def close(self) -> None:
@@ -341,75 +315,3 @@ class PostgresStore(Store):
         if (connection := getattr(self._local, "connection", None)) is not None:
             connection.close()
             self._local.connection = None
-
-
-def _type(kind: pa.DataType) -> str:
-    if pa.types.is_fixed_size_list(kind):
-        return f"vector({kind.list_size})"
-    return f"{_type(kind.value_type)}[]" if pa.types.is_list(kind) else _TYPES[kind]
-
-
-def _quoted(text: str) -> str:
-    """A literal, for the commands that take no parameters."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _copy(connection: "psycopg.Connection[Any]", table: str, rows: pa.Table) -> None:
-    names = ", ".join(f'"{name}"' for name in rows.column_names)
-    vectors = rows[VECTOR].combine_chunks()
-    flat = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), -1)
-    columns = [map(_Vector.of, flat) if name == VECTOR else rows[name].to_pylist() for name in rows.column_names]
-    with connection.cursor().copy(f"COPY {table} ({names}) FROM STDIN (FORMAT binary)") as copy:
-        copy.set_types([_type(field.type).partition("(")[0] for field in rows.schema])
-        for row in zip(*columns, strict=True):
-            copy.write_row(row)
-
-
-def _table(rows: Sequence[tuple[Any, ...]], stored: Stored) -> pa.Table:
-    at = stored.held.get_field_index(VECTOR)
-    vectors = [np.frombuffer(row[at], ">f4", offset=4).astype(np.float32) for row in rows]
-    flat = pa.array(np.concatenate(vectors) if vectors else np.empty(0, np.float32))
-    others = _columns([(*row[:at], *row[at + 1 :]) for row in rows], stored.held.remove(at))
-    return others.add_column(at, VECTOR, pa.FixedSizeListArray.from_arrays(flat, 2 * stored.dim))
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
-    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
-    return pa.table([pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema)
-
-
-def _where(predicate: Predicate | None) -> tuple[str, list[Any]]:
-    """The clause, and the values that it leaves out."""
-    dialect = _Dialect()
-    return ("", []) if predicate is None else (f" WHERE {printed(predicate, dialect)}", dialect.values)
-
-
-class _Dialect:
-    """Plain predicates, which indexes of columns answer; values are parameters."""
-
-    def __init__(self) -> None:
-        self.values: list[Any] = []
-
-    def _value(self, value: Any, kind: pa.DataType) -> str:
-        self.values.append(value)
-        return f"%s::{_type(kind)}"
-
-    def compare(self, term: Compare) -> str:
-        kind = pa.float64() if pa.types.is_floating(term.column.held) else term.column.held
-        return f'"{term.column.field}" {term.op} {self._value(term.value, kind)}'
-
-    def among(self, term: Among) -> str:
-        values = self._value(list(term.values), pa.list_(term.column.held))
-        return f'"{term.column.field}" {"<> ALL" if term.none else "= ANY"} ({values})'
-
-    def lists(self, term: Lists) -> str:
-        held = (
-            f'"{term.column.field}" {"@>" if term.every else "&&"} {self._value(list(term.values), term.column.held)}'
-        )
-        return f"NOT ({held})" if term.none else held
-
-    def present(self, term: Present) -> str:
-        return f'"{term.column.field}" IS {"NOT " if term.there else ""}NULL'
-
-    def constant(self, term: Constant) -> str:
-        return "true" if term.value else "false"

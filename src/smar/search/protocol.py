@@ -131,6 +131,9 @@ class Index(Protocol):
 
     def check(self) -> None:
         """Run a real query; raises RuntimeError or EngineDown where it gives no ranked item."""
+        found = self.search(self.encoder.encode(["ready"]), 1, Mode.TEXT)[0]
+        if not found or not np.isfinite(found[0].score):
+            raise RuntimeError(f"a probe query of {type(self).__name__} found {len(found)} items")
 
 
 class EngineDown(OSError):

@@ -1,161 +1,45 @@
 """An index that an engine behind a URL holds: what is the same of all engines.
 
-An engine keeps one row an item: the wide vector ``[S_m ; S_t]``, so that one inner product ranks in every mode, the
-item's columns (`stored`), and where its picture lies. Query encoder and pictures stay in a folder. What was loaded
-together is a version; it says by itself of which model it is (`About`) and never changes but by upserts and deletes.
-`Store` is what one engine has to do; candidates are scored here, exactly, from the vectors that come with them.
+`smar.search.store.Store` is what one engine has to do; candidates are scored here, exactly, from the vectors that come
+with them.
 """
 
-from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
-from pydantic import BaseModel, ConfigDict
 
 from smar.core.errors import InputError, member
 from smar.core.files import atomic
 from smar.data.voices import query_features
 from smar.search.column_values import Kind
-from smar.search.counts import ColumnCounts, RangeCount, ValueCount, day
+from smar.search.counts import ColumnCounts
 from smar.search.embeddings import PICTURES_FILE, QUERY_FOLDER, check_fingerprint
 from smar.search.filters import Filter
 from smar.search.items import PICTURE as ITEM_PICTURE
 from smar.search.items import Items
 from smar.search.predicates import Predicate, Present, joined, positive
-from smar.search.protocol import MAX_HITS, Hit, Mode, check_k, weigh
+from smar.search.protocol import MAX_HITS, Hit, Index, Mode, check_k, weigh
 from smar.search.query import QueryEncoder, QueryVectors
 from smar.search.ranked import Queries, Query, Vectors
 from smar.search.rarity import CountedWords
-from smar.search.stored import ID, PICTURE, VECTOR, Column, Stored, label
+from smar.search.store import About, Store
+from smar.search.stored import ID, PICTURE, VECTOR, Column
 
 ADDED_FOLDER = "pictures"
 """Pictures of items that were upserted, named by their checksum."""
 MOST_SORTED = 200_000
-_FEW = 50  # different numbers whose values are counted
 _HALF = np.full(1, 0.5, np.float32)
 
 
-class About(BaseModel):
-    """What stands in the engine beside a version.
-
-    `effort` is how hard the engine searches, by mode; `borders` are those of the ranges of number columns.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal["smar-engine/1"] = "smar-engine/1"
-    fingerprint: str
-    kind: str
-    dim: int
-    columns: str
-    folder: str
-    created: str
-    effort: dict[Mode, int] = {}
-    recall: dict[Mode, float] = {}
-    borders: dict[str, tuple[float, ...]] = {}
-
-    @cached_property
-    def stored(self) -> Stored:
-        """How the columns are held."""
-        return Stored.read(self.columns, self.dim)
-
-
-class Store(ABC):
-    """One engine. `version` names what was loaded together; see `About`.
-
-    Methods raise EngineDown where the engine does not answer, and InputError where it refuses what it is given.
-    """
-
-    name: ClassVar[str]
-    alone = False
-    """Whether one process at a time can open it."""
-
-    @abstractmethod
-    def published(self) -> tuple[str, str] | None:
-        """The version that is searched, and its `About`; None where there is none."""
-
-    @abstractmethod
-    def create(self, stored: Stored, key: str) -> tuple[str, bool]:
-        """A version without rows, beside the one that is searched; or, with True, what a load of this key has begun."""
-
-    @abstractmethod
-    def append(self, version: str, rows: pa.Table, again: bool) -> None:
-        """Add rows (`Stored.table`) whose ids are new, the last one last; several processes may do so at once.
-
-        `again`: some of them may be there since a load that was killed, but not the last one.
-        """
-
-    def held(self, version: str, stored: Stored, ids: Sequence[str]) -> set[str]:
-        """Which ids a version has that is not finished."""
-        return set(self.rows(version, stored, ids)[ID].to_pylist())
-
-    @abstractmethod
-    def drop(self, version: str) -> None:
-        """Delete a version."""
-
-    @abstractmethod
-    def finish(self, version: str, stored: Stored) -> tuple[int, ...]:
-        """Index all rows; returns the efforts that a search may take, ascending (one where it is always exact)."""
-
-    @abstractmethod
-    def publish(self, version: str, about: str) -> None:
-        """Search this version from now on, at once and for everyone; the one before is kept, older ones go."""
-
-    @abstractmethod
-    def rollback(self) -> str:
-        """Search the version before again; returns its name."""
-
-    @abstractmethod
-    def nearest(
-        self, version: str, stored: Stored, wide: Vectors, k: int, predicate: Predicate | None, effort: int
-    ) -> pa.Table:
-        """The `k` rows (`Stored.held`) with the largest inner product with `wide` [2k], in any order."""
-
-    @abstractmethod
-    def rows(self, version: str, stored: Stored, ids: Sequence[str]) -> pa.Table:
-        """The rows of some ids; those that are not there are left out."""
-
-    @abstractmethod
-    def count(self, version: str, predicate: Predicate | None) -> int:
-        """How many rows match."""
-
-    @abstractmethod
-    def values(self, version: str, fields: Sequence[Column], predicate: Predicate | None) -> pa.Table:
-        """Some columns of all rows that match."""
-
-    @abstractmethod
-    def write(self, version: str, rows: pa.Table) -> None:
-        """Upsert rows; durable, and found by every later search, once it has returned."""
-
-    @abstractmethod
-    def remove(self, version: str, ids: Sequence[str]) -> int:
-        """Delete rows; returns how many there were."""
-
-    def counts(
-        self, version: str, column: Column, predicate: Predicate | None, top: int, borders: Sequence[float]
-    ) -> ColumnCounts:
-        """A facet; engines that can count do so themselves."""
-        values = self.values(version, [column], predicate)[column.field].combine_chunks()
-        if column.kind in (Kind.NUMBER, Kind.MOMENT):
-            return _ranges(values, column, top, borders)
-        lists = values if column.kind is Kind.LIST else pc.make_struct(values, field_names=["value"])
-        return _tally(lists.to_pylist(), column, top)
-
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of connections and files."""
-
-
 @dataclass(frozen=True)
-class RemoteIndex:
+class RemoteIndex(Index):
     """One version in an engine, as `smar.search.protocol.Index` has it; `folder` holds query encoder and pictures.
 
     ``open_engine("lance:///tmp/shop").index.search(vectors, 10, "text")``
@@ -168,17 +52,14 @@ class RemoteIndex:
 
     @property
     def fingerprint(self) -> str:
-        """Of the model that made the vectors."""
         return self.about.fingerprint
 
     @property
     def dim(self) -> int:
-        """k, the size of one query vector."""
         return self.about.dim
 
     @property
     def schema(self) -> pa.Schema:
-        """Item columns that filters may name."""
         return self.about.stored.schema
 
     @cached_property
@@ -191,7 +72,6 @@ class RemoteIndex:
         return self.count()
 
     def count(self, filter: Filter | None = None) -> int:
-        """How many items match."""
         return self.store.count(self.version, positive(filter, self.about.stored))
 
     def pictured(self, filter: Filter | None = None) -> int:
@@ -287,7 +167,6 @@ class RemoteIndex:
         return [hit for hit in self._hits(*found) if hit.item_id != item_id][:k]
 
     def facet(self, name: str, filter: Filter | None = None, top: int = 30) -> ColumnCounts:
-        """See `smar.search.protocol.Index`."""
         stored, predicate = self.about.stored, positive(filter, self.about.stored)
         column = next((column for column in stored.columns if column.name == name), None)
         if column is None or column.kind is Kind.OTHER:
@@ -329,7 +208,6 @@ class RemoteIndex:
         return self._hits(rows, np.zeros((3, len(rows)), np.float32))
 
     def item(self, item_id: str) -> Mapping[str, Any] | None:
-        """The columns of an item, None when there is none."""
         rows = self.store.rows(self.version, self.about.stored, [item_id])
         found: list[Mapping[str, Any]] = self.about.stored.items(rows).to_pylist()
         return found[0] if found else None
@@ -349,15 +227,7 @@ class RemoteIndex:
         return int(table.num_rows)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove items; returns how many there were."""
         return self.store.remove(self.version, list(dict.fromkeys(ids)))
-
-    def check(self) -> None:
-        """Run a real query, whatever the engine holds; see `smar.search.protocol.Index`."""
-        vectors = self.encoder.encode(["ready"])
-        found = self.search(vectors, 1, Mode.TEXT)[0]
-        if not found or not np.isfinite(found[0].score):
-            raise RuntimeError(f"a probe query of {self.store.name} found {len(found)} items")
 
 
 def scored(rows: pa.Table, query: Query, dim: int) -> tuple[pa.Table, Vectors]:
@@ -400,60 +270,3 @@ def _read_picture(folder: Path, place: str) -> bytes:
             return file.read(int(length) if packs else -1)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}.") from None
-
-
-def _tally(values: Sequence[Any], column: Column, top: int) -> ColumnCounts:
-    """Values of texts, flags or lists; an entry that comes twice in a list counts once."""
-    counts: Counter[Any] = Counter()
-    missing = 0
-    for own in values:
-        entries = {one for one in (own.values() if isinstance(own, dict) else own or ()) if one is not None}
-        counts.update(entries)
-        missing += not entries
-    return tallied(missing, counts, column, top)
-
-
-def tallied(missing: int, counts: Mapping[Any, int], column: Column, top: int) -> ColumnCounts:
-    """The `top` most frequent values, of equals the first in the alphabet."""
-    named = {label(value, column): count for value, count in counts.items()}
-    best = sorted(named.items(), key=lambda entry: (-entry[1], entry[0]))[:top]
-    return ColumnCounts(missing, tuple(ValueCount(value, count) for value, count in best))
-
-
-def unit_of(column: Column) -> float:
-    """What a number of the engine is divided by to be one of the shop, days for dates."""
-    return 86_400e6 if column.kind is Kind.MOMENT else 10.0**column.scale
-
-
-def _ranges(values: pa.Array, column: Column, top: int, borders: Sequence[float]) -> ColumnCounts:
-    held = values.drop_null()
-    numbers = held.to_numpy(zero_copy_only=False) / unit_of(column)
-    finite = numbers[np.isfinite(numbers)]
-    counts = np.bincount(np.searchsorted(borders, finite, side="right"), minlength=len(borders) + 1)
-    different = pc.value_counts(held)
-    few = None
-    if len(different) <= _FEW:
-        few = {entry["values"]: entry["counts"] for entry in different.to_pylist()}
-    ends = (float(finite.min()), float(finite.max())) if len(finite) else None
-    return ranged(len(values) - len(finite), counts.tolist(), few, ends, column, top, borders)
-
-
-def ranged(
-    missing: int,
-    counts: Sequence[int],
-    few: Mapping[Any, int] | None,
-    ends: tuple[float, float] | None,
-    column: Column,
-    top: int,
-    borders: Sequence[float],
-) -> ColumnCounts:
-    """A facet of numbers: `counts` between `borders`, values where there are `few`, lowest and highest."""
-
-    def shown(number: float) -> float | str:
-        return day(number) if column.kind is Kind.MOMENT else float(number)
-
-    edges = [None, *map(shown, borders), None]
-    ranges = tuple(RangeCount(*each) for each in zip(edges[:-1], edges[1:], counts, strict=True))
-    values = None if few is None else tallied(0, few, column, top).values
-    low, high = (None, None) if ends is None else map(shown, ends)
-    return ColumnCounts(missing, values, ranges if len(ranges) > 1 else None, low, high)

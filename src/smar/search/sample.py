@@ -9,7 +9,7 @@ from smar.search.embeddings import QUERY_FOLDER, Embeddings, sample_queries
 from smar.search.protocol import Mode, widen
 from smar.search.query import QueryEncoder
 from smar.search.ranked import Vectors
-from smar.search.remote_index import Store
+from smar.search.store import Store
 from smar.search.stored import ID, Stored
 
 _MODES = (Mode.ADAPTIVE, Mode.ROUTE, Mode.TEXT, Mode.MULTIMODAL)

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from smar.serving.engine import RequestError
+from smar.serving.question import RequestError
 from smar.serving.requests import SearchRequest
 
 _NAMES = {name: "q" if name == "query" else name for name in SearchRequest.model_fields}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from smar.data.journals import SEARCHED
-from smar.serving.engine import Question
+from smar.serving.question import Question
 
 if TYPE_CHECKING:
     from smar.serving.events import Events

@@ -21,8 +21,9 @@ from smar.core.errors import InputError
 from smar.search.local import PLAIN, EmbeddedIndex, Others, Page
 from smar.search.protocol import MAX_HITS
 from smar.search.ranked import Ranked, Rows
-from smar.serving.engine import Question, SearchResult
+from smar.serving.engine import SearchResult
 from smar.serving.highlight import Marked, marked
+from smar.serving.question import Question
 from smar.serving.rulebook import Active
 
 _encode = msgspec.json.Encoder().encode

@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from smar.core.errors import not_json
-from smar.serving.engine import RequestError
+from smar.serving.question import RequestError
 from smar.serving.schemas import ErrorResponse
 from smar.serving.strict import Answers
 

@@ -33,7 +33,8 @@ from smar.serving.options import ServiceOptions
 from smar.serving.prometheus import observe_stages
 from smar.serving.requests import MAX_K
 from smar.serving.routes import item_response, row_of, sent_path
-from smar.serving.schemas import Deleted, ErrorResponse, HitsResponse, ItemIn, Written
+from smar.serving.schemas import Deleted, ErrorResponse, ItemIn, Written
+from smar.serving.search_schemas import HitsResponse
 from smar.serving.strict import Answers, StrictRoute
 from smar.serving.writer_client import PictureVector, WriterAnswer, WriterClient, WriterDown, writer_client
 

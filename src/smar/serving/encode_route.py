@@ -10,15 +10,15 @@ from smar import __version__
 from smar.search.embeddings import QUERY_FOLDER
 from smar.search.protocol import Mode, weigh, widen
 from smar.search.query import QueryEncoder
-from smar.serving import prometheus
 from smar.serving.answers import as_json
 from smar.serving.bodies import JSON, read_body
-from smar.serving.engine import RequestError, check_query
 from smar.serving.error_responses import add_error_handlers
 from smar.serving.guard import Guard
+from smar.serving.health import build_health_router
 from smar.serving.options import DEFAULT, ServiceOptions
+from smar.serving.question import RequestError, check_query
 from smar.serving.requests import MAX_QUERY
-from smar.serving.schemas import Health, Readiness
+from smar.serving.schemas import Readiness
 from smar.serving.several import alone
 
 
@@ -73,20 +73,9 @@ def create_encode_app(folder: Path, options: ServiceOptions | None = None) -> Gu
         """The wide vector that a mode ranks by, and what the gate says."""
         return Response(as_json(encoded(encoder, await read_body(request, EncodeRequest))), media_type=JSON)
 
-    @app.get("/healthz", tags=["health"])
-    async def healthz() -> Health:
-        """Answers whenever the process does."""
-        return Health(status="up")
-
-    @app.get("/readyz", response_model_exclude_none=True, tags=["health"])
-    async def readyz() -> Readiness:
-        """Encodes a query."""
+    async def ready(_: Request) -> Readiness:
         encoded(encoder, EncodeRequest(query="ready"))
         return Readiness(status="ready")
 
-    @app.get("/metrics", response_class=Response, tags=["health"])
-    async def get_metrics() -> Response:
-        """Figures in the Prometheus text format."""
-        return Response(prometheus.exposition(), media_type=prometheus.CONTENT_TYPE_LATEST)
-
+    app.include_router(build_health_router(ready))
     return Guard(alone(app, options, DEFAULT), options)

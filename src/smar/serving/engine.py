@@ -2,21 +2,16 @@
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Self
 
-import pyarrow as pa
-
-from smar.core.errors import InputError, member
 from smar.core.files import StrPath
-from smar.data.text import normalise
 from smar.search.expansion import Expansion
-from smar.search.filter_parser import check_length, parse_filter
 from smar.search.filters import Filter
 from smar.search.local import (
     PLAIN,
@@ -29,25 +24,17 @@ from smar.search.local import (
     UnreadableIndex,
     UpdatableIndex,
     browse,
-    check_place,
 )
 from smar.search.local import search as search_index
 from smar.search.protocol import Hit, Mode
 from smar.search.query import QueryEncoder, QueryVectors
 from smar.search.ranked import Ranked
-from smar.serving.requests import MAX_K, MAX_QUERY
+from smar.search.remote_index import RemoteIndex
+from smar.serving.question import FilterParser, Question, check_mode, check_query
 from smar.serving.rulebook import NOTHING_TOLD, Active, Rulebook, Told
 
 _TOGETHER = 8
 _but_words = attrgetter("browses", "k", "offset", "mode", "filter", "explain", "shape")
-
-
-class RequestError(InputError):
-    """A request that cannot be answered; `code` names the reason for programs."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,86 +77,67 @@ class SearchResult:
         return self.index.hits(self.found)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A search that was asked: `query` in its normal form, the rest as given. Equal questions have equal answers.
+class Searching(ABC):
+    """What is the same of the embedded engine and of one behind a URL."""
 
-    `k` hits are wanted from number `offset` + 1 on; without a query, of what the filter leaves. `fields` are the
-    columns that the answer shows, None for all, and `highlight` those whose matched words it marks. `session` decides
-    which of several indexes that are compared is asked, and is no part of the question.
-    """
+    def __init__(self) -> None:
+        self._parse = FilterParser()
 
-    query: str
-    k: int = 10
-    mode: Mode = Mode.ADAPTIVE
-    filter: str | None = None
-    explain: bool = False
-    offset: int = 0
-    shape: Shape = PLAIN
-    fields: tuple[str, ...] | None = None
-    highlight: tuple[str, ...] = ()
-    session: str | None = field(default=None, compare=False, repr=False)
+    @property
+    @abstractmethod
+    def index(self) -> EmbeddedIndex | RemoteIndex:
+        """The index as it is now."""
 
-    @classmethod
-    def of(
-        cls,
+    @abstractmethod
+    def ask(self, asked: Question) -> SearchResult:
+        """Answer one question; raises as `search`."""
+
+    def search(
+        self,
         query: str,
-        k: int,
-        mode: Mode | str,
-        filter: str | None,
+        k: int = 10,
+        mode: Mode | str = Mode.ADAPTIVE,
+        filter: str | None = None,
         explain: bool = False,
         offset: int = 0,
         shape: Shape = PLAIN,
-        fields: tuple[str, ...] | None = None,
-        highlight: tuple[str, ...] = (),
-        session: str | None = None,
-    ) -> "Question":
-        """Checked.
+    ) -> SearchResult:
+        """Answer one query with at most `k` (1..200) hits from number `offset` + 1 on.
+
+            Engine.open("index").search("red dress", mode="hybrid", filter="price<50").hits
+            Engine.open("index").search("red dress", offset=10, shape=Shape(sort=("price",))).page.total
 
         Raises:
-            RequestError: the query is too long, or empty where there is no filter, sort or facet; k or the offset is
-                out of range, or the mode unknown.
+            InputError: as `Question.of`; or the filter is wrong, or the shape names what the index does not have.
+            EngineDown: there is an engine behind a URL, and it does not answer.
         """
-        mode = check_mode(mode)
-        if not 1 <= k <= MAX_K:
-            raise RequestError("invalid_request", f"k is {k}; allowed: 1 to {MAX_K}.")
-        check_place(offset, k)
-        filter = check_filter(filter)
-        query = check_query(query, empty=bool(filter or shape.rank or shape.sort or shape.facets))
-        return cls(query, k, mode, filter, explain, offset, shape, fields, highlight, session)
+        return self.ask(Question.of(query, k, mode, filter, explain, offset, shape))
 
-    @property
-    def browses(self) -> bool:
-        """Whether nothing is asked but what the filter leaves, or how it sorts."""
-        return not self.query
+    def search_many(
+        self, queries: Sequence[str], k: int = 50, mode: Mode | str = Mode.ADAPTIVE, filter: str | None = None
+    ) -> Iterator[list[Hit]]:
+        """Answer many queries in batches, in order, with at most `k` (1..1000) hits each.
 
+        Raises:
+            RequestError: as `search` does; for a query, the message names its line, from 1.
+        """
+        index, mode = self.index, check_mode(mode)
+        chosen = self.filter(filter, index)
+        texts = [check_query(query, f"line {line}: ") for line, query in enumerate(queries, start=1)]
+        for start in range(0, len(texts), 256):
+            yield from index.search(index.encoder.encode(texts[start : start + 256]), k, mode, chosen)
 
-class FilterParser:
-    """Filters as requests have them; the latest 256 are kept.
-
-    >>> FilterParser()("  ", pa.schema({"price": pa.float64()})) is None
-    True
-    """
-
-    def __init__(self) -> None:
-        self._parsed = lru_cache(maxsize=256)(parse_filter)
-
-    def __call__(self, text: str | None, schema: pa.Schema) -> Filter | None:
+    def filter(self, text: str | None, index: EmbeddedIndex | RemoteIndex) -> Filter | None:
         """The parsed filter, None when it is blank; raises RequestError when it is wrong."""
-        if (text := check_filter(text)) is None:
-            return None
-        try:
-            return self._parsed(text, schema)
-        except InputError as error:
-            raise RequestError("invalid_filter", str(error)) from None
+        return self._parse(text, index.schema)
 
 
-class Engine:
+class Engine(Searching):
     """An index that may change while it is searched, with the query encoder of its model."""
 
     def __init__(self, live: UpdatableIndex, rules: Rulebook | None = None) -> None:
+        super().__init__()
         self.live, self.rules = live, rules
-        self._parse = FilterParser()
 
     @classmethod
     def open(cls, path: StrPath, check: bool = True, rules: StrPath | None = None, kept: StrPath | None = None) -> Self:
@@ -197,25 +165,9 @@ class Engine:
         """Of the model of `index`."""
         return self.index.encoder
 
-    def search(
-        self,
-        query: str,
-        k: int = 10,
-        mode: Mode | str = Mode.ADAPTIVE,
-        filter: str | None = None,
-        explain: bool = False,
-        offset: int = 0,
-        shape: Shape = PLAIN,
-    ) -> SearchResult:
-        """Answer one query with at most `k` (1..200) hits from number `offset` + 1 on.
-
-            Engine.open("index").search("red dress", mode="hybrid", filter="price<50").hits
-            Engine.open("index").search("red dress", offset=10, shape=Shape(sort=("price",))).page.total
-
-        Raises:
-            InputError: as `Question.of`; or the filter is wrong, or the shape names what the index does not have.
-        """
-        answer = next(self.answer([Question.of(query, k, mode, filter, explain, offset, shape)]))
+    def ask(self, asked: Question) -> SearchResult:
+        """Answer one question; raises as `search`."""
+        answer = next(self.answer([asked]))
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -288,20 +240,6 @@ class Engine:
             page = browse(index, asked.k, chosen, asked.offset, plan, asked.explain)
         return SearchResult("", asked.mode, 0.0, False, 0.0, page, timings, index, active)
 
-    def search_many(
-        self, queries: Sequence[str], k: int = 50, mode: Mode | str = Mode.ADAPTIVE, filter: str | None = None
-    ) -> Iterator[list[Hit]]:
-        """Answer many queries in batches, in order, with at most `k` (1..1000) hits each.
-
-        Raises:
-            RequestError: as `search` does; for a query, the message names its line, from 1.
-        """
-        index, mode = self.index, check_mode(mode)
-        chosen = self.filter(filter, index)
-        texts = [check_query(query, f"line {line}: ") for line, query in enumerate(queries, start=1)]
-        for start in range(0, len(texts), 256):
-            yield from index.search(index.encoder.encode(texts[start : start + 256]), k, mode, chosen)
-
     def check(self) -> None:
         """Run a real query; raises RuntimeError when the answer is not a ranked list of items."""
         catalogue = self.index.catalogue
@@ -316,7 +254,7 @@ class Engine:
         return index.facets(self.shown(self.filter(filter, index), index), top)
 
     def refresh(self) -> bool:
-        """Take in updates and new versions; 26 microseconds when there are none. Returns whether there were."""
+        """Take in updates and new versions; returns whether there were."""
         changed = self.live.refresh()
         if changed:  # here, in a thread, and not in the first search that reads them
             for segment in self.index.segments:
@@ -344,16 +282,11 @@ class Engine:
                 index.prepare(chosen)
         return chosen
 
-    def filter(self, text: str | None, index: EmbeddedIndex) -> Filter | None:
-        """The parsed filter, None when it is blank; raises RequestError when it is wrong."""
-        return self._parse(text, index.schema)
-
 
 def _alike(questions: Sequence[Question], told: Sequence[Told]) -> Iterator[tuple[int, int]]:
     """First and last + 1 of neighbours that differ in their words only, and have the same rules; `_TOGETHER` at most.
 
-    At 1 M items a query of 8 that are searched together takes 0.35 ms, one alone 0.43: the centres of the lists are
-    read once. More would keep other requests waiting.
+    Together they read the centres of the lists once. More would keep other requests waiting.
     """
     first = 0
     for at in range(1, len(questions) + 1):
@@ -362,38 +295,6 @@ def _alike(questions: Sequence[Question], told: Sequence[Told]) -> Iterator[tupl
         if not same or at - first == _TOGETHER:
             yield first, at
             first = at
-
-
-def check_filter(text: str | None) -> str | None:
-    """The filter, None where it is blank; raises RequestError when it is too long to be one."""
-    try:
-        check_length(text or "")
-    except InputError as error:
-        raise RequestError("invalid_filter", str(error)) from None
-    return text if text and text.strip() else None
-
-
-def check_mode(mode: Mode | str) -> Mode:
-    """The mode of this name; raises RequestError, which lists them, when there is none."""
-    try:
-        return member(Mode, mode, "mode")
-    except InputError as error:
-        raise RequestError("invalid_request", str(error)) from None
-
-
-def check_query(query: str, where: str = "", empty: bool = False) -> str:
-    """The query as the model was trained to see it; raises RequestError when it is too long, or may not be `empty`."""
-    if len(query) > MAX_QUERY:
-        raise RequestError(
-            "query_too_long",
-            f"{where}the query has {len(query):,} characters; at most {MAX_QUERY:,} are allowed.",
-        )
-    normal = normalise(query.encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate has no UTF-8 form
-    if not normal and not empty:
-        raise RequestError(
-            "empty_query", f"{where}the query is empty; type what to search for, or give a filter or a sort to browse."
-        )
-    return normal
 
 
 @contextmanager

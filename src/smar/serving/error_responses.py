@@ -15,8 +15,8 @@ from smar.core.errors import InputError
 from smar.search.local import UnreadableIndex
 from smar.search.protocol import EngineDown
 from smar.serving.batcher import Busy
-from smar.serving.engine import RequestError
 from smar.serving.prometheus import REFUSED, count
+from smar.serving.question import RequestError
 from smar.serving.schemas import ErrorBody, ErrorResponse
 from smar.serving.strict import allowed_methods
 from smar.serving.writer_client import RETRY_SECONDS, WriterDown

@@ -12,7 +12,6 @@ from starlette.responses import JSONResponse
 from smar.data.journals import make_folder
 from smar.serving.batcher import Busy
 from smar.serving.bodies import BUSY, JSON, LARGE, refuse_encoded
-from smar.serving.engine import RequestError
 from smar.serving.error_responses import error_response
 from smar.serving.events_hash import Hasher
 from smar.serving.grouped_writes import LINES
@@ -20,6 +19,7 @@ from smar.serving.journal import Journal
 from smar.serving.limits import RateLimiter
 from smar.serving.options import ServiceOptions
 from smar.serving.prometheus import EVENTS, count
+from smar.serving.question import RequestError
 from smar.serving.reported import Taken
 from smar.serving.schemas import ErrorBody, ErrorResponse, EventsResponse, RejectedEvent
 from smar.serving.strict import Answers, StrictRoute

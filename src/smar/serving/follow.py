@@ -13,7 +13,7 @@ from smar.serving.rulebook import Rulebook
 from smar.storage.following import problem
 
 INTERVAL = 0.25
-"""Seconds between looks at the index folder; one look takes less than 0.1 ms."""
+"""Seconds between looks at the index folder."""
 logger = logging.getLogger("smar.serving")
 
 

@@ -48,7 +48,7 @@ def network(client: str) -> str:
 class RateLimiter:
     """A token bucket for each client, in a file that all workers of a service map.
 
-    A bucket is found by the client's hash: memory stays at 1.5 MB whatever comes. Two workers that change one bucket in
+    A bucket is found by the client's hash: memory is bounded, whatever comes. Two workers that change one bucket in
     the same microsecond may lose one of the two requests from the count. A client that meets another one's
     bucket takes it over, full.
     """

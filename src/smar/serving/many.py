@@ -11,9 +11,9 @@ from starlette.responses import JSONResponse
 
 from smar.core.errors import not_json
 from smar.serving.bodies import BUSY, BYTES, JSON, LARGE, UNKNOWN, refuse_encoded
-from smar.serving.engine import RequestError
 from smar.serving.error_responses import NoWriter, error_response
 from smar.serving.grouped_writes import LINES, Bulk, LinesResponse, Together, Written, lines_of
+from smar.serving.question import RequestError
 from smar.serving.routes import sent_path
 from smar.serving.schemas import BulkResult, ErrorResponse, ItemChanges, Updated
 from smar.serving.strict import Answers

@@ -67,7 +67,7 @@ _flushing: asyncio.TimerHandle | None = None
 
 
 def count(counter: Counter, *labels: str, by: int = 1) -> None:
-    """One more, or some; written with others some times a second, as a search's figures one by one cost 65 us."""
+    """One more, or some; written with others some times a second, as each alone costs a search too much."""
     _counted[counter, *labels] += by
     _flush_soon()
 

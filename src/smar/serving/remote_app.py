@@ -28,25 +28,17 @@ from smar.serving.app import add_pages, new_app
 from smar.serving.batcher import Busy
 from smar.serving.bodies import JSON, read_body, tagged
 from smar.serving.encode_route import EncodeRequest, encoded
-from smar.serving.engine import Question
 from smar.serving.error_responses import NotFound, NotReady, told
 from smar.serving.guard import Guard
+from smar.serving.health import build_health_router
 from smar.serving.many import ITEM
 from smar.serving.offered import offered
 from smar.serving.options import DEFAULT, ServiceOptions
+from smar.serving.question import Question
 from smar.serving.remote_engine import RemoteEngine, found_items, similar_page
 from smar.serving.requests import BatchRequest, SearchRequest
 from smar.serving.routes import BATCH, SEARCH, question_of, sent_path
-from smar.serving.schemas import (
-    About,
-    ErrorResponse,
-    FacetsOut,
-    FacetValue,
-    Health,
-    PriceCount,
-    PriceRange,
-    Readiness,
-)
+from smar.serving.schemas import About, ErrorResponse, FacetsOut, FacetValue, PriceCount, PriceRange, Readiness
 from smar.serving.several import alone
 from smar.serving.strict import StrictRoute
 
@@ -86,8 +78,8 @@ def create_remote_app(engine: RemoteEngine, options: ServiceOptions | None = Non
     _add_searches(router, awaited)
     _add_items(router, awaited)
     _add_about(router, awaited, options)
-    _add_health(router, awaited)
     app.include_router(router)
+    app.include_router(build_health_router(lambda _: _readiness(awaited)))
     add_pages(app, [{"url": options.root_path}] if options.root_path else [])
     return Guard(alone(app, options, name), options)
 
@@ -95,7 +87,7 @@ def create_remote_app(engine: RemoteEngine, options: ServiceOptions | None = Non
 def _add_searches(router: APIRouter, awaited: Awaited) -> None:
     async def found(question: Question) -> tuple[bytes, dict[str, str]]:
         def work() -> tuple[bytes, dict[str, float]]:
-            result = awaited.engine.answer(question)
+            result = awaited.engine.ask(question)
             return as_json(result_out(result, question.fields)), result.timings
 
         answer, timings = await awaited(work)
@@ -252,22 +244,10 @@ def _add_about(router: APIRouter, awaited: Awaited, options: ServiceOptions) -> 
         return await awaited(work)
 
 
-def _add_health(router: APIRouter, awaited: Awaited) -> None:
-    @router.get("/healthz", summary="Is the process up?", tags=["health"])
-    async def healthz() -> Health:
-        """Answers whenever the process does."""
-        return Health(status="up")
-
-    @router.get("/readyz", response_model_exclude_none=True, summary="Does a query work?", tags=["health"])
-    async def readyz() -> Readiness:
-        """Asks the engine a real query; 503 with the reason when it fails."""
-        try:
-            await awaited(lambda: awaited.engine.index.check())
-        except Exception as error:
-            raise NotReady(f"a probe query failed: {type(error).__name__}: {error}") from error
-        return Readiness(status="ready")
-
-    @router.get("/metrics", response_class=Response, summary="Figures for Prometheus", tags=["health"])
-    async def get_metrics() -> Response:
-        """Counters and histograms of all workers in the Prometheus text format."""
-        return Response(prometheus.exposition(), media_type=prometheus.CONTENT_TYPE_LATEST)
+async def _readiness(awaited: Awaited) -> Readiness:
+    """Asks the engine a real query; raises NotReady."""
+    try:
+        await awaited(lambda: awaited.engine.index.check())
+    except Exception as error:
+        raise NotReady(f"a probe query failed: {type(error).__name__}: {error}") from error
+    return Readiness(status="ready")

@@ -1,34 +1,27 @@
 """Search in an engine behind a URL, with the answers of `smar.serving.engine`: hits, page, timings."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from smar.search.engines import DEADLINE, Engine, open_engine
 from smar.search.filters import Filter, without
-from smar.search.local import PLAIN, FoundItems, Page, Plan, Shape, Total
-from smar.search.protocol import Hit, Mode
+from smar.search.local import FoundItems, Page, Plan, Total
+from smar.search.protocol import Hit
 from smar.search.remote_index import RemoteIndex
-from smar.serving.engine import (
-    FilterParser,
-    Question,
-    RequestError,
-    SearchResult,
-    check_mode,
-    check_query,
-    timed,
-)
+from smar.serving.engine import Searching, SearchResult, timed
+from smar.serving.question import Question, RequestError
 
 
-class RemoteEngine:
+class RemoteEngine(Searching):
     """An engine whose answers are those of the embedded one; every call may wait for the network.
 
     ``RemoteEngine.open("postgresql://host/shop").search("red dress", filter="price<50").hits``
     """
 
     def __init__(self, engine: Engine) -> None:
+        super().__init__()
         self._engine = engine
-        self._parse = FilterParser()
 
     @classmethod
     def open(cls, url: str, folder: Path | None = None, deadline: float = DEADLINE) -> "RemoteEngine":
@@ -45,24 +38,7 @@ class RemoteEngine:
         """The version that is searched now; raises EngineDown."""
         return self._engine.index
 
-    def filter(self, text: str | None, index: RemoteIndex) -> Filter | None:
-        """The parsed filter, None when it is blank; raises RequestError when it is wrong."""
-        return self._parse(text, index.schema)
-
-    def search(
-        self,
-        query: str,
-        k: int = 10,
-        mode: Mode | str = Mode.ADAPTIVE,
-        filter: str | None = None,
-        explain: bool = False,
-        offset: int = 0,
-        shape: Shape = PLAIN,
-    ) -> SearchResult:
-        """As `smar.serving.engine.Engine.search`; raises EngineDown, too."""
-        return self.answer(Question.of(query, k, mode, filter, explain, offset, shape))
-
-    def answer(self, asked: Question) -> SearchResult:
+    def ask(self, asked: Question) -> SearchResult:
         """Answer one question; raises as `search`."""
         index, timings = self.index, dict[str, float]()
         plan, chosen = Plan.of(asked.shape, index.schema), self.filter(asked.filter, index)
@@ -121,16 +97,6 @@ class RemoteEngine:
                 some = found_items(index, best(bare)[: asked.shape.candidates])
                 counts[name] = some.count(name, wanted.top, index.about.borders)
         return replace(page, facets=counts)
-
-    def search_many(
-        self, queries: Sequence[str], k: int = 50, mode: Mode | str = Mode.ADAPTIVE, filter: str | None = None
-    ) -> Iterator[list[Hit]]:
-        """As `smar.serving.engine.Engine.search_many`."""
-        index, mode = self.index, check_mode(mode)
-        chosen = self.filter(filter, index)
-        texts = [check_query(query, f"line {line}: ") for line, query in enumerate(queries, start=1)]
-        for start in range(0, len(texts), 64):
-            yield from index.search(index.encoder.encode(texts[start : start + 64]), k, mode, chosen)
 
 
 def found_items(index: RemoteIndex, hits: Sequence[Hit]) -> FoundItems:

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from smar.data.journals import ACTIONS
-from smar.serving.engine import RequestError
 from smar.serving.events_hash import Hasher
+from smar.serving.question import RequestError
 
 EARLY, LATE = 300, 2 * 86_400
 """Seconds by which an event's time may be ahead of this machine's, and behind it."""

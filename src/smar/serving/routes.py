@@ -23,13 +23,15 @@ from smar.serving.answered import SESSION, identified, note_search
 from smar.serving.answers import Cache, as_json, items_json, result_out, server_timing
 from smar.serving.batcher import Batcher, Busy
 from smar.serving.bodies import BUSY, BYTES, CROWDED, ENCODED, JSON, LARGE, UNKNOWN, read_body, tagged
-from smar.serving.engine import Engine, Question, RequestError, SearchResult, timed
+from smar.serving.engine import Engine, SearchResult, timed
 from smar.serving.error_responses import NotFound, told
 from smar.serving.facet_answers import facets_response
 from smar.serving.offered import Offer
 from smar.serving.options import DEFAULT, ServiceOptions
+from smar.serving.question import Question, RequestError
 from smar.serving.requests import BATCH_SCHEMA, BatchRequest, SearchRequest
-from smar.serving.schemas import About, BatchResponse, ErrorResponse, FacetsOut, ItemOut, SearchResponse
+from smar.serving.schemas import About, BatchResponse, ErrorResponse, FacetsOut, ItemOut
+from smar.serving.search_schemas import SearchResponse
 from smar.serving.strict import Answers, StrictRoute
 
 if TYPE_CHECKING:

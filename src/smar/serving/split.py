@@ -19,10 +19,11 @@ from smar.search.local import PLAIN, Relation, Shape, Total, UnreadableIndex
 from smar.serving import prometheus
 from smar.serving.answered import SESSION
 from smar.serving.answers import BASE, as_json, hits_out, result_out, server_timing
-from smar.serving.engine import Question, SearchResult
+from smar.serving.engine import SearchResult
 from smar.serving.events import Events
 from smar.serving.highlight import marked
 from smar.serving.options import ServiceOptions
+from smar.serving.question import Question
 from smar.serving.routes import Searches
 from smar.serving.several import Served
 

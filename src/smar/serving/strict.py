@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Match
 
-from smar.serving.engine import RequestError
+from smar.serving.question import RequestError
 from smar.serving.schemas import ErrorResponse
 
 Answers = dict[int | str, dict[str, Any]]

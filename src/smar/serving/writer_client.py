@@ -56,7 +56,7 @@ class PictureVector:
 class WriterClient:
     """Asynchronous client of one model worker, for one event loop; an async context manager, or call `aclose`.
 
-    Every request has a connection of its own: to a local socket that costs some 0.1 ms, and none is left over from a
+    Every request has a connection of its own: to a local socket that costs little, and none is left over from a
     worker that died.
     """
 

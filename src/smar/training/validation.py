@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
 from smar.core.files import atomic, link_or_copy, write_json
+from smar.core.processes import Heap
 from smar.core.progress import console
 from smar.core.sections.training import LossWeights
 from smar.core.settings import Settings
@@ -170,6 +171,7 @@ class Validation(TrainerCallback):  # type: ignore[misc]
         """Measure, keep the weights if they are the best, stop the stage if nothing was gained for long."""
         if state.global_step % self.every and state.global_step != state.max_steps:
             return
+        Heap().trim()  # what the steps left, before the measurement takes its own
         measured = from_first(self.measure(model) if rank() == 0 else None)
         assert measured is not None
         if measured.recall > self.state.recall:

@@ -31,7 +31,7 @@ from smar.search.local.cutoff_fit import describe_cutoff, fit_cutoff
 from smar.search.local.fitting import describe_fit, fit_hybrid
 from smar.search.local.forming import write_lists
 from smar.search.local.lists import EXACT_FILE, Lists
-from smar.search.local.open_version import FAISS_FILE, EmbeddedIndex, IndexedFile, IndexManifest
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.payload import open_payload, write_payload
 from smar.search.local.ready import map_npy, read_here_and_there, write_npy
 from smar.search.local.room import window
@@ -39,6 +39,7 @@ from smar.search.local.segment import Segment
 from smar.search.local.tuning import tuned
 from smar.search.local.updates import UpdateLog
 from smar.search.local.vectors import EXACT_LIMIT, Probes, VectorStore
+from smar.search.local.version_files import FAISS_FILE, IndexedFile, IndexManifest
 from smar.search.local.versions import MADE_BY, building, locked, publish_version
 from smar.search.local.word_index import WORDS_FOLDER, write_words
 from smar.search.query import QueryEncoder
@@ -143,7 +144,7 @@ def build_index(
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Python looks for circles whenever some objects more are alive: among lists of words by the million, 2 CPU s."""
+    """Python looks for circles whenever some objects more are alive: among lists of words by the million, in vain."""
     enabled = gc.isenabled()
     gc.disable()
     try:

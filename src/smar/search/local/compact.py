@@ -18,24 +18,22 @@ from smar.search.local.vectors import EXACT_LIMIT
 from smar.search.local.versions import building, current_version, locked, publish_version
 from smar.search.ranked import Rows, Vectors
 
-Frozen = tuple[EmbeddedIndex, UpdateLog, int, int]
-"""A snapshot, its log, and the bytes and records of the log that are in the snapshot."""
+Frozen = tuple[EmbeddedIndex, UpdateLog, int]
+"""A snapshot, its log, and the byte up to which the log is in the snapshot."""
 _BLOCK = 65_536
 
 
 def compact(folder: Path, freeze: Callable[[], Frozen], exact_limit: int = EXACT_LIMIT) -> str:
     """Build and publish; see `UpdatableIndex.compact`."""
     with locked(folder, "compaction.lock", wait=False):
-        frozen, log, offset, records = freeze()
+        frozen, log, offset = freeze()
         with building(folder) as partial:
             target = frozen.manifest.recall_target or RECALL_TARGET
             write_version(_of_index(frozen), partial, exact_limit, target)
             with locked(folder):
                 if current_version(folder) != frozen.path:
                     raise InputError(f"{folder} got another version during the compaction, which is given up.")
-                ack = log.acknowledged()
-                if ack.length > offset:
-                    UpdateLog(partial).append_bytes(log.raw(offset, ack.length), ack.records - records)
+                UpdateLog(partial).copy(log, offset)
                 return publish_version(folder, partial, compacted=True).name
 
 

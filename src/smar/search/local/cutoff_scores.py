@@ -6,8 +6,8 @@ from math import log1p
 import numpy as np
 
 from smar.core.errors import InputError
+from smar.search.local.candidates import words_held, words_scores
 from smar.search.local.cutoff import HEAD, LEAST, Cut, Measured, ModeCutoff
-from smar.search.local.fusion import words_held, words_scores
 from smar.search.local.open_version import EmbeddedIndex, Prepared
 from smar.search.local.postings import WordQuery
 from smar.search.protocol import Mode

@@ -1,8 +1,8 @@
 """What changed since a version was built, in memory: new and replaced items, and which rows are gone.
 
 The log is replayed into it. Vectors lie in a buffer that only grows, so that an index opened earlier keeps seeing its
-own part of it; everything else that a search reads is copied when a new segment is made. Pictures stay in the log: of
-20,000 items they would be some 400 MB in each process.
+own part of it; everything else that a search reads is copied when a new segment is made. Pictures stay in the log:
+each process would hold them else.
 """
 
 from itertools import groupby

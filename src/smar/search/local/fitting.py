@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from smar.core.progress import track
 from smar.search.embeddings import sample_clicks
-from smar.search.local.fusion import DEPTH, Candidates, Fusion, FusionRecall, HybridFit, as_read, ask_all, gather
+from smar.search.local.candidates import Candidates, gather
+from smar.search.local.fusion import DEPTH, Fusion, FusionRecall, HybridFit, as_read, ask_all
 from smar.search.local.segment import Segment
 from smar.search.local.word_index import WordIndex
 from smar.search.protocol import Mode, weigh

@@ -13,10 +13,11 @@ from smar.search.local.arrange import arranged
 from smar.search.local.asked import Asked
 from smar.search.local.counted import count_column
 from smar.search.local.item_store import Catalogue
-from smar.search.local.open_version import EmbeddedIndex, IndexManifest
+from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.segment import Segment
 from smar.search.local.shape import NOTHING, Page, Plan, Relation, Total
 from smar.search.local.vectors import VectorStore
+from smar.search.local.version_files import IndexManifest
 from smar.search.protocol import Hit, Mode
 from smar.search.query import QueryVectors
 from smar.search.ranked import Ranked

@@ -109,7 +109,7 @@ class Catalogue:
         return one_array(self._stored["item_id"])
 
     def row_of(self, item_id: str) -> int | None:
-        """Row of an item, None when unknown; a binary search, as a dict of 1 M ids costs a worker 130 MB."""
+        """Row of an item, None when unknown; a binary search, as a dict of all ids would be each worker's own."""
         ids, order = self._ids, self._order
         at = bisect_left(order, item_id, key=lambda row: ids[int(row)].as_py())
         return int(order[at]) if at < len(order) and ids[int(order[at])].as_py() == item_id else None

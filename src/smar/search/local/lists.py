@@ -1,15 +1,16 @@
 """The inverted file: lists of near items as 4-bit codes in one mapped file, and which lists a query should visit.
 
-What costs time at 1 M items is memory, not arithmetic, so everything is kept small (2k = 256 dimensions):
+What costs time at a million items is memory, not arithmetic, so everything is kept small (figures: 0010 in
+docs/decisions):
 
-- principal directions of the vectors come first; lists are formed and ranked in the leading ones, 64 to 128 of 256,
+- principal directions of the vectors come first; lists are formed and ranked in the leading ones, a quarter to half,
   which rank lists nearly as well as all of them do. A list is ranked by its centre's direction: a centre of scattered
-  items is short, though the best of them score as high (96 lists of 4,000 hold .96 of the best, else .92).
-  Directions are codes, too, of 4 bits a dimension: the ranking errs by .011 and costs a third of an exact one;
-- an item's code is its offset from its list's centre, 4 bits for each four directions (32 bytes instead of 256; of four
-  there are faster loops than of three). Directions are dealt to the quantizers so that their product of variances is
-  even: in their natural order the same 32 bytes find .28 of the best 50 among 200 candidates, dealt .95;
-- codes lie in blocks of 32, as faiss's SIMD scan reads them: 1.4 ns an item where 8-bit codes took 30.
+  items is short, though the best of them score as high. Directions are codes, too, of 4 bits a dimension: the ranking
+  errs little and costs a third of an exact one;
+- an item's code is its offset from its list's centre, 4 bits for each four directions (an eighth of a byte a dimension;
+  of four there are faster loops than of three). Directions are dealt to the quantizers so that their product of
+  variances is even: in their natural order the same bytes find much less;
+- codes lie in blocks of 32, as faiss's SIMD scan reads them.
 
 Items are numbered list by list: a list's rows, its vectors and its bits in a filter's mask lie side by side.
 ``lists.bin`` holds for each list its blocks of codes and then its rows; faiss reads it where it is mapped.
@@ -79,7 +80,7 @@ class Lists:
         return int(self._ends[-1])
 
     def counts(self, bits: Bits) -> npt.NDArray[np.int32]:
-        """How many of the rows marked in `bits` lie in each list; 0.1 ms at 1 M.
+        """How many of the rows marked in `bits` lie in each list.
 
         `bits` holds a bit for each row in words of 64, the lowest first, and one more word.
         """

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from smar.core.files import StrPath
@@ -14,11 +13,11 @@ from smar.search.items import Items
 from smar.search.local.counted import Facets, check_facets
 from smar.search.local.live import UpdatableIndex
 from smar.search.local.neighbours import similar
-from smar.search.protocol import Hit, Mode
+from smar.search.protocol import Hit, Index, Mode
 from smar.search.query import QueryEncoder, QueryVectors
 
 
-class LocalIndex:
+class LocalIndex(Index):
     """An index folder as every engine is asked; a change is found by the next search.
 
     >>> index = LocalIndex.open("index")
@@ -36,22 +35,18 @@ class LocalIndex:
 
     @property
     def fingerprint(self) -> str:
-        """Of the model that made the vectors."""
         return self._live.snapshot.fingerprint
 
     @property
     def dim(self) -> int:
-        """k, the size of one query vector."""
         return self._live.snapshot.dim
 
     @property
     def schema(self) -> pa.Schema:
-        """Item columns that filters may name."""
         return self._live.snapshot.schema
 
     @property
     def encoder(self) -> QueryEncoder:
-        """Of the same model."""
         return self._live.snapshot.encoder
 
     def __len__(self) -> int:
@@ -65,45 +60,31 @@ class LocalIndex:
         filter: Filter | None = None,
         explain: bool = False,
     ) -> list[list[Hit]]:
-        """See the protocol."""
         return self._live.snapshot.search(vectors, k, mode, filter, explain)
 
     def similar(self, item_id: str, k: int = 10, filter: Filter | None = None) -> list[Hit]:
-        """See the protocol."""
         index = self._live.snapshot
         return index.hits(similar(index, item_id, k, filter))
 
     def count(self, filter: Filter | None = None) -> int:
-        """How many items match."""
         return self._live.snapshot.count(filter)
 
     def facet(self, name: str, filter: Filter | None = None, top: int = 30) -> ColumnCounts:
-        """See the protocol."""
         check_facets(Facets((name,), "matches", top), self.schema)
         return self._live.snapshot.counts(name, filter, top, None)
 
     def item(self, item_id: str) -> Mapping[str, Any] | None:
-        """The columns of an item, None when there is none."""
         catalogue = self._live.snapshot.catalogue
         row = catalogue.row_of(item_id)
         return None if row is None else catalogue.items([row])[0]
 
     def picture(self, item_id: str) -> bytes | None:
-        """The encoded picture of an item, None when it has none."""
         catalogue = self._live.snapshot.catalogue
         row = catalogue.row_of(item_id)
         return None if row is None else catalogue.picture(row)
 
     def upsert(self, items: Items) -> int:
-        """See the protocol."""
         return self._live.upsert(items)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove items; returns how many there were."""
         return self._live.delete(ids)
-
-    def check(self) -> None:
-        """See the protocol."""
-        found = self.search(self.encoder.encode(["ready"]), 1, Mode.TEXT)[0]
-        if not found or not np.isfinite(found[0].score):
-            raise RuntimeError(f"a probe query found {len(found)} items")

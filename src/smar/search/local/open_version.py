@@ -1,126 +1,36 @@
 """The embedded index: one folder that a process maps into memory, verified byte for byte when opened."""
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Any, Self
 
-import faiss
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
 
-from smar.core.errors import InputError, member
-from smar.core.files import StrPath, verify, xxh3
+from smar.core.errors import member
+from smar.core.files import StrPath
 from smar.data.voices import Voices
 from smar.data.words import words as words_of
 from smar.search.embeddings import QUERY_FOLDER, check_fingerprint
 from smar.search.expansion import Expansion
 from smar.search.filters import Filter
+from smar.search.local.candidates import Blend
 from smar.search.local.counted import matches_counter
-from smar.search.local.cutoff import Cutoff
 from smar.search.local.facets import FacetCounts, count_facets, price_borders
-from smar.search.local.fusion import Blend, HybridFit, as_read, ask_all, blend_of, fuse, parts_of, voices_of
-from smar.search.local.lists import EXACT_FILE, Lists
+from smar.search.local.fusion import as_read, ask_all, blend_of, fuse, parts_of, voices_of
 from smar.search.local.payload import open_payload
 from smar.search.local.postings import WordQuery
-from smar.search.local.ready import map_npy
-from smar.search.local.sealed import Sealed
 from smar.search.local.segment import CatalogueView, Segment, place, top_of
-from smar.search.local.vectors import Probes, VectorStore
+from smar.search.local.version_files import IndexManifest, read_vectors, read_words, verify_files
 from smar.search.local.versions import MADE_BY, current_version
-from smar.search.local.word_index import WORDS_FOLDER, WordIndex
+from smar.search.local.word_index import WordIndex
 from smar.search.protocol import MAX_HITS, Hit, Mode, check_k, weigh
 from smar.search.query import QueryEncoder, QueryVectors
 from smar.search.ranked import Corrections, Queries, Ranked, Rows, Vectors
 
-FAISS_FILE = "vectors.faiss"
 FACETS = ("category", "brand")
-
-
-class IndexedFile(BaseModel):
-    """Size in bytes and XXH3 of one file of an index: all of them are read at each start of a service."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    size: int = Field(ge=0)
-    xxh3: str
-
-    @classmethod
-    def of(cls, path: Path) -> Self:
-        """As the file is now."""
-        return cls(size=path.stat().st_size, xxh3=xxh3(path))
-
-
-class IndexManifest(Sealed):
-    """``INDEX/v0001/manifest.json``: what the index holds and how each of its files must look."""
-
-    format: Literal["smar-index/7"] = "smar-index/7"
-    fingerprint: str
-    kind: str
-    dim: int = Field(ge=1)
-    items: int = Field(ge=1)
-    created: str = Field(description="UTC, ISO 8601")
-    index_type: str = Field(description="faiss factory string")
-    probes: Probes | None = Field(None, description="what a query visits; None when the search is exact")
-    recall: float | None = Field(None, description="recall@50 of the worst mode against exact search; None when exact")
-    recall_target: float | None = None
-    hybrid: HybridFit | None = Field(None, description="None in a version from before there was hybrid search")
-    cutoff: Cutoff | None = Field(None, description="what tells relevant hits from others; None where nothing fits it")
-    files: dict[str, IndexedFile]
-
-
-def _verify(path: Path, manifest: IndexManifest) -> None:
-    """Sizes first, as they are cheap; then checksums, several files at a time."""
-    for name, entry in manifest.files.items():
-        file = path / name
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise InputError(f"{path / 'manifest.json'} names {name!r}, which lies outside the index.")
-        if not file.is_file():
-            raise InputError(f"{file} is missing. Run `{MADE_BY}` again.")
-        if (size := file.stat().st_size) != entry.size:
-            raise InputError(f"{file} has {size:,} bytes, expected {entry.size:,}. Run `{MADE_BY}` again.")
-
-    def check(name: str) -> None:
-        verify(path / name, manifest.files[name].xxh3, f"Run `{MADE_BY}` again.", xxh3)
-
-    largest_first = sorted(manifest.files, key=lambda name: -manifest.files[name].size)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(check, largest_first))
-
-
-def _read_vectors(path: Path, manifest: IndexManifest) -> VectorStore:
-    if manifest.probes is not None:
-        vectors = _map_exact(path / EXACT_FILE, (manifest.items, 2 * manifest.dim))
-        return VectorStore(Lists(path, manifest.items, 2 * manifest.dim, MADE_BY), vectors, manifest.probes)
-    file = path / FAISS_FILE
-    try:
-        index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
-    except RuntimeError as error:
-        raise InputError(f"{file} cannot be read by faiss: {error}. Run `{MADE_BY}` again.") from None
-    if index.ntotal != manifest.items or index.d != 2 * manifest.dim:
-        raise InputError(
-            f"{file} holds {index.ntotal:,} vectors of {index.d} dimensions, expected {manifest.items:,} of "
-            f"{2 * manifest.dim}. Run `{MADE_BY}` again."
-        )
-    flat: Vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
-    return VectorStore(index, flat, None)
-
-
-def _map_exact(file: Path, shape: tuple[int, int]) -> Vectors:
-    vectors: Vectors = map_npy(file, MADE_BY)
-    if vectors.shape != shape or vectors.dtype != np.float32:
-        raise InputError(f"{file} has shape {vectors.shape}, expected {shape}. Run `{MADE_BY}` again.")
-    return vectors
-
-
-def _words(path: Path, manifest: IndexManifest) -> WordIndex | None:
-    if (fit := manifest.hybrid) is None:
-        return None
-    return WordIndex(path / WORDS_FOLDER, manifest.items, fit.fields, fit.mean_length, fit.language)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,9 +89,9 @@ class EmbeddedIndex:
         manifest = IndexManifest.read(path, MADE_BY)
         check_fingerprint(path / QUERY_FOLDER, manifest.fingerprint, manifest.dim)
         if check:
-            _verify(path, manifest)
+            verify_files(path, manifest)
         catalogue = open_payload(path, manifest.items, MADE_BY)
-        return cls(path, manifest, [Segment(_read_vectors(path, manifest), catalogue, words=_words(path, manifest))])
+        return cls(path, manifest, [Segment(read_vectors(path, manifest), catalogue, words=read_words(path, manifest))])
 
     def with_segments(self, segments: Sequence[Segment]) -> "EmbeddedIndex":
         """The same version with other segments behind it."""

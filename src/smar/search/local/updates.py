@@ -1,11 +1,15 @@
 """The update log of a version: what was upserted and deleted since it was built.
 
-``updates.log`` is a row of records: 8 bytes of length, 8 bytes CRC-32 of what follows, then an Arrow stream whose
-metadata says ``upsert``, ``patch`` (some columns) or ``delete``. ``updates.json`` says how many bytes of the log are
-acknowledged. A write appends, flushes the log to disk, then replaces ``updates.json``: a process that is killed leaves
-bytes beyond that length, which nobody reads and the next write cuts off. A log that is *shorter*, or whose records do
-not fit their checksums, is damaged.
-Other processes see a write by ``updates.json``, which is another file then.
+``updates.log`` is a header, which says how many bytes are acknowledged, and a row of records: 8 bytes of length, 8
+bytes CRC-32 of what follows, then one Arrow stream a table, whose metadata says ``upsert``, ``patch`` (some columns) or
+``delete``. A write appends one record, flushes it to disk, then changes the header, which the next write's flush takes
+along. So there is one flush a write, and no two blocks of which one must not reach the disk before the other:
+
+- a log that is shorter than its header says, or a record before that end that does not fit its checksum, is damage;
+- after it there is at most what a killed writer or a loss of power left: whole records count, since they may have been
+  acknowledged, and the rest was not: nobody reads it, and the next write cuts it off.
+
+Other processes see a write by the header.
 """
 
 import mmap
@@ -21,28 +25,20 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import Field
 
 from smar.core.errors import InputError
-from smar.core.files import sync_folder
-from smar.search.local.sealed import Sealed
 from smar.search.local.versions import MADE_BY, Stamp, UnreadableIndex, file_stamp
 
 LOG_FILE = "updates.log"
-ACK_FILE = "updates.json"
+_FORMAT = b"smar-updates/3"
+_HEADER = struct.Struct("<16sQQ")
+"""Format, end of what is acknowledged, CRC-32 of both."""
+FIRST = _HEADER.size
+"""Where the first record begins."""
 _HEAD = struct.Struct("<QQ")  # 16 bytes: what follows stays aligned for Arrow
 _REMEDY = f"Go back with `{MADE_BY} INDEX --rollback`, or build the index again."
 Places = npt.NDArray[np.int64]
 Op: TypeAlias = Literal["upsert", "patch", "delete"]
-
-
-class Acknowledged(Sealed):
-    """``updates.json``: the part of the log that counts."""
-
-    format: Literal["smar-updates/1", "smar-updates/2"] = "smar-updates/2"
-    """From 2 on there are patches, which a program of before would take for deletions."""
-    length: int = Field(ge=0, description="bytes")
-    records: int = Field(ge=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,28 +97,29 @@ class OpenLog:
             raise UnreadableIndex(f"{self.path} ends within the {length:,} bytes at {start:,}. {_REMEDY}")
         return found
 
-    def records(self, start: int, ack: Acknowledged) -> Iterator[Record]:
-        """Records from byte `start` to the acknowledged end; all are checked before the first one is given.
+    def records(self, start: int, stop: int) -> Iterator[Record]:
+        """Records from byte `start` to the end of one; all are checked before the first one is given.
 
         Raises:
             InputError: a record does not fit its checksum, or the file is too short.
         """
-        if ack.length == start:
+        if stop == start:
             return
         aligned = start - start % mmap.ALLOCATIONGRANULARITY
-        if not start < ack.length <= os.fstat(self._handle).st_size:
-            raise InputError(f"{self.path} was read up to byte {start:,}, {ack.length:,} were acknowledged. {_REMEDY}")
-        content = pa.py_buffer(mmap.mmap(self._handle, ack.length - aligned, offset=aligned, access=mmap.ACCESS_READ))
+        if not start < stop <= os.fstat(self._handle).st_size:
+            raise InputError(f"{self.path} was read up to byte {start:,}, {stop:,} were acknowledged. {_REMEDY}")
+        content = pa.py_buffer(mmap.mmap(self._handle, stop - aligned, offset=aligned, access=mmap.ACCESS_READ))
         payloads, at, last = [], start - aligned, 0
         while at < len(content):
             payloads.append(self._payload(content, at, aligned))
             last, at = at, at + _HEAD.size + len(payloads[-1])
         self._last = aligned + last, content.slice(last, _HEAD.size).to_pybytes()
-        for payload in payloads:
-            stream = pa.ipc.open_stream(payload)
-            op: Any = (stream.schema.metadata or {}).get(b"op", b"").decode()
-            for batch in stream:
-                yield Record(op, batch, aligned - content.address)
+        for tables in map(pa.BufferReader, payloads):
+            while tables.tell() < tables.size():
+                stream = pa.ipc.open_stream(tables)
+                op: Any = (stream.schema.metadata or {}).get(b"op", b"").decode()
+                for batch in stream:
+                    yield Record(op, batch, aligned - content.address)
 
     def _payload(self, content: pa.Buffer, at: int, offset: int) -> pa.Buffer:
         head = content.slice(at, min(_HEAD.size, len(content) - at)).to_pybytes()
@@ -141,72 +138,105 @@ class UpdateLog:
 
     def __init__(self, version: Path) -> None:
         self.path = version / LOG_FILE
-        self.ack_path = version / ACK_FILE
 
     def create(self) -> None:
         """Write an empty log."""
-        self.path.touch()
-        Acknowledged(length=0, records=0).write_file(self.ack_path)
+        with self.path.open("xb", buffering=0) as log:
+            log.write(_header(FIRST))
+            os.fsync(log.fileno())
 
-    def acknowledged(self) -> Acknowledged:
-        """How much of the log counts; raises InputError naming the file that is missing, damaged or too short."""
-        ack = Acknowledged.read_file(self.ack_path, MADE_BY)
-        if not self.path.is_file():
-            raise InputError(f"{self.path} is missing. {_REMEDY}")
-        if (size := self.path.stat().st_size) < ack.length:
-            raise InputError(f"{self.path} has {size:,} bytes, {ack.length:,} were acknowledged. {_REMEDY}")
-        return ack
+    def acknowledged(self) -> int:
+        """Where what counts ends, by the header; raises InputError when the file is missing, damaged or too short."""
+        try:
+            with self.path.open("rb", buffering=0) as log:
+                head = log.read(FIRST)
+                if not _fits(head):  # read while it was being written?
+                    head = os.pread(log.fileno(), FIRST, 0)
+                size = os.fstat(log.fileno()).st_size
+        except FileNotFoundError:
+            raise InputError(f"{self.path} is missing. {_REMEDY}") from None
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read: {error}.") from None
+        if not _fits(head):
+            older = self.path.with_name("updates.json").exists()
+            seen = (
+                "of an older format, as updates.json beside it tells" if older else "damaged: its header does not fit"
+            )
+            raise InputError(f"{self.path} is {seen}; this smar reads {_FORMAT.decode()}. {_REMEDY}")
+        end: int = _HEADER.unpack(head)[1]
+        if size < end:
+            raise InputError(f"{self.path} has {size:,} bytes, {end:,} were acknowledged. {_REMEDY}")
+        return end
+
+    def recovered(self) -> int:
+        """Where what counts ends, with the whole records behind it that nobody came to acknowledge in the header.
+
+        Behind a write that is under way there is one, too: who reads so much sees it before its writer returns.
+        """
+        end = self.acknowledged()
+        with self.path.open("rb") as log:
+            log.seek(end)
+            while len(head := log.read(_HEAD.size)) == _HEAD.size:
+                length, expected = _HEAD.unpack(head)
+                if not 0 < length <= os.fstat(log.fileno()).st_size - log.tell():
+                    break
+                if _checksum(length, memoryview(log.read(length))) != expected:
+                    break
+                end = log.tell()
+        return end
 
     def stamp(self) -> Stamp | None:
         """Changes with every acknowledged write."""
-        return file_stamp(self.ack_path)
+        return file_stamp(self.path, FIRST)
 
     def append(self, op: Op, *tables: pa.Table) -> None:
         """Write changes, all or none; when this returns, they survive the death of the process and a loss of power."""
-        records = []
+        sink = pa.BufferOutputStream()
         for table in tables:
-            sink = pa.BufferOutputStream()
             table = table.replace_schema_metadata({"op": op})
             with pa.ipc.new_stream(sink, table.schema) as stream:
                 stream.write_table(table)
-            records.append(_framed(memoryview(sink.getvalue())))
-        self.append_bytes(b"".join(records), len(records))
+        payload = memoryview(sink.getvalue())
+        self._write(_HEAD.pack(len(payload), _checksum(len(payload), payload)), payload)
 
     def rehearse(self, size: int = 1 << 16) -> None:
         """Write `size` bytes as a record would be, and take them back; raises OSError where a record could not be."""
-        ack = self.acknowledged()
-        with self.path.open("rb+") as log:
-            try:
-                log.seek(ack.length)
-                log.write(bytes(size))
-                log.flush()
-                os.fsync(log.fileno())
-            finally:
-                log.truncate(ack.length)
-        ack.write_file(self.ack_path)
+        self._write(bytes(size), keep=False)
 
-    def append_bytes(self, framed: bytes, records: int) -> None:
-        """Write whole records as they lie in another log."""
-        ack = self.acknowledged()
-        with self.path.open("rb+") as log:
-            log.truncate(ack.length)
-            log.seek(ack.length)
-            log.write(framed)
-            log.flush()
-            os.fsync(log.fileno())
-        Acknowledged(length=ack.length + len(framed), records=ack.records + records).write_file(self.ack_path)
-        sync_folder(self.path.parent)
-
-    def raw(self, start: int, stop: int) -> bytes:
-        """Bytes of the log, for another log."""
-        with self.path.open("rb") as log:
+    def copy(self, other: "UpdateLog", start: int) -> None:
+        """Append the records of another log from byte `start` on."""
+        with other.path.open("rb") as log:
             log.seek(start)
-            return log.read(stop - start)
+            self._write(log.read(max(other.recovered() - start, 0)))
+
+    def _write(self, *parts: bytes | memoryview, keep: bool = True) -> None:
+        """Append and flush once; what fails is taken back, so that nobody counts it for a write."""
+        end = start = self.recovered()
+        with self.path.open("rb+", buffering=0) as log:
+            try:
+                log.truncate(start)
+                for part in parts:
+                    rest = memoryview(part)
+                    while rest:
+                        wrote = os.pwrite(log.fileno(), rest, end)
+                        rest, end = rest[wrote:], end + wrote
+                os.fsync(log.fileno())
+            except BaseException:
+                log.truncate(start)
+                raise
+            if not keep:
+                log.truncate(end := start)
+            os.pwrite(log.fileno(), _header(end), 0)
+
+
+def _header(end: int) -> bytes:
+    head = _HEADER.pack(_FORMAT, end, 0)[:-8]
+    return head + struct.pack("<Q", zlib.crc32(head))
+
+
+def _fits(head: bytes) -> bool:
+    return len(head) == FIRST and head == _header(_HEADER.unpack(head)[1])
 
 
 def _checksum(length: int, payload: "memoryview | pa.Buffer") -> int:
     return zlib.crc32(memoryview(payload), length & 0xFFFFFFFF)
-
-
-def _framed(payload: memoryview) -> bytes:
-    return _HEAD.pack(len(payload), _checksum(len(payload), payload)) + bytes(payload)

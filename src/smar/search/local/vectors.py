@@ -27,9 +27,9 @@ from smar.search.local.lists import Bits, Lists
 from smar.search.ranked import Found, Near, Queries, Query, Rows, Vectors, exact_best
 
 EXACT_LIMIT = 100_000
-SCAN_FLOATS = 2_560_000  # 10,000 rows of 2 x 128: 1 to 2 ms
+SCAN_FLOATS = 2_560_000  # 10,000 rows of 2 x 128
 _JUDGED = 50  # hits by which a filtered search judges whether it may stop
-_SETTLED = 0.12  # at 1 M items recall@50 .98 as with 0.04, and a p99 of 2 ms instead of 12 where 10 % match
+_SETTLED = 0.12  # less finds no more, and takes much longer where few match
 _STEPS = 2
 _FILTERED = 6  # at least so many candidates a hit: far from the query scores lie closer together than codes tell
 _NEARLY_ALL = 0.9
@@ -43,7 +43,7 @@ _NTH = 4  # list that the others are compared with; the best may be alone
 _FIRST = 10  # matching items for each judged hit that the first step looks at
 _DEEP = 2_000  # candidates of a visit to all lists
 CANDIDATE_COST = 40
-"""Scoring an item exactly takes as long as reading so many codes (0.25 us, 6 ns)."""
+"""Scoring an item exactly takes as long as reading so many codes."""
 _DOUBT = 3.0  # standard deviations of the codes' error
 
 Mask = npt.NDArray[np.bool_]
@@ -149,10 +149,7 @@ def exact_top(blocks: Iterable[Vectors], queries: Vectors, k: int) -> Rows:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Searching is served by more processes, not more threads: they wait for each other by spinning.
-
-    Measured on two busy cores, 44 k items: 2 ms of CPU for a query with one thread, 20 ms with two.
-    """
+    """Searching is served by more processes, not more threads: they wait for each other by spinning."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:

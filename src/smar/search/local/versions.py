@@ -70,14 +70,15 @@ def locked(folder: Path, name: str = "lock", wait: bool = True) -> Iterator[None
         yield
 
 
-def file_stamp(path: Path) -> Stamp | None:
-    """Differs once a small file was replaced; None where there is none. Costs 13 microseconds.
+def file_stamp(path: Path, length: int = -1) -> Stamp | None:
+    """Differs once a file was replaced, or its first `length` bytes were (-1: all); None where there is none.
 
     Its bytes belong to it: a file that is gone leaves its number to the next, within a tick of the clock if need be.
     """
     try:
-        seen = path.stat()
-        return seen.st_ino, seen.st_mtime_ns, path.read_bytes()
+        with path.open("rb", buffering=0) as file:
+            seen = os.fstat(file.fileno())
+            return seen.st_ino, seen.st_mtime_ns, file.read(length)
     except (FileNotFoundError, NotADirectoryError, PermissionError):  # `read_current` says which
         return None
 

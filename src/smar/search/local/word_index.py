@@ -36,7 +36,7 @@ class WordIndex:
     def __init__(
         self, folder: Path, items: int, fields: Sequence[str], mean_length: float, language: str | None = None
     ) -> None:
-        """Map the files of ``words/``: 3 ms at 200,000 words.
+        """Map the files of ``words/``.
 
         Raises:
             InputError: a file is missing or does not fit the others; the message names it.
@@ -95,7 +95,7 @@ class WordIndex:
         return dict(zip([others[at] for at in near], likes, strict=True))
 
     def _find(self, word: str) -> Posting:
-        """The word's entries; a binary search, as a dict of 500 k words costs a worker 50 MB."""
+        """The word's entries; a binary search, as a dict of all words would be each worker's own."""
         first, last = self._first(len(word)), self._first(len(word) + 1)
         at = bisect_left(range(last), word, first, key=lambda place: self._words[place].as_py())
         if at == last or self._words[at].as_py() != word:
@@ -130,7 +130,7 @@ def _map_vocabulary(path: Path) -> tuple[pa.Array, pa.Array]:
 
 
 def _texts(table: pa.Table, fields: Sequence[str]) -> Iterator[str]:
-    """`item_texts` of some rows at a time: 10 M titles as objects of Python would take 2 GB."""
+    """`item_texts` of some rows at a time: all as objects of Python would take gigabytes."""
     for start in range(0, table.num_rows, _ROWS):
         yield from item_texts(table.slice(start, _ROWS), fields)
 

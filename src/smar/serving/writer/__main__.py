@@ -18,12 +18,6 @@ from smar.serving.writer.upload import MAX_BODY, MAX_WAITING, Admission
 
 T = TypeVar("T")
 _LOOK_SECONDS = 0.25
-_ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads would take the cores
-    # Kernels kept, one a shape, and every batch has its own: 1024 (the default) came to 350 MB, 64 to 80 MB.
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
-    "LRU_CACHE_CAPACITY": "64",
-}
 
 
 def bind(path: Path) -> socket.socket:
@@ -62,8 +56,7 @@ def main() -> int:
     task = supervisor.task(WriterTask)
     configure_logs()
     logging.getLogger("smar").setLevel(logging.INFO)
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)  # read when torch is loaded
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads would take the cores
     from smar.search.local import DELTA_LIMIT
     from smar.serving.writer.service import open_worker
     from smar.serving.writer.worker_app import MakeWorker, create_app

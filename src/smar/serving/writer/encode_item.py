@@ -17,7 +17,7 @@ from smar.search.items import Items
 from smar.serving.writer.item_check import RefusedItem
 
 SEARCHED_PIXELS = 25_000_000
-"""Of a picture that is only searched with, which is no JPEG: 2 CPU s and 720 MB at most; 64 million: 4.8 s, 1.8 GB."""
+"""Of a picture that is only searched with, which is no JPEG: time and memory of decoding grow with them."""
 Decode = Callable[[bytes, ImageOptions], Decoded]
 
 

@@ -18,7 +18,7 @@ from smar.serving.writer.item_check import RefusedItem
 MAX_BODY = 20_000_000
 MAX_WAITING = 256
 MAX_SEARCHES = 8
-"""Searches by picture that may wait: 16 s of decoding at most. Changes do not wait for them."""
+"""Searches by picture that may wait. Changes do not wait for them."""
 _CHANGED_BODIES, _SEARCHED_BODIES = 8, 4
 """Bodies of full size that may lie in memory at once; smaller ones as many as fit the same bytes."""
 RETRY_SECONDS = 1

@@ -1,4 +1,7 @@
-"""Types of the command line's arguments: a wrong one is one sentence and exit code 2, before anything is loaded."""
+"""Types of what is typed, and options that several commands share.
+
+A wrong argument is one sentence and exit code 2, before anything is loaded.
+"""
 
 import argparse
 import os
@@ -53,16 +56,6 @@ def part(text: str) -> Part:
     if not (sign and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
         raise argparse.ArgumentTypeError(f"{text!r} is not K/N, such as 3/16 for the third of sixteen parts")
     return Part(int(number), int(of))
-
-
-def add_runner(command: argparse.ArgumentParser, option: str = "", what: str = "") -> None:
-    """Who does the work: this machine, a Ray cluster, or, where there is an option, several calls with a part each."""
-    command.add_argument(
-        "--runner", choices=RUNNERS, default="local", help="local, or ray: a cluster (RAY_ADDRESS) or this machine"
-    )
-    if option:
-        text = f"{what} of one of N calls only; a call without it finishes"
-        command.add_argument(option, type=part, dest="part", metavar="K/N", help=text)
 
 
 def named_file(text: str) -> tuple[str, Path]:
@@ -162,12 +155,41 @@ def _not_writable(path: Path) -> str:
     return "" if os.access(path if path.exists() else above, os.W_OK) else "permission denied"
 
 
-def add_shape(command: argparse.ArgumentParser) -> None:
-    """How `smar search` arranges what it finds."""
-    command.add_argument("--offset", type=int, default=0, metavar="N", help="hits to leave out before them")
-    command.add_argument("--sort", type=names, default=[], metavar="A,B", help="such as: price or -created_at")
-    command.add_argument("--rank", metavar="EXPRESSION", help="such as: score * (1 + 0.2 * log1p(sold))")
-    command.add_argument("--collapse", metavar="COLUMN", help="one hit for all items with the same value")
-    command.add_argument("--facets", type=names, default=[], metavar="A,B", help="count these columns")
-    command.add_argument("--cutoff", action="store_true", help="leave out hits that are not relevant to the query")
-    command.add_argument("--fields", type=names, metavar="A,B", help="with --json: columns to print")
+def add_runner(command: argparse.ArgumentParser, option: str = "", what: str = "") -> None:
+    """Who does the work: this machine, a Ray cluster, or, where there is an option, several calls with a part each."""
+    text = "local, or ray: a cluster (RAY_ADDRESS) or this machine"
+    command.add_argument("--runner", choices=RUNNERS, default="local", help=text)
+    if option:
+        text = f"{what} of one of N calls only; a call without it finishes"
+        command.add_argument(option, type=part, dest="part", metavar="K/N", help=text)
+
+
+def add_configuration(command: argparse.ArgumentParser) -> None:
+    """Settings as a file, and single ones."""
+    command.add_argument("--config", type=file, metavar="FILE", help="YAML file, see docs/configuration.md")
+    add_assignments(command)
+
+
+def add_assignments(
+    command: argparse.ArgumentParser, metavar: str = "section.key=value", text: str = "override one setting"
+) -> None:
+    """Single settings."""
+    command.add_argument("--set", action="append", default=[], dest="assignments", metavar=metavar, help=text)
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    """What computes."""
+    text = "what computes: a GPU where there is one (auto), the processor, or a GPU and nothing else (cuda)"
+    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=text)
+
+
+def add_folder(command: argparse.ArgumentParser) -> None:
+    """Where the files of an engine's index lie."""
+    text = "with a URL: where query encoder and pictures lie, if not where it was loaded from"
+    command.add_argument("--folder", type=made, metavar="DIR", help=text)
+
+
+def add_address(command: argparse.ArgumentParser) -> None:
+    """Where a service listens."""
+    command.add_argument("--host", default="127.0.0.1")
+    command.add_argument("--port", type=int, default=8080)
