@@ -41,7 +41,7 @@ def measured() -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="smar-cost-") as folder:
         rates |= shop_rates(Path(folder))
         print(rates, file=sys.stderr)
-        rates["training pairs"] = CORES * number(r"CPU second +([\d.]+)", script("training.py", "--steps", "4"))
+        rates["training pairs"] = CORES * number(r"CPU second +([\d.]+)", script("training.py", "--steps", "8"))
         rates |= index_rates(Path(folder))
     return rates
 
