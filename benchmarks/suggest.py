@@ -1,16 +1,18 @@
-"""Suggestions for the beginnings of queries, right and with a typo: `python benchmarks/suggest.py`.
+"""Suggestions for the beginnings of queries, right and with a typo: `python benchmarks/suggest.py [TEXTS]`.
 
 Texts are made of syllables, one to four words, with Zipf counts; typed is a beginning of one of them, drawn by its
 count. Times are one thread's wall and CPU time; what a service adds is in benchmarks/serving.py.
 """
 
+import sys
 import time
 
 import numpy as np
 
 from smar.search.local import Prefixes
 
-TEXTS, TYPED, K = 100_000, 5_000, 8
+TEXTS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+TYPED, K = 5_000, 8
 _SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo za bra cle dri flo gru sta"
 
 
@@ -47,6 +49,7 @@ def main() -> None:
     drawn = random.choice(len(own), TYPED, p=np.array(counts) / sum(counts))
     begun = [own[at][: random.integers(1, len(own[at]) + 1)] for at in drawn.tolist()]
     typed = {
+        "nothing": [""] * 500,
         "a letter": [text[:1] for text in begun],
         "a beginning": begun,
         "with a typo": [mistyped(text, random) for text in begun if len(text) > 3],

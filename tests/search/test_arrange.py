@@ -4,6 +4,7 @@ import shutil
 from decimal import Decimal
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -21,8 +22,9 @@ from smar.search.local.open_version import EmbeddedIndex
 from smar.search.local.segment import Segment
 from smar.search.local.shape import Plan, Relation, Shape
 from smar.search.local.sorting import parse_sort, sorted_places
-from smar.search.local.vectors import VectorStore
+from smar.search.local.vectors import Allowed, VectorStore
 from smar.search.protocol import Mode
+from smar.search.ranked import Queries
 from tiny_index import vectors_of
 
 FILTER = "category in (Shirt, Watch)"
@@ -87,6 +89,22 @@ def test_pages_make_up_the_ranking(index: EmbeddedIndex, chosen: str | None, mod
             (len(items(index, chosen)), Relation.EXACT)
         }
         assert [page.first for page in pages] == [0, 50, 100, 150]
+
+
+def test_a_longer_answer_begins_with_the_shorter_one_though_many_score_alike() -> None:
+    random = np.random.default_rng(0)
+    alike = np.repeat(random.standard_normal((60, 16)), random.integers(1, 60, 60), axis=0).astype(np.float32)
+    vectors = random.permutation(alike)  # as variants of a title have them
+    flat = faiss.IndexFlatIP(16)
+    flat.add(vectors)
+    store = VectorStore(flat, vectors, None)
+    queries = Queries(random.standard_normal((3, 8)), np.array([0, 0.5, 1]))
+    alive = Allowed.of(random.random(len(vectors)) < 0.7)
+    for these in ({}, {"allowed": alive}, {"alive": alive}):
+        whole = store.top(queries, 1000, **these)
+        for k in range(1, 1000, 7):
+            for some, every in zip(store.top(queries, k, **these), whole, strict=True):
+                assert some.rows.tolist() == every.rows[:k].tolist()
 
 
 @pytest.mark.parametrize(("offset", "k"), [(-1, 10), (951, 50), (1000, 1)])

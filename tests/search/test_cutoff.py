@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 
 from smar.search.embeddings import VALID_FILE
 from smar.search.local import Shape, UpdatableIndex, build_index
-from smar.search.local.cutoff_fit import KEPT, LEAST_QUERIES, _logistic
+from smar.search.local.cutoff import FEATURES, Measured
+from smar.search.local.cutoff_fit import KEPT, LEAST_QUERIES, _fit, _logistic, _Trial
 from smar.search.local.nonsense import nonsense
 from smar.search.protocol import Mode
 from smar.serving.app import create_app
@@ -106,6 +107,13 @@ def test_nothing_is_nothing_and_what_is_near_is_said(client: TestClient) -> None
     assert "near" not in search(client, query=NOTHING, offset=6, cutoff=True)
 
 
+@pytest.mark.parametrize("query", ["?!", "...", "€", "\N{SNOWMAN}"])
+def test_a_query_without_words_is_cut_off_too(client: TestClient, query: str) -> None:
+    cut = search(client, query=query, k=6, cutoff=True, mode="text")
+    assert cut["total"]["value"] == len(cut["hits"]) == 0
+    assert len(cut["near"]) == 6
+
+
 def test_it_is_the_same_under_a_filter_and_in_every_arrangement(client: TestClient) -> None:
     cut = search(client, k=180, cutoff=True)
     total = cut["total"]["value"]
@@ -189,6 +197,19 @@ def test_requests_of_the_documentation(client: TestClient) -> None:
     assert requests
     for body in requests:
         assert "cutoff" in client.post("/v1/search", content=body).json()
+
+
+@pytest.mark.parametrize(("apart", "least", "most"), [(8, 0.98, 1), (1, 0.96, 0.975)])
+def test_more_queries_pass_where_made_up_ones_lie_far_from_them(apart: float, least: float, most: float) -> None:
+    random = np.random.default_rng(0)
+    real, scores = np.arange(2000) % 2 == 0, -np.sort(-random.random((2000, 20)))
+    features = random.normal(size=(2000, len(FEATURES)))
+    features[:, 0] += apart * real
+    measured = Measured(scores.mean(axis=1), scores.std(axis=1), scores[:, 0], features)
+    fit = _fit(_Trial(real, np.zeros(2000, np.bool_), scores, scores > 0.9, measured))
+    passes = measured.answered(fit) >= 0
+    assert least <= passes[real].mean() <= most
+    assert passes[~real].mean() <= 0.01 or apart == 1
 
 
 def test_the_logistic_fit_finds_the_weights_that_made_the_data() -> None:

@@ -95,9 +95,10 @@ class Bm25:
         return total
 
 
-def slow_fusion(adaptive: dict[str, float], by_words: dict[str, float], unit: float, fit: HybridFit, k: int) -> dict:
+def slow_fusion(
+    adaptive: dict[str, float], by_words: dict[str, float], unit: float, fit: HybridFit, depth: int
+) -> dict[str, float]:
     """Score of each candidate by item id."""
-    depth = max(k, DEPTH)
     vectors_best = sorted(adaptive, key=lambda i: -adaptive[i])[:depth]
     words_best = sorted((i for i in by_words if by_words[i] > 0), key=lambda i: -by_words[i])[:depth]
     fused = {}
@@ -119,13 +120,16 @@ def check(index: EmbeddedIndex, fit: HybridFit, known: Sequence[str], k: int, ch
     for query, all_hits, hits in zip(QUERIES, everything, index.search(queries, k, Mode.HYBRID, filter), strict=True):
         adaptive = {hit.item_id: hit.score for hit in all_hits}
         by_words = {hit.item_id: bm25.score(query, text(hit.payload)) for hit in sorted(all_hits, key=lambda h: h.row)}
-        fused = slow_fusion(adaptive, by_words, bm25.idf("in no item"), fit, k)
         assert len(hits) == min(k, len(all_hits))
-        expected = sorted(fused.values(), reverse=True)[:k]
-        np.testing.assert_allclose([hit.score for hit in hits], expected, atol=1e-5)
-        for hit in hits:
-            assert hit.score == pytest.approx(fused[hit.item_id], abs=1e-5)
-            assert hit.words_score == pytest.approx(by_words[hit.item_id], abs=1e-4)
+        shown = set[str]()
+        for some, depth in ((hits[:DEPTH], DEPTH), (hits[DEPTH:], 1000)):  # the first ones are the same on every page
+            fused = slow_fusion(adaptive, by_words, bm25.idf("in no item"), fit, depth)
+            expected = sorted((fused[item] for item in fused.keys() - shown), reverse=True)[: len(some)]
+            np.testing.assert_allclose([hit.score for hit in some], expected, atol=1e-5)
+            for hit in some:
+                assert hit.score == pytest.approx(fused[hit.item_id], abs=1e-5)
+                assert hit.words_score == pytest.approx(by_words[hit.item_id], abs=1e-4)
+            shown |= {hit.item_id for hit in some}
 
 
 def texts_of(index: EmbeddedIndex) -> list[str]:
@@ -138,6 +142,17 @@ def texts_of(index: EmbeddedIndex) -> list[str]:
 def test_answers_equal_the_twin(folder: Path, fit: HybridFit, chosen: str | None, k: int) -> None:
     index = EmbeddedIndex.open(folder)
     check(index, fit, texts_of(index), k, chosen)
+
+
+@pytest.mark.parametrize("fit", [WEIGHTED, RANKS], ids=lambda fit: fit.fusion.value)
+def test_a_longer_answer_begins_with_the_shorter_one(folder: Path, fit: HybridFit) -> None:
+    """So that pages neither repeat an item nor lack one."""
+    index = EmbeddedIndex.open(folder)
+    index = EmbeddedIndex(index.path, index.manifest.model_copy(update={"hybrid": fit}), index.segments, index.encoder)
+    queries = index.encoder.encode(QUERIES)
+    whole = [ranked.rows.tolist() for ranked in index.rank(queries, 1000, Mode.HYBRID)]
+    for k in (10, 199, 200, 201, 250, 399):
+        assert [ranked.rows.tolist() for ranked in index.rank(queries, k, Mode.HYBRID)] == [rows[:k] for rows in whole]
 
 
 def test_the_words_bring_in_what_the_vectors_miss(folder: Path) -> None:

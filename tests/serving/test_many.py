@@ -130,6 +130,8 @@ def test_other_words_are_encoded_and_the_picture_stays(shop: Shop, line: Line) -
         ("none", {"price": 1}, 404, "unknown_item"),
         ("none", {"title": "Words"}, 404, "unknown_item"),
         ("F001", {"price": "1"}, 422, "wrong_type"),
+        ("F001", {"price": float("nan")}, 422, "wrong_type"),
+        ("F001", {"price": float("inf")}, 422, "wrong_type"),
         ("F001", {"colour": "red"}, 422, "unknown_column"),
         ("F001", {"image_status": "ok"}, 422, "unknown_column"),
         ("F001", {"picture": None}, 422, "unknown_column"),

@@ -202,3 +202,14 @@ def test_one_typo_after_the_first_letter_is_forgiven(texts: list[str], typed: st
     assert set(found) == exact | near
     ranks = [(text not in exact, -counts[texts.index(text)]) for text in found]
     assert ranks == sorted(ranks)
+
+
+@pytest.mark.parametrize("most", [1, 4, 900])
+def test_of_a_wide_range_the_most_frequent_come_first(most: int) -> None:
+    random = np.random.default_rng(most)
+    counts = random.integers(0, most, 5000)
+    texts = Prefixes([f"{at // 1700}-{at:04d}" for at in range(len(counts))], counts.tolist())
+    for typed, within in (("", slice(None)), ("0", slice(1700)), ("1-", slice(1700, 3400)), ("2-4", slice(4000, None))):
+        order = np.argsort(-counts[within], kind="stable") + (within.start or 0)
+        for k in (1, 8, 20):
+            assert texts.find(typed, k) == order[:k].tolist()

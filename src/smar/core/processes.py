@@ -71,11 +71,10 @@ class Heap:
 
         Not after each step: taking memory anew would cost a fifth of its time.
         """
-        if (now := anonymous_bytes()) is None:
-            return
         if self._used is None:
-            self._used = now
-        elif now - self._used > self.GROWTH:
+            self.trim()
+            self._used = anonymous_bytes() or 0
+        elif (anonymous_bytes() or 0) - self._used > self.GROWTH:
             self.trim()
 
 

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel, PreTrainedModel
 
+from smar.model.bag import is_bag
 from smar.model.part import Head
 
 _FEWEST, _GROUPS = 64, 8
-"""Outside training so many texts are encoded in groups of like length."""
+"""So many texts are encoded in groups of like length."""
 ACTIVATIONS = {"": nn.Identity, "Identity": nn.Identity, "Tanh": nn.Tanh, "ReLU": nn.ReLU, "GELU": nn.GELU}
 
 
@@ -59,7 +60,10 @@ class TextTower(Tower):
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids and mask [n, t], padded on the right -> hidden states [n, t, h], pooled [n, h]."""
-        if not torch.is_inference_mode_enabled() or len(ids) < _FEWEST or self.head.pad_to:
+        plain = (
+            is_bag((self._shared[0] or self.encoder).config) or self.head.pad_to
+        )  # padding costs them nothing, or is due
+        if plain or not (self.training or torch.is_inference_mode_enabled()) or len(ids) < _FEWEST:
             return self._encode(ids, mask)
         length = mask.sum(1)  # texts of a length together: what they are padded with costs as much as a text
         groups = length.argsort().chunk(_GROUPS)

@@ -15,9 +15,10 @@ import math
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -136,6 +137,16 @@ class Filter:
     """A parsed filter, bound to the columns it was parsed for; equal filters hash equally."""
 
     root: Node
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash(self.root))
+
+    def __hash__(self) -> int:  # masks and counts are looked up by it many times in a search
+        return self._hash
+
+    def __reduce__(self) -> tuple[type["Filter"], tuple[Node]]:  # another process hashes texts otherwise
+        return Filter, (self.root,)
 
     def mask(self, table: pa.Table | Columns) -> Mask:
         """Which rows of `table` match: boolean [rows]; `Columns` remember what they converted."""
@@ -160,6 +171,7 @@ def columns_of(node: Node) -> set[str]:
             return set().union(*map(columns_of, terms))
 
 
+@lru_cache(maxsize=1024)
 def without(filter: Filter | None, column: str) -> Filter | None:
     """The filter as if nothing had been chosen of `column`: without the terms of its ``and`` that name it alone.
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote_to_bytes
 
-import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import JSONResponse
 
@@ -130,7 +129,7 @@ def _patch_line(item_id: str, body: bytes, request: Request) -> bytes:
     if changes.setdefault("item_id", item_id) != item_id:
         raise RequestError("invalid_item", "item_id is another one in the body than in the address; leave it out.")
     try:
-        return msgspec.json.encode(changes)
+        return json.dumps(changes, ensure_ascii=False).encode()  # NaN as it is, which msgspec would make null
     except (UnicodeEncodeError, RecursionError) as error:
         raise RequestError("wrong_type", f"the body holds what is no text: {error}.") from None
 

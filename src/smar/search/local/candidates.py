@@ -157,10 +157,12 @@ def words_scores(segments: Sequence[Segment], asked: WordQuery, rows: Rows) -> V
 def words_held(segments: Sequence[Segment], asked: WordQuery, rows: Rows) -> Mask:
     """Which words of a query, or what stands in for them, each of ascending `rows` of the index holds [words, n]."""
     parts = [
-        np.array([word.of(own.astype(np.int32)) > 0 for word in Entries.of(words_in(segment), asked).words])
+        np.array(
+            [word.of(own.astype(np.int32)) > 0 for word in Entries.of(words_in(segment), asked).words], np.bool_
+        ).reshape(len(asked.counts), len(own))  # of a query without words, too
         for segment, own in _split(segments, rows)
     ]
-    return np.concatenate([part.reshape(len(asked.counts), -1) for part in parts], axis=1)
+    return np.concatenate(parts, axis=1)
 
 
 def _scored(segments: Sequence[Segment], query: Query, rows: Rows) -> Found:

@@ -78,7 +78,8 @@ def card_ids(segments: Sequence[Segment], column: str, rows: Rows) -> Rows:
 
 def best_of_each(ids: Rows) -> Rows:
     """Places of the first hit of each card."""
-    return np.sort(np.unique(ids, return_index=True)[1])
+    order = np.argsort(ids, kind="stable")  # `np.unique` takes twice as long
+    return np.sort(order[np.diff(ids[order], prepend=-1) != 0])
 
 
 def diverse(ids: Sequence[int], most: int, among: int) -> Rows:

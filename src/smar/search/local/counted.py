@@ -151,8 +151,8 @@ def _missing(held: Mask, cards: Rows | None) -> int:
 def _best(counts: Mapping[str, int], top: int, contains: str) -> tuple[ValueCount, ...]:
     wanted = folded(contains)
     named = [entry for entry in counts.items() if wanted in folded(entry[0])] if wanted else counts.items()
-    ranked = sorted(named, key=lambda entry: (-entry[1], entry[0]))[:top]
-    return tuple(ValueCount(value, count) for value, count in ranked)
+    ranked = sorted([(-count, value) for value, count in named])[:top]
+    return tuple([ValueCount(value, -count) for count, value in ranked])
 
 
 def _ranges(

@@ -1,9 +1,11 @@
 """The cut-off of an index, fitted to validation clicks and made-up queries, and measured on those of the other half.
 
 Whether anything answers a query is learned from the log's queries and as many made-up ones, with odds that let `RECALL`
-of the log's pass. Whether a hit is relevant is learned from the log's queries: clicked hits are, all others count as
-irrelevant, and hits are cut off where `KEPT` of the clicked ones stay. Made-up queries that are mixed of the log's
-words teach that several words want to be met at once; as something may well answer them, no figure counts them.
+of the log's pass, and up to `MOST_RECALL` where at most `PASSING` of the made-up ones then do: clicked queries are the
+easier ones, and those that pictures alone answer come next. Whether a hit is relevant is learned from the log's
+queries: clicked hits are, all others count as irrelevant, and hits are cut off where `KEPT` of the clicked ones stay.
+Made-up queries that are mixed of the log's words teach that several words want to be met at once; as something may well
+answer them, no figure counts them.
 """
 
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from smar.search.local.open_version import EmbeddedIndex
 
 RECALL = 0.97
+MOST_RECALL = 0.99
+PASSING = 0.01
 KEPT = 0.95
 LEAST_QUERIES = 100
 _MOST_QUERIES = 300  # the standard error of a share of 0.95 among as many is 0.013
@@ -141,7 +145,9 @@ def _fit(trial: _Trial) -> ModeCutoff:
     known, even = trial.measured.features, np.full(len(trial.real), 1 / len(trial.real))
     answered = _logistic(known, trial.real, even, np.ones(known.shape[1], np.bool_))
     odds = known @ answered[:-1] + answered[-1]
-    answered[-1] -= np.quantile(odds[trial.real], 1 - RECALL)
+    least, most = np.quantile(odds[trial.real], [1 - MOST_RECALL, 1 - RECALL])
+    made = np.quantile(odds[~trial.real & ~trial.mixed], 1 - PASSING)
+    answered[-1] -= min(max(least, made), most)
     solved = _fit_hits(trial.inputs()[trial.real], trial.clicked[trial.real])
     figures = dict.fromkeys(("precision", "recall", "kept", "hits"), 0.0)
     weights = {"weights": tuple(solved[2:-1].tolist()), "answered": tuple(answered.tolist())}

@@ -104,6 +104,8 @@ def _value(term: Term, segments: Sequence[Segment], rows: Rows, scores: Mapping[
 
 def matching_rows(term: Matches, segments: Sequence[Segment], rows: Rows) -> Values:
     """Looked up in those rows alone where what matches among all items may never be asked for again."""
+    if term.again and len(segments) == 1 and (allowed := segments[0].allowed(term.filter)) is not None:
+        return allowed.mask[rows].astype(np.float64)
     found = np.zeros(len(rows))
     for segment, places, own in by_segment(segments, rows):
         if term.again and (allowed := segment.allowed(term.filter)) is not None:

@@ -3,8 +3,8 @@
 Adaptive search does it with the shares that the query's own gate gives (`smar.data.voices`), hybrid search alike for
 all queries.
 
-Candidates are the best `DEPTH` rows (`k`, where that is more) of either ranking, in lists all that codes propose for so
-many; vectors are read of those whose sum by codes is high. Two ways to score them:
+Candidates are the best `DEPTH` rows of either ranking (for hits after as many, `MAX_HITS`), in lists all that codes
+propose for so many; vectors are read of those whose sum by codes is high. Two ways to score them:
 
     weighted          adaptive score + w * BM25 score / idf of a word that no item holds
     reciprocal-ranks  1 / (60 + rank) of each of the two rankings, added up
@@ -32,6 +32,7 @@ from smar.search.local.fallback import Part, ask
 from smar.search.local.postings import WordQuery
 from smar.search.local.segment import Segment, around_of, top_of
 from smar.search.local.word_index import WordIndex
+from smar.search.protocol import MAX_HITS
 from smar.search.query import QueryEncoder, QueryVectors
 from smar.search.ranked import Found, Queries, Vectors
 
@@ -148,8 +149,33 @@ def fuse(
     k: int,
     filter: Filter | None,
 ) -> list[tuple[Found, Vectors]]:
-    """The best `k` of each query by fused score, and their BM25 scores; by reciprocal ranks where a blend is None."""
-    depth = max(k, DEPTH)
+    """The best `k` of each query by fused score, and their BM25 scores; by reciprocal ranks where a blend is None.
+
+    The first `DEPTH` are the same whatever `k` is, and those after them do not depend on it: the rest of what as many
+    candidates as can be shown give, so that pages neither repeat an item nor lack one.
+    """
+    first = _fused(segments, blends, queries, asked, min(k, DEPTH), DEPTH, filter)
+    if k <= DEPTH or all(len(found) < DEPTH for found, _ in first):
+        return first
+    deep = _fused(segments, blends, queries, asked, MAX_HITS, MAX_HITS, filter)
+    return [_continued(own, further, k) for own, further in zip(first, deep, strict=True)]
+
+
+def _continued(first: tuple[Found, Vectors], deep: tuple[Found, Vectors], k: int) -> tuple[Found, Vectors]:
+    (begin, words), (further, further_words) = first, deep
+    new = np.flatnonzero(~np.isin(further.rows, begin.rows))[: k - len(begin)]
+    return Found.joined([begin, further.pick(new)]), np.concatenate([words, further_words[new]])
+
+
+def _fused(
+    segments: Sequence[Segment],
+    blends: Sequence[Blend | None],
+    queries: Queries,
+    asked: Sequence[WordQuery],
+    k: int,
+    depth: int,
+    filter: Filter | None,
+) -> list[tuple[Found, Vectors]]:
     if None not in blends:
         near = around_of(segments, queries, depth, filter)
         return [

@@ -143,7 +143,14 @@ class Influence:
 
     def shown(self, filter: Filter | None) -> Filter | None:
         """A filter without what is hidden."""
+        if filter is None:
+            return self._hiding
         return filter if self._hidden is None else along(filter, self._hidden)
+
+    @cached_property
+    def _hiding(self) -> Filter | None:
+        """One and the same for every search, so that what is known of it is found without comparing."""
+        return None if self._hidden is None else along(None, self._hidden)
 
     def told(self) -> list[dict[str, Any]]:
         """The rules that hold and what each does."""

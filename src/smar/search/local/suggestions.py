@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,6 +29,7 @@ from smar.search.ranked import Rows
 _LAST = chr(0x10FFFF)
 _LETTERS_FOR_TYPO = 3  # typed: before, nearly everything is one typo away
 _TRIED = 100  # letters after a beginning
+_BLOCK = 256
 Span = tuple[int, int]
 
 
@@ -81,6 +83,8 @@ class Prefixes:
         self._keys = [keys[at] for at in order]
         self._places = np.array(order, np.int64)
         self._counts = np.array(counts, np.int32)[self._places]  # in half the time of 64 bits
+        whole = len(self._counts) // _BLOCK
+        self._block_counts = self._counts[: whole * _BLOCK].reshape(whole, _BLOCK).max(axis=1)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -106,12 +110,15 @@ class Prefixes:
         return sorted(order, key=lambda row: -self._counts[row])[:k]
 
     def _best_of(self, span: Span, k: int) -> Rows:
+        """The most frequent of a range. The blocks with the highest counts hold those of a wide one."""
         first, last = span
-        counts = self._counts[first:last]
-        if len(counts) > k:
-            likely = np.flatnonzero(counts >= np.partition(counts, -k)[-k])  # many, where they are equal
-            return first + likely[np.argsort(-counts[likely], kind="stable")[:k]]
-        return np.arange(first, last)
+        if last - first <= 4 * _BLOCK:
+            return _most(self._counts, np.arange(first, last), k)
+        begin, end = -(-first // _BLOCK), last // _BLOCK
+        blocks = _most(self._block_counts, np.arange(begin, end), k)
+        within = (blocks[:, None] * _BLOCK + np.arange(_BLOCK)).ravel()
+        edges = np.arange(first, begin * _BLOCK), np.arange(end * _BLOCK, last)
+        return _most(self._counts, np.concatenate([edges[0], np.sort(within), edges[1]]), k)
 
     def _typos(self, prefix: str) -> Iterator[str]:
         """Beginnings that somebody may have meant; some begin no text."""
@@ -137,6 +144,15 @@ class Prefixes:
             letter = self._keys[at][len(begin)]
             yield letter
             at = bisect_left(self._keys, begin + letter + _LAST, at, last)
+
+
+def _most(counts: npt.NDArray[np.int32], places: Rows, k: int) -> Rows:
+    """The `k` of ascending `places` with the highest counts; of equal ones those that come first."""
+    own = counts[places]
+    if len(places) > k:
+        likely = np.flatnonzero(own >= np.partition(own, -k)[-k])  # many, where they are equal
+        return places[likely[np.argsort(-own[likely], kind="stable")[:k]]]
+    return places
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ _NEARLY_ALL = 0.9
 _MIN_CANDIDATES = 100
 _FEW_DEAD = 20
 """Spare hits where fewer than one item in a hundred is dead or hidden."""
+_EQUAL = 16
+"""Hits beyond the last one that are looked at for equal scores, as variants of one title have."""
 _FEW_OTHERS = 64
 _NARROW = 200 + _FEW_DEAD  # hits up to which lists are left out by the margin, which is tuned for 50
 _NTH = 4  # list that the others are compared with; the best may be alone
@@ -230,8 +232,16 @@ class VectorStore:
 
     def _search_flat(self, queries: Queries, k: int, allowed: Allowed | None) -> list[Found]:
         parameters = faiss.SearchParameters(sel=None if allowed is None else allowed.selector)
-        _, found = self.index.search(queries.wide, min(k, len(self)), params=parameters)
-        return [self._best(queries[at], rows[rows >= 0], k) for at, rows in enumerate(found)]
+        _, found = self.index.search(queries.wide, min(k + _EQUAL, len(self)), params=parameters)
+        return [self._best_of_all(queries[at], rows[rows >= 0], k, allowed) for at, rows in enumerate(found)]
+
+    def _best_of_all(self, query: Query, rows: Rows, k: int, allowed: Allowed | None) -> Found:
+        """The best `k` of `rows`, beyond which others may be as good as the last: which of these are found is ours to
+        decide, always alike, as faiss's choice depends on `k`, and pages would repeat items and lack others."""
+        found = self._best(query, rows, len(rows))
+        if len(rows) == k + _EQUAL and found.score[k - 1] == found.score[-1]:
+            return self._scan(query, k, allowed)
+        return found.pick(slice(k))
 
     def _search_lists(self, queries: Queries, k: int, probes: Probes, allowed: Allowed | None) -> list[Found]:
         if allowed is None:
