@@ -49,7 +49,7 @@ docs: .venv/installed-docs  ## build the site of docs/ with a reference of the A
 	$(BIN)/mkdocs build --strict
 
 # Peers that are no pinned requirement: their scripts say what to install.
-bench: .venv/installed-dev $(filter-out bench-words bench-workers bench-length_groups,$(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py)))  ## run the benchmarks at moderate sizes
+bench: .venv/installed-dev $(filter-out bench-words bench-workers bench-length_groups bench-store,$(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py)))  ## run the benchmarks at moderate sizes
 
 bench-serving: .venv/installed-bench  ## a million items under load, beside a peer (BENCH_serving='--items 20000': fewer)
 	$(BIN)/python benchmarks/serving.py $(BENCH_serving)

@@ -70,19 +70,21 @@ def measure(settings: Settings, data: TrainingData, batch: int, steps: int) -> N
     plain = SmarModel._from_config(copy.deepcopy(ours.config), attn_implementation=default_attention(ours)).train()
     plain.load_state_dict(ours.state_dict())
     optimizers = optimizer(ours, job, stage), torch.optim.AdamW(plain.parameters(), lr=stage.learning_rate)
-    rng, times = np.random.default_rng(0), ([], [])
+    rng, times, spent = np.random.default_rng(0), ([], []), []
     for step in range(steps + 2):
         indices = rng.choice(len(data.pairs), min(batch, len(data.pairs)), replace=False).tolist()
         for run in (ours_step, plain_step) if step % 2 else (plain_step, ours_step):
             is_ours = run is ours_step
-            started = time.perf_counter()
+            started, before = time.perf_counter(), time.process_time()
             loss = run((ours if is_ours else plain), collate, indices, processor, stage.weights)
             loss.backward()
             optimizers[0 if is_ours else 1].step()
             (ours if is_ours else plain).zero_grad(set_to_none=True)
             if step >= 2:
                 times[0 if is_ours else 1].append(time.perf_counter() - started)
+                spent += [time.process_time() - before] * is_ours
     report(times, batch)
+    print(f"smar, a CPU second {batch / statistics.median(spent):8.0f} pairs")
 
 
 def default_attention(model: SmarModel) -> dict[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from smar.commands.command import call
 from smar.commands.parser import COMMANDS, parser
 from smar.core.errors import InputError, TrainingError
-from smar.core.progress import console
+from smar.core.progress import console, shown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,10 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         call(COMMANDS[options.command], options)
     except InputError as error:
-        console.print(f"smar {options.command}: {error}", style="red", markup=False, soft_wrap=True)
+        console.print(f"smar {options.command}: {shown(error)}", style="red", markup=False, soft_wrap=True)
         return 2
     except (TrainingError, OSError, MemoryError) as error:
-        console.print(f"smar {options.command} failed: {error}", style="red", markup=False, soft_wrap=True)
+        console.print(f"smar {options.command} failed: {shown(error)}", style="red", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         console.print(f"smar {options.command}: stopped. The same command goes on where it can.", markup=False)

@@ -6,7 +6,7 @@ import bm25s
 import numpy as np
 import pytest
 
-from smar.data import bm25
+from smar.data import word_matrix
 from smar.data.bm25 import Bm25, build
 from smar.data.words import words
 from smar.evaluation.word_baseline import bm25_blocks, with_hybrid
@@ -43,15 +43,16 @@ def test_scores_follow_the_formula_up_to_its_constant() -> None:
 def test_the_matrix_is_the_librarys_own_however_many_texts_are_counted_at_a_time(
     together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bm25, "_TEXTS", together)
+    monkeypatch.setattr(word_matrix, "_WORDS", together)
     random = np.random.default_rng(0)
     texts = [" ".join(f"w{word}" for word in random.zipf(1.5, random.integers(0, 9)).clip(max=50)) for _ in range(300)]
-    ours, mean = build(texts)
+    ours = build(texts)
     assert ours is not None
     vocabulary = {word: number for word, number in ours.vocab_dict.items() if word}
     ids = [[vocabulary[word] for word in words(text)] for text in texts]
     library = bm25s.BM25(k1=1.5, b=0.75, method="lucene", backend="numpy")
     library.index((ids, dict(vocabulary)), show_progress=False)
+    mean = word_matrix.word_matrix(texts).mean_length
     assert (mean, ours.vocab_dict) == (sum(map(len, ids)) / len(ids), library.vocab_dict)
     for name in ("indptr", "indices"):
         np.testing.assert_array_equal(ours.scores[name], library.scores[name])

@@ -9,15 +9,18 @@ import pytest
 
 from smar.cli import main
 from smar.core.errors import InputError
-from smar.search import column_values
+from smar.data import word_matrix
+from smar.search import column_values, embeddings
 from smar.search.column_values import one_array, widened
 from smar.search.filter_parser import parse_filter
 from smar.search.items import Items
-from smar.search.local import build, tuning
+from smar.search.local import build, forming, tuning
 from smar.search.local.build import build_index
 from smar.search.local.forming import Nearest
 from smar.search.local.live import UpdatableIndex
 from smar.search.local.open_version import EmbeddedIndex
+from smar.search.local.ordered_table import ordered
+from smar.search.local.room import window
 from tiny_index import DIM, FINGERPRINT, write_embeddings
 
 ITEMS = 3000
@@ -76,17 +79,62 @@ def test_an_index_of_wide_columns_is_searched_filtered_changed_and_compacted(
     assert pa.types.is_large_string(live.snapshot.catalogue.table.schema.field("title").type)
 
 
-def test_a_build_in_little_memory_writes_the_same_files(source: Path, tmp_path: Path) -> None:
-    build_index(source, tmp_path / "usual", exact_limit=1000)
-    build_index(source, tmp_path / "little", exact_limit=1000, memory=1)
-    names = ("vectors.npy", "lists.bin", "coarse.npz", "payload.arrow", "words/rows.npy", "words/weights.npy")
-    for name in names:
-        assert (tmp_path / "usual/v0001" / name).read_bytes() == (tmp_path / "little/v0001" / name).read_bytes(), name
+def files_of(version: Path) -> dict[str, bytes]:
+    """All but what says when it was built."""
+    found = {path.relative_to(version).as_posix(): path for path in version.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if name != "manifest.json"}
+
+
+def test_a_build_in_little_memory_writes_the_same_files(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, exact_limit in (("lists", 1000), ("exact", 10_000)):
+        build_index(source, tmp_path / name, exact_limit=exact_limit)
+        with monkeypatch.context() as little:
+            little.setattr(build, "window", lambda *given: 50_000)  # 3,000 items take some 400,000 bytes
+            little.setattr(embeddings, "_BATCH", 500)
+            little.setattr(forming, "_ROWS", 64)
+            little.setattr(forming, "_UNWRITTEN", 500)
+            little.setattr(word_matrix, "_WORDS", 1000)
+            build_index(source, tmp_path / name, exact_limit=exact_limit)
+        usual, own = (files_of(tmp_path / name / version) for version in ("v0001", "v0002"))
+        assert usual.keys() == own.keys()
+        assert [file for file in usual if usual[file] != own[file]] == []
+
+
+@pytest.mark.parametrize("order", [None, np.random.default_rng(0).permutation(1000)], ids=["as it is", "other order"])
+def test_rows_come_in_order_whatever_fits(order: np.ndarray | None, tmp_path: Path) -> None:
+    rows = range(1000)
+    columns = {
+        "text": pa.array([None if at % 7 == 0 else "é" * (at % 5) for at in rows]),
+        "long": pa.array([f"{at}" for at in rows], pa.large_string()),
+        "nothing": pa.array([""] * 1000),
+        "bytes": pa.array([bytes(at % 3) for at in rows], pa.binary()),
+        "number": pa.array([None if at % 2 else at / 3 for at in rows]),
+        "flag": pa.array([at % 3 == 0 for at in rows]),
+        "tags": pa.array([[f"{at}"] * (at % 3) for at in rows]),
+        "kind": pa.array([str(at // 100) for at in rows]).dictionary_encode(),
+        "none": pa.nulls(1000),
+    }
+    whole = pa.table(columns)
+    table = pa.concat_tables([whole.slice(0, 3), whole.slice(3, 500), whole.slice(503, 0), whole.slice(503)])
+    for memory in (None, 1 << 30, table.nbytes, 1):
+        (folder := tmp_path / f"{memory}").mkdir()
+        found = ordered(table, order, folder, memory)
+        assert found.equals(whole if order is None else whole.take(pa.array(order)))
+        assert {column.num_chunks for column in found.columns} == {1}
+        found.validate(full=True)
+
+
+def test_too_little_memory_is_refused_before_anything_is_read(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--memory 0.00GB is too little for 3,000 items of 64 numbers.*at least"):
+        build_index(source, tmp_path / "index", memory=1_000_000)
+    assert not (tmp_path / "index").exists()
+    assert window(None, 10**7, 256, exact=False) is None
+    assert 0 < (window(4 * 10**9, 10**7, 256, exact=False) or 0) < 4 * 10**9
 
 
 def test_parts_of_the_vectors_are_read_in_the_files_order() -> None:
-    from smar.search.local import forming
-
     class Seen:
         """A mapped file that notes which rows are read."""
 
@@ -100,7 +148,7 @@ def test_parts_of_the_vectors_are_read_in_the_files_order() -> None:
 
     rows = np.arange(50_000, dtype=np.float32)[:, None]
     seen, order = Seen(rows), np.random.default_rng(0).permutation(len(rows))
-    blocks = list(forming._gathered(seen, order, 4 * 32_768))  # type: ignore[arg-type]
+    blocks = [block.copy() for block in forming._gathered(seen, order, 4 * 32_768)]  # type: ignore[arg-type]
     np.testing.assert_array_equal(np.concatenate(blocks)[:, 0], order)
     assert [len(block) for block in blocks] == [16_384, 16_384, 16_384, 848]
     falls = np.count_nonzero(np.diff(np.concatenate(seen.read)) < 0)

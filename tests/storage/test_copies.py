@@ -1,14 +1,18 @@
 """Remote arguments as local folders (fsspec's memory://): published after, gone on with elsewhere, refused by name."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from smar.api.index import Index
+from smar.cli import main
 from smar.core.errors import InputError
 from smar.storage.copies import local_copies
 from smar.storage.folders import StoredFolder
+from tiny_index import write_embeddings
 from tiny_service import becomes
 
 OUT = "memory://shop/copies"
@@ -67,6 +71,34 @@ def test_shards_are_published_on_the_way(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_a_store_cannot_is_refused(command: str, given: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said), local_copies(command, given):
         pass
+
+
+def test_an_index_is_built_from_a_store_into_a_store_and_opened_there(tmp_path: Path) -> None:
+    embeddings = "memory://shop/embeddings"
+    StoredFolder(embeddings).publish(write_embeddings(tmp_path / "embeddings", 40))
+    build = partial(Index.build, embeddings, OUT)
+    assert len(build()) == 40
+    assert [len(index.search("red shirt", k=5).hits) for index in (Index.open(OUT), build())] == [5, 5]
+    newest = StoredFolder(OUT).newest()
+    assert newest is not None
+    assert {name.partition("/")[0] for name in newest.files} >= {"current", "v0001", "v0002"}
+    with pytest.raises(InputError, match="memory://shop/nothing: nothing was published there"):
+        Index.open("memory://shop/nothing")
+
+
+def test_messages_name_what_was_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    embeddings = write_embeddings(tmp_path / "embeddings", 40)
+    StoredFolder("memory://shop/embeddings").publish(embeddings)
+    assert main(["index", "memory://shop/embeddings", "--out", OUT]) == 0
+    said = "".join(capsys.readouterr().err.split())
+    assert f"next:smarserve{OUT}" in said
+    assert f"indexin{OUT}" in said
+    (embeddings / "payload.parquet").unlink()
+    StoredFolder("memory://shop/embeddings").publish(embeddings)
+    assert main(["index", "memory://shop/embeddings", "--out", OUT]) == 2
+    said += "".join(capsys.readouterr().err.split())
+    assert "memory://shop/embeddings/payload.parquetismissing" in said
+    assert str(tmp_path / "one") not in said
 
 
 def test_local_folders_are_left_alone(tmp_path: Path) -> None:

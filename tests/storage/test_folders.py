@@ -7,7 +7,8 @@ import fsspec
 import pytest
 
 from smar.core.errors import InputError
-from smar.storage.folders import KEPT, StoredFolder, StoreDown
+from smar.storage.folders import StoredFolder
+from smar.storage.objects import KEPT, Objects, StoreDown
 
 URL = "memory://shop/run"
 
@@ -77,21 +78,21 @@ def test_a_broken_upload_goes_on_and_is_absent_until_then(
 
 def test_a_broken_download_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     StoredFolder(URL, part=600).publish(folder)
-    plain, read = StoredFolder._part, list[str]()
+    plain, read = Objects.part, list[str]()
 
-    def part(self: StoredFolder, name: str, digest: str) -> bytes:
+    def part(self: Objects, name: str, digest: str) -> bytes:
         if len(read) == 3:
             raise StoreDown("reset by the test")
         read.append(digest)
         return plain(self, name, digest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StoredFolder, "_part", part)
+        patch.setattr(Objects, "part", part)
         with pytest.raises(StoreDown):
             StoredFolder(URL).fetch(tmp_path / "copy")
     first = list(read)
     read[:] = [""] * 4  # counts on, without an end
-    monkeypatch.setattr(StoredFolder, "_part", part)
+    monkeypatch.setattr(Objects, "part", part)
     StoredFolder(URL).fetch(tmp_path / "copy")
     assert not set(first) & set(read[4:])
     assert content(tmp_path / "copy") == content(folder)

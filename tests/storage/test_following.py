@@ -27,14 +27,14 @@ def test_a_copy_follows_what_is_whole(tmp_path: Path, monkeypatch: pytest.Monkey
         assert becomes(lambda: (copy / "current").read_text() == "2", 10)
         assert problem(copy) is None
         (folder / "current").write_text("3")
-        plain = stored._create
+        plain = stored.objects.create
         key = "/shop/followed/files/current/"
 
         def create(made):  # altered before anybody can fetch it
             system.pipe_file(key + made.files["current"].parts[0], b"4")
             plain(made)
 
-        monkeypatch.setattr(stored, "_create", create)
+        monkeypatch.setattr(stored.objects, "create", create)
         stored.publish(folder)
         assert becomes(lambda: "was altered in the store" in (problem(copy) or ""), 10)
         assert (copy_of(URL) / "current").read_text() == "2"

@@ -1,10 +1,8 @@
 """The tiny shop's whole line on a real S3 server (SeaweedFS), from tables to a served version that is followed."""
 
-import contextlib
 import json
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,23 +14,12 @@ import httpx
 import pytest
 
 from smar.storage.folders import StoredFolder
+from stores import free_ports, kill_amid_upload
 from tiny_line import Line, smar
 from tiny_service import address, becomes, run_service
 
 pytestmark = pytest.mark.cluster
 BUCKET = "s3://shop"
-
-
-def free_ports(names: tuple[str, ...]) -> dict[str, int]:
-    """Different ones, below those that the system gives to whoever asks, which may be taken until the server starts."""
-    with contextlib.ExitStack() as held:
-        ports: dict[str, int] = {}
-        while len(ports) < len(names):
-            probe = held.enter_context(socket.socket())
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", 12_000 + secrets.randbelow(20_000)))
-                ports[names[len(ports)]] = int(probe.getsockname()[1])
-        return ports
 
 
 def weed() -> str:
@@ -88,6 +75,29 @@ def done(*words: object) -> Any:
     return outcome
 
 
+def test_a_process_killed_amid_an_upload_leaves_nothing_and_the_same_command_goes_on(
+    server: subprocess.Popen[bytes], line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = f"{BUCKET}/killed"
+    size = sum(path.stat().st_size for path in line.index.rglob("*") if path.is_file())
+    words = ("index", line.embeddings, "--out", out)
+    kill_amid_upload(words, "AWS_ENDPOINT_URL", size // 2)
+    stored = StoredFolder(out)
+    sent = stored.objects.sizes()
+    assert sent
+    assert sum(sent.values()) < size
+    assert stored.newest(complete=False) is None
+    absent = smar("search", out, "red shirt")
+    assert absent.code == 2
+    assert absent.says(f"{out}: nothing was published there")
+
+    done(*words)
+    assert sent.items() <= stored.objects.sizes().items(), "what was sent is lost"
+    monkeypatch.setenv("SMAR_CACHE", str(tmp_path / "another-machine"))
+    local, found = (json.loads(done("search", index, "red shirt", "--json").out)["hits"] for index in (line.index, out))
+    assert found == local
+
+
 def test_the_whole_line(
     server: subprocess.Popen[bytes], line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +105,10 @@ def test_the_whole_line(
     done("prepare", *tables, "--config", line.config, "--out", f"{BUCKET}/dataset")
     done("train", f"{BUCKET}/dataset", "--out", f"{BUCKET}/run", "--config", line.config)
     monkeypatch.setenv("SMAR_CACHE", str(tmp_path / "another-machine"))
+    report = done("evaluate", f"{BUCKET}/run", f"{BUCKET}/dataset", "--out", f"{BUCKET}/report")
+    assert report.says(f"next: smar embed {BUCKET}/run {BUCKET}/dataset --out embeddings")
+    StoredFolder(f"{BUCKET}/report").fetch(tmp_path / "report")
+    assert (tmp_path / "report/per-query.parquet").read_bytes() == (line.report / "per-query.parquet").read_bytes()
     done("embed", f"{BUCKET}/run", f"{BUCKET}/dataset", "--out", f"{BUCKET}/embeddings")
     done("index", f"{BUCKET}/embeddings", "--out", f"{BUCKET}/index")
     StoredFolder(f"{BUCKET}/embeddings").fetch(tmp_path / "embeddings")
@@ -143,12 +157,12 @@ def alter_next(stored: StoredFolder, folder: Path) -> None:
     stored.fetch(folder)
     (folder / "v0003").mkdir()
     (folder / "v0003" / "manifest.json").write_text("{}")
-    plain = stored._create
+    plain = stored.objects.create
 
     def create(made: Any) -> None:
         [digest] = made.files["v0003/manifest.json"].parts
-        stored._system.pipe_file(stored._key("v0003/manifest.json", digest), b"[]")
+        stored.objects.put(stored.objects.key("v0003/manifest.json", digest), b"[]")
         plain(made)
 
-    stored._create = create  # type: ignore[method-assign]
+    stored.objects.create = create  # type: ignore[method-assign]
     stored.publish(folder)

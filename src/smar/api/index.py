@@ -15,6 +15,7 @@ from smar.search.local import CANDIDATES, RECALL_TARGET, Collapse, Facets, Shape
 from smar.search.protocol import MAX_HITS, Mode
 from smar.serving.engine import Engine, SearchResult
 from smar.serving.remote_engine import RemoteEngine
+from smar.storage.copies import with_copies
 
 if TYPE_CHECKING:
     from smar.api.loaded import Encoder
@@ -37,9 +38,11 @@ class Index:
         self.engine = engine
 
     @classmethod
+    @with_copies
     def open(cls, index: StrPath, folder: StrPath | None = None, *, rules: StrPath | None = None) -> Self:
         """Open an index folder, with a file of a shop's `rules` (docs/rules.md), or an engine's URL (docs/engines.md).
 
+        Of a folder in a store, such as ``s3://bucket/index`` (docs/storage.md), the newest version is copied first.
         `folder` is where a URL's query encoder and pictures lie, if not where it was loaded from. Raises InputError,
         which names the file, where an index is damaged or none, or a rule is wrong, and EngineDown where an engine
         does not answer.
@@ -47,6 +50,7 @@ class Index:
         return cls(open_engine(index, folder, rules))
 
     @classmethod
+    @with_copies
     def build(
         cls,
         embeddings: "StrPath | ItemVectors | Mapping[str, Any]",
@@ -67,9 +71,9 @@ class Index:
         ['a']
 
         Args:
-            embeddings: folder of `embed`; or vectors of items, as `Encoder.encode_item` gives them or as a mapping of
-                `text` and `multimodal`, arrays [n, k] of unit vectors.
-            out: the index.
+            embeddings: folder of `embed`, here or in a store; or vectors of items, as `Encoder.encode_item` gives them
+                or as a mapping of `text` and `multimodal`, arrays [n, k] of unit vectors.
+            out: the index, here or in a store.
             items: of vectors in memory: one row an item, with `item_id` and the columns to show and to filter by, as a
                 table of pandas, polars or pyarrow, or a list of dicts. A key `image` is left out: the index of arrays
                 shows no pictures.

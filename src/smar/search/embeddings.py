@@ -1,5 +1,6 @@
 """Reading an embeddings folder: the manifest, and the shards, each checked before it is believed."""
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ INTERNAL_COLUMNS = frozenset({"picture_offset", "picture_length"})
 """Payload columns that locate the picture; neither shown nor filtered on."""
 _NORM_TOLERANCE = 1e-2  # vectors may have been stored through bf16
 _ROWS = 8_192  # joined at a time
+_READ = 1 << 20  # bytes of a column that are held
+_BATCH = 65_536  # items that are mapped as one piece
 _SAMPLE_QUERIES = 300  # more err hardly less
 DEFAULT_FIELDS = ("title", "category", "brand")
 """Columns whose words are searched where embeddings do not say."""
@@ -106,7 +109,8 @@ class Embeddings:
         InputError: a file is missing, damaged or does not fit the manifest; the message names the file.
     """
 
-    def __init__(self, path: StrPath) -> None:
+    def __init__(self, path: StrPath, spill: Path | None = None) -> None:
+        """`spill` is that of `read_payload`."""
         path = Path(path)
         self.path = path
         self.manifest = EmbeddingManifest.read(path, MADE_BY)
@@ -115,7 +119,7 @@ class Embeddings:
             raise InputError(
                 f"{path / 'manifest.json'} names {rows} rows for {self.manifest.items} items. Run `{MADE_BY}` again."
             )
-        self.payload = read_payload(path / PAYLOAD_FILE, self.manifest.items, MADE_BY)
+        self.payload = read_payload(path / PAYLOAD_FILE, self.manifest.items, MADE_BY, spill)
 
     def shards(self) -> Iterator[Shard]:
         """Each shard in item order, its checksum, shape and item ids verified."""
@@ -181,19 +185,28 @@ def check_items(table: pa.Table, items: int, path: Path, made_by: str) -> None:
         )
 
 
-def read_payload(path: Path, items: int, made_by: str) -> pa.Table:
+def read_payload(path: Path, items: int, made_by: str, spill: Path | None = None) -> pa.Table:
     """Read the item columns and check that there is one row per item; InputError names the file.
 
+    With `spill`, a folder, they are mapped from a file without a name there, so that they take no memory.
     Columns that have a value everywhere are written as such. Later items may lack one, so that is taken off here.
     """
     try:
-        table = widened(pq.read_table(path)).combine_chunks()
+        table = widened(pq.read_table(path)).combine_chunks() if spill is None else widened(_spilled(path, spill))
     except FileNotFoundError:
         raise InputError(f"{path} is missing. Run `{made_by}` again.") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} cannot be read as Parquet: {error}. Run `{made_by}` again.") from None
     check_items(table, items, path, made_by)
     return table.cast(pa.schema([field.with_nullable(True) for field in table.schema], table.schema.metadata))
+
+
+def _spilled(path: Path, folder: Path) -> pa.Table:
+    with tempfile.NamedTemporaryFile(dir=folder) as place, pq.ParquetFile(path, buffer_size=_READ) as source:
+        with pa.OSFile(place.name, "wb") as sink, pa.ipc.new_stream(sink, source.schema_arrow) as out:
+            for batch in source.iter_batches(_BATCH):
+                out.write_batch(batch)
+        return pa.ipc.open_stream(pa.memory_map(place.name)).read_all()
 
 
 def check_fingerprint(path: Path, fingerprint: str, dim: int) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,27 +28,19 @@ from smar.search.embeddings import (
     QUERY_FOLDER,
     Embeddings,
     check_fingerprint,
-    sample_queries,
 )
 from smar.search.engines import open_store, password_free
-from smar.search.protocol import Mode, widen
-from smar.search.query import QueryEncoder
+from smar.search.protocol import Mode
 from smar.search.ranked import Vectors
 from smar.search.rarity import CountedWords
 from smar.search.remote_index import packed
+from smar.search.sample import Best, Sample, sampled
 from smar.search.store import About, Store
 from smar.search.stored import ID, Stored
 
 RECALL_TARGET = 0.98
-_MODES = (Mode.ADAPTIVE, Mode.ROUTE, Mode.TEXT, Mode.MULTIMODAL)
-_NEAREST = 50  # recall is that of so many
-_SAMPLE = 60  # queries that efforts are chosen with
-_CHECKED = 8
 _ASKED = 1_000  # ids that an engine is asked for at once
 _DEADLINE = 600.0  # building an index takes its time
-
-Best = dict[Mode, list[tuple[Vectors, Any]]]
-"""For each mode and query the scores of the best items, and their ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +95,7 @@ class LoadTask:
     def opened(self) -> tuple[Store, Embeddings, dict[Mode, Vectors]]:
         """The engine, the embeddings, and the sample's queries."""
         source = Embeddings(self.folder)
-        return open_store(self.url, _DEADLINE), source, _sample(source)
+        return open_store(self.url, _DEADLINE), source, sampled(source)
 
 
 def load(
@@ -144,37 +135,45 @@ def load(
         version, again = store.create(stored, _key(source, stored))
         parts = _parts(source, store, version, stored, again)
         begun = time.perf_counter()
-        queries = _Sample(_sample(source))
+        queries = Sample(sampled(source))
         tasks: list[Callable[[ShardLoad], Best]] = [LoadTask(url, version, folder, again)] * workers
         if workers == 1 and runner == "local":
             tasks = [partial(_load_shard, opened=(store, source, queries.wide), version=version, again=again)]
         for best in run(tasks, parts, len(parts), "loading", runner):
             queries.merge(best)
         rate = sum(part.rows for part in parts if not part.held) / (time.perf_counter() - begun)
-        if (count := store.count(version, None)) != manifest.items:
-            store.drop(version)
-            said = f"{version} had {count} rows for {manifest.items} items: did two processes load it at once?"
-            raise InputError(f"{said} It was dropped; load again.")
-        efforts = store.finish(version, stored)
-        effort, reached = queries.tuned(store, version, stored, efforts, recall)
-        if (folder / QUERY_FOLDER / VOICES_FILE).exists():
-            CountedWords.of(source.payload, manifest.text_fields or DEFAULT_FIELDS, manifest.language).write(folder)
-        about = About(
-            fingerprint=manifest.fingerprint,
-            kind=manifest.kind,
-            dim=manifest.dim,
-            columns=stored.text(),
-            folder=str(folder),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            effort=effort,
-            recall=reached,
-            borders=_borders(source.payload, stored),
-        )
-        store.publish(version, about.model_dump_json())
-    told = ", ".join(f"{mode} {own}" for mode, own in effort.items()) if len(efforts) > 1 else "exact"
+        told, lowest = _published(store, version, stored, source, queries, recall)
     reused, seconds = sum(part.held for part in parts), time.perf_counter() - started
-    lowest = min(reached.values())
     return Loaded(store.name, version, manifest.items, lowest, told, len(parts) - reused, reused, rate, seconds)
+
+
+def _published(
+    store: Store, version: str, stored: Stored, source: Embeddings, queries: Sample, recall: float
+) -> tuple[str, float]:
+    """Build the engine's index over what was loaded, and search it from now on: the efforts, and the least recall."""
+    manifest, folder = source.manifest, source.path.absolute()
+    if (count := store.count(version, None)) != manifest.items:
+        store.drop(version)
+        said = f"{version} had {count} rows for {manifest.items} items: did two processes load it at once?"
+        raise InputError(f"{said} It was dropped; load again.")
+    efforts = store.finish(version, stored)
+    effort, reached = queries.tuned(store, version, stored, efforts, recall)
+    if (folder / QUERY_FOLDER / VOICES_FILE).exists():
+        CountedWords.of(source.payload, manifest.text_fields or DEFAULT_FIELDS, manifest.language).write(folder)
+    about = About(
+        fingerprint=manifest.fingerprint,
+        kind=manifest.kind,
+        dim=manifest.dim,
+        columns=stored.text(),
+        folder=str(folder),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        effort=effort,
+        recall=reached,
+        borders=_borders(source.payload, stored),
+    )
+    store.publish(version, about.model_dump_json())
+    told = ", ".join(f"{mode} {own}" for mode, own in effort.items()) if len(efforts) > 1 else "exact"
+    return told, min(reached.values())
 
 
 @contextmanager
@@ -214,7 +213,7 @@ def _load_shard(
     store, source, queries = opened
     stored = Stored.of(source.payload.schema, source.manifest.dim)
     entry = next(own for own in source.manifest.shards if own.file == part.file)
-    start, tables, sample = part.start, [], _Sample(queries)
+    start, tables, sample = part.start, [], Sample(queries)
     for wide in source.shard(entry, part.start).joined():
         tables.append(_rows(source.payload.slice(start, len(wide)), stored, wide))
         start += len(wide)
@@ -240,54 +239,3 @@ def _borders(payload: pa.Table, stored: Stored) -> dict[str, tuple[float, ...]]:
         if column.kind in (Kind.NUMBER, Kind.MOMENT):
             borders[column.name] = tuple(column_borders(columns, column.name).tolist())
     return borders
-
-
-class _Sample:
-    """Held-out queries and what exact search finds for them, mode by mode, while the items pass by."""
-
-    def __init__(self, wide: dict[Mode, Vectors]) -> None:
-        self.wide = wide
-        self.best: Best = {
-            mode: [(np.empty(0, np.float32), np.empty(0, object))] * len(own) for mode, own in wide.items()
-        }
-
-    def see(self, rows: pa.Table, wide: Vectors) -> None:
-        """Some more items."""
-        ids = np.array(rows[ID].to_pylist(), object)
-        self.merge({mode: [(scores, ids) for scores in queries @ wide.T] for mode, queries in self.wide.items()})
-
-    def merge(self, best: Best) -> None:
-        """What was found among some more items."""
-        for mode, lists in best.items():
-            for at, ((before, own), (scores, ids)) in enumerate(zip(self.best[mode], lists, strict=True)):
-                score, names = np.concatenate([before, scores]), np.concatenate([own, ids])
-                first = np.argsort(-score, kind="stable")[:_NEAREST]
-                self.best[mode][at] = score[first], names[first]
-
-    def tuned(
-        self, store: Store, version: str, stored: Stored, efforts: tuple[int, ...], target: float
-    ) -> tuple[dict[Mode, int], dict[Mode, float]]:
-        """The least effort of each mode that reaches the target, or else the greatest; and the recall with it."""
-        chosen, reached = {}, {}
-        if len(efforts) == 1:  # exact: some queries are enough to see that it is
-            self.wide = {mode: own[:_CHECKED] for mode, own in self.wide.items()}
-        for mode in _MODES:
-            for effort in efforts:
-                chosen[mode], reached[mode] = effort, self._recall(store, version, stored, mode, effort)
-                if reached[mode] >= target:
-                    break
-        return chosen, reached
-
-    def _recall(self, store: Store, version: str, stored: Stored, mode: Mode, effort: int) -> float:
-        shares = []
-        for wide, (_, names) in zip(self.wide[mode], self.best[mode], strict=False):
-            found = store.nearest(version, stored, wide, len(names), None, effort)
-            shares.append(len(set(found["item_id"].to_pylist()) & set(names)) / len(names))
-        return float(np.mean(shares))
-
-
-def _sample(source: Embeddings) -> dict[Mode, Vectors]:
-    """Validation queries, or beginnings of titles, as each mode asks."""
-    encoder = QueryEncoder.load(source.path / QUERY_FOLDER)
-    vectors = encoder.encode(sample_queries(source.valid(), source.payload)[:_SAMPLE])
-    return {mode: widen(vectors, mode) for mode in _MODES}

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from smar.core.errors import InputError
-from smar.core.progress import console
-from smar.storage.folders import StoredFolder, StoreDown
+from smar.core.progress import console, show_as
+from smar.storage.folders import StoredFolder
 from smar.storage.location import is_store
+from smar.storage.objects import StoreDown
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,7 +35,9 @@ def copy_of(url: str, use: str = "read") -> Path:
     """Where the local copy of an address lies."""
     cache = Path(os.environ.get("SMAR_CACHE") or Path.home() / ".cache" / "smar")
     url = url.rstrip("/")
-    return cache / hashlib.sha256(url.encode()).hexdigest()[:16] / use / url.rpartition("/")[2]
+    copy = cache / hashlib.sha256(url.encode()).hexdigest()[:16] / use / url.rpartition("/")[2]
+    show_as(copy, url)
+    return copy
 
 
 def fetched(url: str) -> Path:

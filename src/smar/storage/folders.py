@@ -1,55 +1,19 @@
 """A folder in an object store, whole or absent, published and fetched in parts that are not sent twice.
 
-Below the folder's address lie
-
-- ``files/PATH/SHA256``: the parts (of 64 MiB) of the file PATH, each called by its checksum. A part that is there is
-  not sent again, and none is ever changed; a file of one part is an object that other programs can read.
-- ``manifests/00000001.json`` ...: what the folder consisted of, with size and parts of each file. It is written last,
-  and created only if it is not there: of two that publish at once, one is refused. The highest number counts.
-
-After publishing, what no manifest of `KEPT` holds is removed.
+`smar.storage.objects` says what lies there. After publishing, what no manifest of `KEPT` holds is removed.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smar.core.errors import InputError
-from smar.core.files import Manifest
-from smar.storage.location import install_line, opened, scheme_of
+from smar.storage.objects import Objects, Published, StoredFile
 
 PART = 64 << 20
-KEPT = 2
-"""Complete states of a folder that stay, beside an incomplete one that is newer."""
 _LAST = ("manifest.json", "current")
 """Names of files that say that others are there: they come last, wherever they lie."""
-
-
-class StoreDown(OSError):
-    """The store does not answer, or refuses."""
-
-
-class StoredFile(BaseModel):
-    """Size in bytes, and SHA-256 of each part in order."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    size: int = Field(ge=0)
-    parts: tuple[str, ...]
-
-
-class Published(Manifest):
-    """What a folder consists of."""
-
-    format: Literal["smar-store/1"] = "smar-store/1"
-    number: int = Field(ge=1)
-    complete: bool
-    part: int = Field(gt=0)
-    files: dict[str, StoredFile]
 
 
 class StoredFolder:
@@ -72,11 +36,8 @@ class StoredFolder:
 
     def __init__(self, url: str, part: int = PART) -> None:
         self.url, self.part = url.rstrip("/"), part
+        self.objects = Objects(self.url)
         self._sent: dict[str, tuple[tuple[int, int, int], StoredFile]] = {}
-        try:
-            self._system, self._root = opened(self.url)
-        except ImportError as error:
-            raise InputError(f"{url}: {error}. {install_line(scheme_of(url))}") from None
 
     def newest(self, complete: bool = True) -> Published | None:
         """The newest manifest, or None; with `complete`, of a finished folder.
@@ -85,11 +46,7 @@ class StoredFolder:
             StoreDown: the store does not answer.
             InputError: a manifest is damaged.
         """
-        for number in sorted(self._numbers(), reverse=True):
-            found = self._manifest(number)
-            if found is not None and (found.complete or not complete):
-                return found
-        return None
+        return self.objects.newest(complete)
 
     def publish(
         self,
@@ -110,8 +67,8 @@ class StoredFolder:
             InputError: another process has published since `base`.
             StoreDown: the store does not answer; the same call goes on.
         """
-        base = max(self._numbers(), default=0) if base is None else base
-        there = self._parts()
+        base = max(self.objects.manifests(), default=0) if base is None else base
+        there = self.objects.sizes()
         files: dict[str, StoredFile] = {}
         for path in sorted(path for path in folder.rglob("*") if path.is_file() and wanted(path)):
             name = path.relative_to(folder).as_posix()
@@ -128,8 +85,8 @@ class StoredFolder:
         if not complete and (last := self.newest(complete=False)) is not None and last.files == files:
             return last
         made = Published(number=base + 1, complete=complete, part=self.part, files=files)
-        self._create(made)
-        self._remove_old()
+        self.objects.create(made)
+        self.objects.remove_old()
         return made
 
     def fetch(self, folder: Path, complete: bool = True) -> Published:
@@ -171,8 +128,7 @@ class StoredFolder:
             first = number * found.part
             low, high = max(start, first), min(end, first + found.part, file.size)
             if low < high:
-                key = self._key(name, digest)
-                read.append(self._ask(self._system.cat_file, key, start=low - first, end=high - first))
+                read.append(self.objects.get(self.objects.key(name, digest), low - first, high - first))
         return b"".join(read)
 
     def _send(self, path: Path, name: str, there: dict[str, int]) -> StoredFile | None:
@@ -183,9 +139,9 @@ class StoredFolder:
         with path.open("rb") as handle:
             while block := handle.read(self.part):
                 digest, size = hashlib.sha256(block).hexdigest(), size + len(block)
-                key = self._key(name, digest)
+                key = self.objects.key(name, digest)
                 if there.get(key) != len(block):
-                    self._ask(self._system.pipe_file, key, block)
+                    self.objects.put(key, block)
                     there[key] = len(block)
                 digests.append(digest)
         if _stamp(path) != before or size != before[2]:
@@ -205,103 +161,13 @@ class StoredFolder:
                 handle.seek(number * found.part)
                 if hashlib.sha256(handle.read(found.part)).hexdigest() == digest:
                     continue
-                block = self._part(name, digest)
+                block = self.objects.part(name, digest)
                 handle.seek(number * found.part)
                 handle.write(block)
             handle.truncate(file.size)
             handle.flush()
             os.fsync(handle.fileno())
         partial.replace(path)
-
-    def _part(self, name: str, digest: str) -> bytes:
-        """A part's bytes; raises InputError where it is missing or was altered."""
-        key = self._key(name, digest)
-        try:
-            block: bytes = self._ask(self._system.cat_file, key)
-        except FileNotFoundError:
-            raise InputError(f"{self.url}: {key}, a part of {name}, is missing. Publish the folder again.") from None
-        if hashlib.sha256(block).hexdigest() != digest:
-            raise InputError(
-                f"{self.url}: {name} was altered in the store: {key} does not have the checksum that it is called by. "
-                "Remove that object and publish the folder again."
-            )
-        return block
-
-    def _numbers(self) -> list[int]:
-        try:
-            names = self._ask(self._system.find, f"{self._root}/manifests")
-        except FileNotFoundError:
-            return []
-        stems = (PurePosixPath(name).stem for name in names if name.endswith(".json"))
-        return [int(stem) for stem in stems if stem.isdecimal()]
-
-    def _parts(self) -> dict[str, int]:
-        try:
-            found = self._ask(self._system.find, f"{self._root}/files", detail=True)
-        except FileNotFoundError:
-            return {}
-        return {name: entry["size"] for name, entry in found.items()}
-
-    def _manifest(self, number: int) -> Published | None:
-        key = self._place(number)
-        try:
-            content = self._ask(self._system.cat_file, key)
-        except FileNotFoundError:  # removed since it was listed
-            return None
-        try:
-            return Published.model_validate_json(content)
-        except ValidationError as error:
-            raise InputError(
-                f"{self.url}: {key} is damaged: {error}. Remove it and publish the folder again."
-            ) from None
-
-    def _create(self, made: Published) -> None:
-        content = made.model_dump_json().encode()
-        key, taken = self._place(made.number), f"{self.url}: another process published there meanwhile. Run it again."
-        if max(self._numbers(), default=0) >= made.number:
-            raise InputError(taken)
-        try:
-            self._system.pipe_file(key, content, mode="create")
-        except FileExistsError:
-            raise InputError(taken) from None
-        except Exception as error:
-            raise self._down(error) from error
-
-    def _remove_old(self) -> None:
-        """Remove manifests that are not kept, and the parts that only they name. A part that nobody names yet stays."""
-        numbers = sorted(self._numbers(), reverse=True)
-        states = [state for number in numbers if (state := self._manifest(number)) is not None]
-        finished = [state for state in states if state.complete][:KEPT]
-        kept = {state.number: state for state in (*states[:1], *finished)}
-        held = {key for state in kept.values() for key in self._keys(state)}
-        old = [state for state in states if state.number not in kept]
-        for key in [self._place(state.number) for state in old]:
-            self._ask(self._system.rm_file, key)
-        for key in {key for state in old for key in self._keys(state)} - held:
-            try:
-                self._ask(self._system.rm_file, key)
-            except FileNotFoundError:
-                continue  # gone since it was listed
-
-    def _keys(self, state: Published) -> Iterator[str]:
-        return (self._key(name, digest) for name, file in state.files.items() for digest in file.parts)
-
-    def _key(self, name: str, digest: str) -> str:
-        return f"{self._root}/files/{name}/{digest}"
-
-    def _place(self, number: int) -> str:
-        return f"{self._root}/manifests/{number:08d}.json"
-
-    def _ask(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        try:
-            return call(*given, **named)
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # each back-end has errors of its own, without a common base
-            raise self._down(error) from error
-
-    def _down(self, error: Exception) -> StoreDown:
-        return StoreDown(f"{self.url}: the store does not answer or refuses ({type(error).__name__}: {error!s:.300}).")
 
 
 def _rank(name: str) -> int:

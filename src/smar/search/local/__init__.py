@@ -3,9 +3,9 @@
 Reading order: `open_version` searches a version (`version_files` opens it, `vectors` and `lists` find near vectors,
 `word_index` and `postings` the words, `fusion` makes one ranking of the `candidates` of both); `arrange` makes a page
 of what was found (`shape` says what may be asked, then `sorting`, `cards`, `counted`; `influence`, `asked` and
-`synonyms` are a shop's rules); `build` writes a version (`forming`, `tuning`, `payload`); `live` adds changes
-(`updates` is the write-ahead log, `delta` the delta segment, `compact` makes a version of both), and `versions` is the
-folder that holds it all.
+`synonyms` are a shop's rules); `build` writes a version (`forming`, `tuning`, `payload`; `room` is what it takes);
+`live` adds changes (`updates` is the write-ahead log, `delta` the delta segment, `compact` makes a version of both),
+and `versions` is the folder that holds it all.
 """
 
 from smar.search.local.arrange import browse, check_place, page_of, search

@@ -30,11 +30,11 @@ from smar.search.embeddings import (
 from smar.search.local.cutoff_fit import describe_cutoff, fit_cutoff
 from smar.search.local.fitting import describe_fit, fit_hybrid
 from smar.search.local.forming import write_lists
-from smar.search.local.item_store import Catalogue
 from smar.search.local.lists import EXACT_FILE, Lists
 from smar.search.local.open_version import EmbeddedIndex
-from smar.search.local.payload import write_payload
-from smar.search.local.ready import map_npy, write_npy
+from smar.search.local.payload import open_payload, write_payload
+from smar.search.local.ready import map_npy, read_here_and_there, write_npy
+from smar.search.local.room import window
 from smar.search.local.segment import Segment
 from smar.search.local.tuning import tuned
 from smar.search.local.updates import UpdateLog
@@ -107,13 +107,12 @@ def build_index(
     Up to `exact_limit` items are searched exactly; above, lists are trained, and how much of them a query visits is
     chosen so that `recall` holds for held-out queries (the log's validation queries, or else beginnings of titles).
     `query` is a folder of `smar export` to take instead of the embeddings' own query encoder. With
-    `memory` (bytes), half of it holds vectors while they are put in the order of their lists, and the file of them is
-    read from its beginning for each part that fits; for catalogues whose vectors exceed the system's cache of files.
-    The index is the same.
+    `memory` (bytes) the build's own memory stays below it: vectors and items are put in the order of their lists part
+    by part, for each of which their files are read from the beginning. The index is the same.
 
     Raises:
         InputError: the embeddings are incomplete or damaged, their query encoder is of another model, there are no
-            items, or `out` is something other than an index.
+            items, `memory` is too little for them, or `out` is something other than an index.
     """
     embeddings = Path(embeddings)
     out = Path(out)
@@ -121,8 +120,8 @@ def build_index(
     started = time.perf_counter()
     if not 0 < recall <= 1:
         raise InputError(f"the recall target is {recall}; allowed: above 0, at most 1.")
-    source = _of_embeddings(embeddings, query or embeddings / QUERY_FOLDER)
     with building(out) as partial:
+        source = _of_embeddings(embeddings, query or embeddings / QUERY_FOLDER, partial)
         with _no_collections():
             manifest = write_version(source, partial, exact_limit, recall, memory)
         with locked(out):
@@ -155,8 +154,8 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
-def _of_embeddings(path: Path, query: Path) -> Source:
-    embeddings = Embeddings(path)
+def _of_embeddings(path: Path, query: Path, spill: Path) -> Source:
+    embeddings = Embeddings(path, spill)
     manifest = embeddings.manifest
     if manifest.items == 0:
         raise InputError(f"{path} holds no items, so there is nothing to index.")
@@ -198,23 +197,30 @@ def write_version(
             f"{source.items:,} items are more than an embedded index can number ({MOST_ITEMS:,}). "
             "Load an engine by --to."
         )
+    exact, order = source.items <= exact_limit, None
+    fit = window(memory, source.items, 2 * source.dim, exact)
     encoder = QueryEncoder.load(source.query)
     write_npy(partial / _UNORDERED, (source.items, 2 * source.dim), source.blocks)
+    pa.default_memory_pool().release_unused()  # of the shards
     vectors = map_npy(partial / _UNORDERED, MADE_BY)
-    exact, payload = source.items <= exact_limit, source.payload
+    (partial / _UNORDERED).unlink()  # its bytes go with the mapping
     probes, reached, kind = None, None, "Flat"
     if exact:
         index = _write_flat(vectors, partial / FAISS_FILE)
     else:
-        payload = payload.take(pa.array(write_lists(vectors, partial, None if memory is None else memory // 2)))
+        order = write_lists(vectors, partial, fit)
         vectors = map_npy(partial / EXACT_FILE, MADE_BY)
+    source.write_pictures(partial / PICTURES_FILE)
+    write_payload(source.payload, partial, order, fit)
+    catalogue = open_payload(partial, source.items, MADE_BY)
+    if not exact:
         index = Lists(partial, source.items, 2 * source.dim, MADE_BY)
         kind = f"IVF{index.count},PQ{source.dim // 2}x4fs"
         sample = encoder.encode(sample_queries(source.valid, source.payload))
         probes, reached = tuned(vectors, index, sample, recall)
-    store = VectorStore(index, vectors, probes)
-    words = write_words(payload, source.fields, partial / WORDS_FOLDER, source.language)
-    served = Segment(store, Catalogue(payload.select(["item_id"]), None), words=words)
+    read_here_and_there(vectors)
+    words = write_words(catalogue.table, source.fields, partial / WORDS_FOLDER, source.language)
+    served = Segment(VectorStore(index, vectors, probes), catalogue, words=words)
     manifest = IndexManifest(
         fingerprint=source.fingerprint,
         kind=source.kind,
@@ -229,15 +235,11 @@ def write_version(
         files={},
     )
     cutoff = fit_cutoff(EmbeddedIndex(partial, manifest, [served], encoder), source.valid)
-    del vectors, index, store, served
-    (partial / _UNORDERED).unlink()  # a Flat index holds the very same floats, lists have them in their order
-    write_payload(payload, partial)
     shutil.copytree(source.query, partial / QUERY_FOLDER)
     if source.suggestions.exists():
         link_or_copy(source.suggestions, partial / SUGGESTIONS_FILE)
     if source.valid is not None:
         pq.write_table(source.valid, partial / VALID_FILE)
-    source.write_pictures(partial / PICTURES_FILE)
     manifest = manifest.model_copy(update={"cutoff": cutoff, "files": describe(partial, IndexedFile.of)})
     manifest.write(partial)
     UpdateLog(partial).create()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import faiss
 import numpy as np
@@ -24,6 +24,7 @@ _FEWEST = 64  # directions; vectors of the real catalogue would come with 24, an
 _MANY_LISTS = 1000
 _PARENTS, _NEAR = 6.4, 5.6  # for the root of the number of lists: above 8,000, comparing would grow with their number
 _ROWS = 16_384  # written at a time
+_UNWRITTEN = 1 << 20  # items whose codes are held
 _ASSIGNED = 65_536  # given to lists at a time
 _SCORED = 2_048  # so that their scores stay in the processor's cache
 
@@ -31,7 +32,7 @@ _SCORED = 2_048  # so that their scores stay in the processor's cache
 def write_lists(vectors: Vectors, folder: Path, memory: int | None = None) -> Rows:
     """Train on `vectors` [n, 2k] and write the files, the vectors list by list; returns their order, rows [n].
 
-    `vectors` may be mapped, but not from the file that is written here. With `memory` (bytes) for vectors a mapped file
+    `vectors` may be mapped, but not from the file that is written here. With `memory` (bytes) for them a mapped file
     is read from its beginning to its end, once for each part of the lists that fits; without, as the lists need it,
     which is slow where the file is larger than the system's cache. The files are the same.
     """
@@ -41,16 +42,18 @@ def write_lists(vectors: Vectors, folder: Path, memory: int | None = None) -> Ro
         list(each_block(lambda block: layout.nearest(vectors[block] @ layout.leading.T), len(vectors), _ASSIGNED))
     )
     order = np.argsort(list_of, kind="stable")
-    with threadpool_limits(1):
-        write_npy(folder / EXACT_FILE, vectors.shape, _coded(_gathered(vectors, order, memory), layout, order, list_of))
-    sizes = _write_blocks(faiss.IndexIVFPQFastScan(layout.coder.index), folder / LISTS_FILE)
+    sizes = np.bincount(list_of, minlength=len(layout.centres))
+    with threadpool_limits(1), (folder / LISTS_FILE).open("wb") as out:
+        del list_of
+        blocks = _gathered(vectors, order, memory)
+        write_npy(folder / EXACT_FILE, vectors.shape, _coded(blocks, layout, np.cumsum(sizes), out))
     np.savez(
         folder / COARSE_FILE,
         turn=np.concatenate([layout.leading, layout.fine]),
         centres=layout.centres,
         ranking=faiss.serialize_index(layout.ranking),
         sizes=sizes,
-        centroids=faiss.vector_to_array(layout.coder.index.pq.centroids),
+        centroids=layout.coder.centroids,
     )
     return order
 
@@ -70,12 +73,13 @@ class _Layout:
     def trained(cls, vectors: Vectors) -> Self:
         """On some of `vectors` [n, 2k]."""
         count, dim = vectors.shape
-        wanted: int = max(1, min(int(8 * count**0.5), count // _PER_LIST))
-        rows = np.random.default_rng(0).permutation(count)[: max(wanted * _PER_LIST, min(count, _CODE_SAMPLE))]
-        sample = np.ascontiguousarray(vectors[np.sort(rows)])
-        some = sample[:: max(len(sample) // _CODE_SAMPLE, 1)]
+        wanted = _wanted(count)
+        sample = vectors[np.sort(np.random.default_rng(0).permutation(count)[: sampled(count)])]
+        some = sample[:: max(len(sample) // _CODE_SAMPLE, 1)].copy()
         basis, leading = _principal(sample[::4])
-        centres = _clusters(sample @ basis[:leading].T, wanted)
+        turned = sample @ basis[:leading].T
+        del sample
+        centres = _clusters(turned, wanted)
         coded, nearest = some @ basis.T, Nearest(centres)
         coded[:, :leading] -= centres[nearest(coded[:, :leading])]
         quantizers = quantizers_of(dim)
@@ -86,47 +90,88 @@ class _Layout:
         return cls(basis[:leading], basis[dealt], centres, nearest, ranking, coder)
 
 
+def _wanted(items: int) -> int:
+    """Number of lists."""
+    return max(1, min(int(8 * items**0.5), items // _PER_LIST))
+
+
+def sampled(items: int) -> int:
+    """Number of vectors that lists are formed of."""
+    return max(_wanted(items) * _PER_LIST, min(items, _CODE_SAMPLE))
+
+
 def _gathered(vectors: Vectors, order: Rows, memory: int | None) -> Iterator[Vectors]:
-    """The vectors in `order`, `_ROWS` at a time; of so many as fit `memory` the file is read in its own order."""
+    """The vectors in `order`, `_ROWS` at a time; of so many as fit `memory` the file is read in its own order.
+
+    A block holds until the next is asked for.
+    """
     fit = len(order) if memory is None else max(memory // vectors[:1].nbytes // _ROWS, 1) * _ROWS
+    if fit >= len(order):
+        yield from (vectors[order[at : at + _ROWS]] for at in range(0, len(order), _ROWS))
+        return
+    together = np.empty((fit, vectors.shape[1]), vectors.dtype)  # one for all: who reads holds a part of it
     for start in range(0, len(order), fit):
         places = order[start : start + fit]
-        if memory is None or memory >= vectors.nbytes:
-            yield from (vectors[places[at : at + _ROWS]] for at in range(0, len(places), _ROWS))
-            continue
-        together = np.empty((len(places), vectors.shape[1]), vectors.dtype)
         ascending = np.argsort(places)
         for at in range(0, len(places), _ROWS):
             some = ascending[at : at + _ROWS]
             together[some] = vectors[places[some]]
-        yield from (together[at : at + _ROWS] for at in range(0, len(places), _ROWS))
+        yield from (together[at : min(at + _ROWS, len(places))] for at in range(0, len(places), _ROWS))
 
 
-def _coded(blocks: Iterable[Vectors], layout: _Layout, order: Rows, list_of: Rows) -> Iterator[Vectors]:
-    """The vectors in `order`, `_ROWS` at a time; the coder has been given them."""
-    for start, block in zip(range(0, len(order), _ROWS), blocks, strict=True):
-        layout.coder.add(block @ layout.fine.T, list_of[order[start : start + _ROWS]], start)
+def _coded(blocks: Iterable[Vectors], layout: _Layout, ends: Rows, out: BinaryIO) -> Iterator[Vectors]:
+    """The vectors as they come, list by list up to `ends` [lists]; their codes are written whenever lists are whole."""
+    start = 0
+    for block in blocks:
+        own = np.searchsorted(ends, np.arange(start, start + len(block)), side="right")
+        turned, rest = block @ layout.fine.T, int(np.searchsorted(own, own[-1]))  # the last list may go on
+        for first, stop in ((0, rest), (rest, len(block))):
+            layout.coder.add(turned[first:stop], own[first:stop], start + first)
+            if 0 < stop == rest and layout.coder.index.ntotal >= _UNWRITTEN:
+                layout.coder.write(out)
+        start += len(block)
         yield block
+    layout.coder.write(out)
 
 
 class _Coder:
     """Turns offsets from `centres` [lists, d] into 4-bit codes and collects them by list."""
 
     def __init__(self, centres: Vectors, sample: Vectors, quantizers: int) -> None:
-        dim = centres.shape[1]
-        self._centres = faiss.IndexFlatIP(dim)
+        self._centres = faiss.IndexFlatIP(centres.shape[1])
         self._centres.add(np.ascontiguousarray(centres))
-        self.index = faiss.IndexIVFPQ(self._centres, dim, len(centres), quantizers, 4, faiss.METRIC_INNER_PRODUCT)
-        self.index.own_fields = False
-        self.index.pq.cp.min_points_per_centroid = 1
-        self.index.pq.train(np.ascontiguousarray(sample))
-        self.index.pq.sync_transposed_centroids()  # codes are found in a third of the time
-        self.index.is_trained = True
+        self._quantizers = quantizers
+        trained = faiss.ProductQuantizer(centres.shape[1], quantizers, 4)
+        trained.cp.min_points_per_centroid = 1
+        trained.train(np.ascontiguousarray(sample))
+        self.centroids = faiss.vector_to_array(trained.centroids)
+        self.index = self._empty()
+
+    def _empty(self) -> Any:
+        dim, lists = self._centres.d, self._centres.ntotal
+        index = faiss.IndexIVFPQ(self._centres, dim, lists, self._quantizers, 4, faiss.METRIC_INNER_PRODUCT)
+        index.own_fields = False
+        faiss.copy_array_to_vector(self.centroids, index.pq.centroids)
+        index.pq.sync_transposed_centroids()  # codes are found in a third of the time
+        index.is_trained = True
+        return index
 
     def add(self, vectors: Vectors, lists: Rows, first: int) -> None:
         """The items `first`, `first + 1`, ...: their vectors [n, d] and lists [n]."""
         ids = np.arange(first, first + len(vectors))
         self.index.add_core(len(vectors), *(faiss.swig_ptr(array) for array in (vectors, ids, lists)))
+
+    def write(self, out: BinaryIO) -> None:
+        """Write the blocks of codes of each list that has been added to, and its rows, filled up to whole blocks."""
+        packed = faiss.IndexIVFPQFastScan(self.index)
+        for at in range(packed.nlist):
+            if size := packed.invlists.list_size(at):
+                room = -(-size // BLOCK) * BLOCK
+                rows = np.full(room, -1, np.int64)
+                rows[:size] = faiss.rev_swig_ptr(packed.invlists.get_ids(at), size)
+                out.write(faiss.rev_swig_ptr(packed.invlists.get_codes(at), room * packed.code_size).tobytes())
+                out.write(rows.tobytes())
+        self.index = self._empty()  # the same one packed again ends the process
 
 
 def _ranking(directions: Vectors) -> Any:
@@ -233,18 +278,3 @@ def _dealt(variance: npt.NDArray[np.floating[Any]], quantizers: int) -> npt.NDAr
         dealt[to].append(direction)
         held[to] += log
     return np.array(dealt).ravel()
-
-
-def _write_blocks(index: Any, path: Path) -> npt.NDArray[np.int64]:
-    """Each list's blocks of codes, then its rows, filled up to whole blocks; returns the lists' sizes."""
-    lists = index.invlists
-    sizes = np.array([lists.list_size(at) for at in range(index.nlist)], np.int64)
-    with path.open("wb") as out:
-        for at, size in enumerate(sizes.tolist()):
-            if size:
-                room = -(-size // BLOCK) * BLOCK
-                rows = np.full(room, -1, np.int64)
-                rows[:size] = faiss.rev_swig_ptr(lists.get_ids(at), size)
-                out.write(faiss.rev_swig_ptr(lists.get_codes(at), room * index.code_size).tobytes())
-                out.write(rows.tobytes())
-    return sizes

@@ -122,14 +122,18 @@ def encoded(table: pa.Table, pictured: Mask) -> Iterator[bytes]:
 
 def write_json(table: pa.Table, pictured: Mask, folder: Path) -> None:
     """Write the two files."""
-    places, at = [np.zeros(1, np.int64)], 0
-    with (folder / JSON_FILE).open("wb") as out:
-        for block in encoded(table, pictured):
-            out.write(block)
-            # a line end inside a text is written as \n, so every byte 10 ends an object
-            places.append(np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + at + 1)
-            at += len(block)
-    np.save(folder / JSON_PLACES_FILE, np.concatenate(places))
+
+    def places() -> Iterator[Rows]:
+        yield np.zeros(1, np.int64)
+        at = 0
+        with (folder / JSON_FILE).open("wb") as out:
+            for block in encoded(table, pictured):
+                out.write(block)
+                # a line end inside a text is written as \n, so every byte 10 ends an object
+                yield np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + at + 1
+                at += len(block)
+
+    write_npy(folder / JSON_PLACES_FILE, (table.num_rows + 1,), places(), np.int64)
 
 
 def _is_direct(kind: pa.DataType) -> bool:
@@ -160,6 +164,14 @@ def map_npy(path: Path, made_by: str) -> npt.NDArray[Any]:
         raise InputError(f"{path} is missing. Run `{made_by}` again.") from None
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read: {error}. Run `{made_by}` again.") from None
+
+
+def read_here_and_there(array: npt.NDArray[Any]) -> None:
+    """Say that a mapped array is read row by row in no order: else the system reads much around each."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    base.madvise(mmap.MADV_RANDOM)
 
 
 def write_npy(

@@ -29,7 +29,8 @@ _MOST = 1.5  # times the lists that all queries would need: what the hardest may
 _STEPS = 256  # in which the margin is chosen
 _NO_MARGIN = 100.0  # scores of unit vectors are within -2 and 2
 _BLOCK = 2_048  # items scored at a time, so that the scores stay in the processor's cache
-_FLOOR_ITEMS = 62_500  # of more, the scores of 300 queries would take gigabytes
+_FLOOR_ITEMS = 62_500  # of more, the scores would take gigabytes
+_ASKED = 50  # queries at a time, of so many items
 _FLOOR = 16  # the best of every 16th item are the least that others must reach
 
 Some = npt.NDArray[np.bool_]
@@ -102,8 +103,13 @@ def exact_for_shares(vectors: Vectors, queries: Vectors, shares: Sequence[Vector
     """
     k = min(k, len(vectors))
     every = max(_FLOOR, len(vectors) // _FLOOR_ITEMS)
-    some = _scores(vectors[:: every if len(vectors) > every * k else 1], queries, shares)
-    floors = [np.partition(scores, -k, axis=1)[:, -k, None] for scores in some]
+    some = vectors[:: every if len(vectors) > every * k else 1].copy()
+    floors = [np.empty((len(queries), 1), np.float32) for _ in shares]
+    for start in range(0, len(queries), _ASKED):
+        asked = slice(start, start + _ASKED)
+        scored = _scores(some, queries[asked], [share[asked] for share in shares])
+        for floor, scores in zip(floors, scored, strict=True):
+            floor[asked] = np.partition(scores, -k, axis=1)[:, -k, None]
 
     def above(block: slice) -> list[tuple[Rows, Rows, Vectors]]:
         found = []

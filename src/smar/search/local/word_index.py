@@ -1,7 +1,7 @@
 """The words of a version: BM25 weights of every word in every item, memory-mapped, shared by all processes.
 
-The folder ``words/`` holds the matrix of `smar.data.bm25` word by word: the rows that hold the word (ascending) and its
-weight in each; the words themselves, shorter ones first; and their n-grams (`smar.search.local.grams`).
+The folder ``words/`` holds the matrix of `smar.data.word_matrix` word by word: the rows that hold the word (ascending)
+and its weight in each; the words themselves, shorter ones first; and their n-grams (`smar.search.local.grams`).
 """
 
 from bisect import bisect_left
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from smar.core.errors import InputError
 from smar.data.dataset import text_columns
+from smar.data.word_matrix import on_disk, word_matrix
 from smar.data.words import idf, words
 from smar.search.local.grams import Grams, Like, similarities, write_grams
 from smar.search.local.postings import Posting, Scratch, WordQuery
@@ -145,18 +146,16 @@ def write_words(table: pa.Table, fields: Sequence[str], folder: Path, language: 
 
     `language` is that of `smar.data.words.words`.
     """
-    from smar.data.bm25 import build  # its library loads scipy, which searching does not need
-
-    index, mean_length = build(_texts(table, fields), language)
-    matrix: dict[str, Any] = {"indptr": [0], "indices": [], "data": []} if index is None else index.scores
-    columns = {} if index is None else {word: at for word, at in index.vocab_dict.items() if word}
     folder.mkdir()
-    for (name, kind), source in zip(ARRAYS.items(), ("indptr", "indices", "data"), strict=True):
-        write_npy(folder / f"{name}.npy", (len(matrix[source]),), [np.asarray(matrix[source], kind)], kind)
+    matrix = word_matrix(_texts(table, fields), language, on_disk(folder))
+    for counted in folder.glob("counted-*"):
+        counted.unlink()
+    write_npy(folder / "starts.npy", matrix.starts.shape, [matrix.starts], np.int64)
+    columns = matrix.columns
     vocabulary = sorted(sorted(columns), key=len)
     numbers = pa.array([columns[word] for word in vocabulary], pa.int32())
     written = pa.table({"word": pa.array(vocabulary, pa.string()), "column": numbers})
     with pa.ipc.new_file(str(folder / VOCABULARY_FILE), written.schema) as out:
         out.write_table(written)
     write_grams(vocabulary, folder)
-    return WordIndex(folder, table.num_rows, fields, mean_length, language)
+    return WordIndex(folder, table.num_rows, fields, matrix.mean_length, language)
