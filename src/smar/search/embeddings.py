@@ -1,5 +1,6 @@
 """Reading an embeddings folder: the manifest, and the shards, each checked before it is believed."""
 
+import errno
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -196,6 +197,8 @@ def read_payload(path: Path, items: int, made_by: str, spill: Path | None = None
     except FileNotFoundError:
         raise InputError(f"{path} is missing. Run `{made_by}` again.") from None
     except (pa.ArrowInvalid, OSError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:  # of `spill`: the file is not at fault
+            raise
         raise InputError(f"{path} cannot be read as Parquet: {error}. Run `{made_by}` again.") from None
     check_items(table, items, path, made_by)
     return table.cast(pa.schema([field.with_nullable(True) for field in table.schema], table.schema.metadata))
