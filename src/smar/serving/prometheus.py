@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import struct
+import time
 from bisect import bisect_left
 from collections import Counter as PlainCounter
 from collections import defaultdict
@@ -22,6 +24,8 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 _FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+_STARTING = 20  # looks at files of which one is empty
 
 REQUESTS = Counter("smar_requests", "Requests answered", ["method", "route", "status"])
 LATENCY = Histogram(
@@ -127,4 +131,9 @@ def exposition() -> bytes:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    for _ in range(_STARTING):
+        try:
+            return generate_latest(registry)
+        except struct.error:  # a worker that starts has made its file and written nothing yet
+            time.sleep(0.002)
     return generate_latest(registry)
