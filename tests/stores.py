@@ -1,4 +1,4 @@
-"""What the tests of object stores need beside the servers: free ports, and a connection that stands still."""
+"""What the tests of object stores need: free ports, a server that runs, and a connection that stands still."""
 
 import contextlib
 import os
@@ -8,8 +8,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
+
+from tiny_service import becomes
 
 
 def free_ports(names: tuple[str, ...]) -> dict[str, int]:
@@ -22,6 +26,30 @@ def free_ports(names: tuple[str, ...]) -> dict[str, int]:
                 probe.bind(("127.0.0.1", 12_000 + secrets.randbelow(20_000)))
                 ports[names[len(ports)]] = int(probe.getsockname()[1])
         return ports
+
+
+@contextlib.contextmanager
+def server_running(
+    command: Sequence[str], log: Path, make_bucket: Callable[[], object]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server that has let a bucket be made, while the block runs."""
+
+    def made() -> bool:
+        try:
+            make_bucket()
+        except Exception:  # it is starting; each client has errors of its own
+            time.sleep(0.5)
+            return False
+        return True
+
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out)
+        try:
+            assert becomes(made, 60), log.read_text()[-2000:]
+            yield process
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 class Relay:

@@ -12,9 +12,8 @@ import pytest
 from smar.api.index import Index
 from smar.core.errors import InputError
 from smar.storage.folders import StoredFolder
-from stores import free_ports, kill_amid_upload
+from stores import free_ports, kill_amid_upload, server_running
 from tiny_index import write_embeddings
-from tiny_service import becomes
 
 pytestmark = pytest.mark.cluster
 URL = "gs://shop/folder"
@@ -32,24 +31,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
     at = f"http://127.0.0.1:{port}"
     command = [str(binaries / f"fake-gcs-server-linux-{machine}"), "-scheme=http", "-host=127.0.0.1", f"-port={port}"]
     command += [f"-external-url={at}", f"-filesystem-root={place / 'root'}"]
-    with (place / "log").open("wb") as log, pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", at)
         patch.setenv("SMAR_CACHE", str(place / "cache"))
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-
-        def made() -> bool:
-            try:
-                gcsfs.GCSFileSystem(token="anon", skip_instance_cache=True).mkdir("shop")
-            except Exception:  # it is starting
-                return False
-            return True
-
-        try:
-            assert becomes(made, 60), (place / "log").read_text()[-2000:]
+        anyone = {"token": "anon", "skip_instance_cache": True}
+        with server_running(command, place / "log", lambda: gcsfs.GCSFileSystem(**anyone).mkdir("shop")) as process:
             yield process
-        finally:
-            process.terminate()
-            process.wait(30)
 
 
 def test_a_folder_is_whole_or_absent_and_read_in_ranges(server: subprocess.Popen[bytes], tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import secrets
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import httpx
 import pytest
 
 from smar.storage.folders import StoredFolder
-from stores import free_ports, kill_amid_upload
+from stores import free_ports, kill_amid_upload, server_running
 from tiny_line import Line, smar
 from tiny_service import address, becomes, run_service
 
@@ -42,8 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
     command = [weed(), "server", "-filer", "-s3", f"-dir={place}", f"-s3.config={place / 's3.json'}", *options]
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-volume.max=20", "-master.volumeSizeLimitMB=64"]
-    with (place / "log").open("wb") as log, pytest.MonkeyPatch.context() as patch:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+    with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             "AWS_ACCESS_KEY_ID": key,
             "AWS_SECRET_ACCESS_KEY": secret,
@@ -52,21 +50,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
             "SMAR_CACHE": str(tmp_path_factory.mktemp("cache")),
         }.items():
             patch.setenv(name, value)
-
-        def made() -> bool:
-            try:
-                s3fs.S3FileSystem(skip_instance_cache=True).mkdir("shop")
-            except Exception:  # it is starting
-                time.sleep(0.5)
-                return False
-            return True
-
-        try:
-            assert becomes(made, 60), (place / "log").read_text()[-2000:]
+        log = place / "log"
+        with server_running(command, log, lambda: s3fs.S3FileSystem(skip_instance_cache=True).mkdir("shop")) as process:
             yield process
-        finally:
-            process.terminate()
-            process.wait(30)
 
 
 def done(*words: object) -> Any:

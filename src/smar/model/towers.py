@@ -60,9 +60,8 @@ class TextTower(Tower):
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids and mask [n, t], padded on the right -> hidden states [n, t, h], pooled [n, h]."""
-        plain = (
-            is_bag((self._shared[0] or self.encoder).config) or self.head.pad_to
-        )  # padding costs them nothing, or is due
+        # padding costs a bag nothing, and is due where the head says so
+        plain = is_bag((self._shared[0] or self.encoder).config) or self.head.pad_to
         if plain or not (self.training or torch.is_inference_mode_enabled()) or len(ids) < _FEWEST:
             return self._encode(ids, mask)
         length = mask.sum(1)  # texts of a length together: what they are padded with costs as much as a text
